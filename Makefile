@@ -1,0 +1,64 @@
+# make run     start the server in simulation on http://localhost:8080 (live with SIMULATION_MODE=false)
+# make test    every test; ARGS="-k transcript" passes arguments on to pytest
+# make check   linter, formatter, strict type check
+# make format  let the linter and the formatter mend what they can
+# make lock    write the lock files anew (needs uv; ARGS=--upgrade takes newer versions)
+#
+# PYTHON chooses the interpreter that .venv is made with: make run PYTHON=python3.13
+
+PYTHON ?= python3
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCK := $(UV) pip compile --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes --no-annotate --quiet \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lock clean
+
+help:
+	@sed -n 's/^# \{0,1\}//; 1,/^$$/p' Makefile | sed '/^PYTHON/,$$d'
+
+run: $(VENV)/.installed
+	@$(BIN)/interview-peer serve --prefer-simulation $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Each further lock holds the versions of the one before it.
+lock:
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: python3 -m pip install uv"; exit 2; }
+	$(LOCK) $(ARGS) pyproject.toml -o requirements.lock
+	$(LOCK) $(ARGS) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "This Python cannot make environments; on Debian: apt-get install python3-venv"; exit 2; }
+	@echo "Making $(VENV); the first time takes about a minute."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
+	@$(PIP) install --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed | $(BIN)/python
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,279 @@
+"""The ``interview-peer`` command: flags in, one sentence out when something is wrong.
+
+Exit codes: 0 ended as asked, 1 could not start or broke, 2 a setting or a flag is wrong. What the
+server does once it runs is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from interview_peer import __version__, logs
+from interview_peer.errors import ConfigurationError
+from interview_peer.settings import Settings, load_settings
+from interview_peer.types import SessionId
+
+# What a start can fail of without being a defect: somebody else's port, a wrong address, no rights.
+_START_PROBLEMS = (
+    errno.EADDRINUSE,
+    errno.EADDRNOTAVAIL,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+)
+
+
+class CommandFailed(Exception):
+    """Ends the command with this sentence and exit code 1."""
+
+
+class _Group(click.Group):
+    """Serves when no command is named; turns what a person can mend into one sentence."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for option in self.get_params(ctx) for name in option.opts}
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            _exit(error.message, 2)
+        except CommandFailed as error:
+            _exit(str(error), 1)
+        except (KeyboardInterrupt, EOFError):
+            # A second Ctrl-C, during an orderly stop: the person wants out.
+            _exit("Stopped at once.", 130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="interview-peer")
+def main() -> None:
+    """Stand in the middle of spoken AI interviews, as a full WebRTC peer.
+
+    Without a command it serves.
+
+    Settings come from the environment and from the file .env; a flag wins over both.
+    """
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.  [INTERVIEW_HOST; 127.0.0.1]")
+@click.option("--port", help="TCP port, 0 for a free one.  [PORT; 8080]")
+@click.option(
+    "--simulation/--no-simulation",
+    default=None,
+    help="Talk to the built-in simulator, or to OpenAI.  [SIMULATION_MODE; false]",
+)
+@click.option(
+    "--prefer-simulation",
+    is_flag=True,
+    help="Simulate unless SIMULATION_MODE says otherwise.",
+)
+@click.option("--data-dir", help="Folder for recordings.  [INTERVIEW_DATA_DIR; data]")
+@click.option("--reload", is_flag=True, help="Start again when source or persona files change.")
+def serve(
+    host: str | None,
+    port: str | None,
+    simulation: bool | None,
+    prefer_simulation: bool,
+    data_dir: str | None,
+    reload: bool,
+) -> None:
+    """Run the server until Ctrl-C or SIGTERM."""
+    settings = load_settings(
+        prefer_simulation=prefer_simulation,
+        host=host,
+        port=port,
+        simulation=simulation,
+        data_dir=data_dir,
+    )
+    _configure_logs(settings)
+    if reload:
+        from interview_peer import reload as reloading
+
+        arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
+        _run(lambda: reloading.supervise(arguments, reloading.watched(settings)))
+        return
+
+    from interview_peer import app
+
+    try:
+        _run(lambda: app.serve(settings))
+    except OSError as error:
+        raise CommandFailed(_start_problem(error, settings)) from error
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8090, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--udp-host", default="127.0.0.1", show_default=True, help="Address for media.")
+@click.option("--echo-key", is_flag=True, hidden=True, help="Repeat the key in refusals.")
+def simulate(host: str, port: int, udp_host: str, echo_key: bool) -> None:
+    """Run the simulated voice service alone.
+
+    Point a server at it with OPENAI_BASE_URL. It takes any key, or only OPENAI_API_KEY where that
+    is set.
+    """
+    settings = load_settings(simulation=True)
+    _configure_logs(settings)
+    key = settings.openai_api_key
+
+    async def run() -> None:
+        from interview_peer.simulator.server import SimulatorSettings, start_simulator
+
+        simulator = await start_simulator(
+            SimulatorSettings(
+                api_key=None if key is None else key.get_secret_value(),
+                udp_host=udp_host,
+                echo_key=echo_key,
+            ),
+            host=host,
+            port=port,
+        )
+        try:
+            click.echo(f"interview_peer's simulator is ready: {simulator.base_url}")
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await simulator.close()
+
+    try:
+        _run(run)
+    except OSError as error:
+        raise CommandFailed(_bind_problem(error, host, port)) from error
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def transcript(folder: Path) -> None:
+    """Rebuild FOLDER/transcript.json from FOLDER/events.jsonl."""
+    from interview_peer.core.transcript import rebuild
+
+    journal = folder / "events.jsonl"
+    try:
+        # A crash may have torn the last line within a character.
+        with journal.open(encoding="utf-8", errors="replace") as lines:
+            first = lines.readline()
+            session_id, started_at = _interview_started(first, folder)
+            built = rebuild([first, *lines])
+        target = folder / "transcript.json"
+        _replace(target, json.dumps(built.document(session_id, started_at), ensure_ascii=False))
+    except OSError as error:
+        raise CommandFailed(f"{error.filename or folder}: {error.strerror}.") from error
+    click.echo(str(target))
+
+
+def _configure_logs(settings: Settings) -> None:
+    for secret in settings.secrets:
+        logs.register_secret(secret)
+    logs.configure(settings.log_level)
+
+
+def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run until it returns, or until SIGINT or SIGTERM cancels it once.
+
+    Errors of a start (OSError, ConfigurationError) come out as they are, also from within a task
+    group; anything else is a defect, logged with its traceback, and ends with exit code 1.
+    """
+    asked_to_stop = False
+
+    async def supervise() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(main_coroutine(), name="main")
+
+        def stop() -> None:
+            nonlocal asked_to_stop
+            asked_to_stop = True
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # The next one ends the process at once, should the orderly way hang.
+                loop.remove_signal_handler(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        await task
+
+    try:
+        asyncio.run(supervise())
+    except asyncio.CancelledError:
+        if not asked_to_stop:
+            raise
+    except Exception as raised:
+        error = _only_cause(raised)
+        if isinstance(error, ConfigurationError | CommandFailed):
+            raise error from None
+        if isinstance(error, OSError) and not asked_to_stop and _is_start_problem(error):
+            raise error from None
+        logs.get(__name__).critical("the command broke", exc_info=raised)
+        raise CommandFailed("Stopped by an unexpected error; the log above says which.") from None
+
+
+def _only_cause(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _is_start_problem(error: OSError) -> bool:
+    return isinstance(error, socket.gaierror) or error.errno in _START_PROBLEMS
+
+
+def _start_problem(error: OSError, settings: Settings) -> str:
+    # aiohttp names the address of a TCP port it could not bind; a UDP port's error names nothing.
+    if error.filename is None and "bind" not in str(error):
+        host = settings.udp_host or settings.host
+        return _bind_problem(error, host, settings.udp_port, "UDP port")
+    return _bind_problem(error, settings.host, settings.port)
+
+
+def _bind_problem(error: OSError, host: str, port: int, kind: str = "Port") -> str:
+    if error.filename is not None:
+        return f"{error.filename} cannot be written: {error.strerror}."
+    if error.errno == errno.EADDRINUSE:
+        return f"{kind} {port} on {host} is already in use; stop what uses it or choose another."
+    if error.errno == errno.EACCES:
+        return f"{kind} {port} on {host} may not be used by this user; choose one above 1023."
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{host} is not an address of this machine."
+    return f"{error.strerror}."
+
+
+def _interview_started(line: str, folder: Path) -> tuple[SessionId, datetime]:
+    try:
+        record = json.loads(line)
+        session_id = str(record["event"].get("session_id") or folder.resolve().name)
+        return SessionId(session_id), datetime.fromisoformat(record["at"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise CommandFailed(f"{folder / 'events.jsonl'} does not begin like an interview's journal.")
+
+
+def _replace(target: Path, text: str) -> None:
+    """Write ``target`` whole or not at all."""
+    partial = target.with_name(f".{target.name}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(target)
+
+
+def _exit(sentence: str, code: int) -> NoReturn:
+    click.echo(sentence, err=True)
+    sys.exit(code)

@@ -1,0 +1,133 @@
+"""How the server logs: one line a record, fields as ``key=value``, and never a secret.
+
+Everything that leaves through :func:`configure`'s handler (message, fields, traceback, whichever
+library wrote it) passes :func:`redact` last. Which events deserve a line is not decided here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+from urllib.parse import quote
+
+MASK = "***"
+
+_NOISY_LIBRARIES = ("aioice", "aiortc")
+_ACCESS_LOGGER = "aiohttp.access"
+_LOGGING_ARGUMENTS = frozenset(("exc_info", "stack_info", "stacklevel", "extra"))
+
+# The named group stays and tells the reader what was there; the rest of the match is masked.
+_SECRET_SHAPES = re.compile(
+    r"""
+      (?P<bearer> \bBearer\s+ ) [^\s"',;]+
+    | (?P<ice> \ba=ice-pwd: ) [A-Za-z0-9+/]+
+    | (?P<prefix> (?<![A-Za-z0-9])(?:sk-|ek_|whsec_) ) [A-Za-z0-9+/=_-]+
+    | (?P<jwt> (?<![A-Za-z0-9])eyJ ) [A-Za-z0-9_-]{6,} (?: \.[A-Za-z0-9_-]* ){0,2}
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_QUERY = re.compile(r"\?[^\s\"]*")
+
+_secrets: set[str] = set()
+_secret_pattern: re.Pattern[str] | None = None
+
+
+def register_secret(value: str | None) -> None:
+    """Mask ``value`` wherever it is logged from now on, as it is, URL-encoded or JSON-escaped."""
+    global _secret_pattern
+    if not value:
+        return
+    _secrets.update((value, quote(value, safe=""), json.dumps(value)[1:-1]))
+    # The longest first: a secret may begin with another one.
+    ordered = sorted(_secrets, key=len, reverse=True)
+    _secret_pattern = re.compile("|".join(map(re.escape, ordered)))
+
+
+def redact(text: str) -> str:
+    """``text`` with registered secrets, keys, tokens and ICE passwords masked."""
+    if _secret_pattern is not None:
+        text = _secret_pattern.sub(MASK, text)
+    return _SECRET_SHAPES.sub(lambda match: f"{match[match.lastgroup or 0]}{MASK}", text)
+
+
+class Log(logging.LoggerAdapter[logging.Logger]):
+    """A logger that carries fields: ``log.info("interview ended", seconds=12.5)``.
+
+    The message is constant; what varies goes into keyword arguments and prints as ``key=value``
+    behind it.
+    """
+
+    def __init__(self, logger: logging.Logger, **fields: object) -> None:
+        super().__init__(logger, fields)
+        self._fields = fields
+
+    def bind(self, **fields: object) -> Log:
+        """A logger that carries these fields too (``session=…``, ``leg=…``)."""
+        return Log(self.logger, **{**self._fields, **fields})
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Split a call's keywords into logging's own and fields."""
+        own = {name: kwargs[name] for name in kwargs if name in _LOGGING_ARGUMENTS}
+        fields = {name: kwargs[name] for name in kwargs if name not in _LOGGING_ARGUMENTS}
+        own["extra"] = {**(own.get("extra") or {}), "fields": {**self._fields, **fields}}
+        return msg, own
+
+
+def get(name: str, **fields: object) -> Log:
+    """The logger of a module (pass ``__name__``), carrying ``fields``."""
+    return Log(logging.getLogger(name), **fields)
+
+
+class LineFormatter(logging.Formatter):
+    """``time LEVEL logger: message key=value``; only a traceback takes further lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole record as redacted text."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        message = _one_line(record.getMessage())
+        if record.name == _ACCESS_LOGGER:
+            # A query string may carry a token; the path alone tells what was asked.
+            message = _QUERY.sub("", message)
+        fields = getattr(record, "fields", None) or {}
+        words = [message, *(f"{name}={_value(value)}" for name, value in fields.items())]
+        line = f"{time[:-6]}Z {record.levelname} {record.name}: {' '.join(words)}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        if record.stack_info:
+            line += "\n" + self.formatStack(record.stack_info)
+        return redact(line)
+
+
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Log to ``stream`` (stderr) from ``level`` on, replacing any handler set before.
+
+    The WebRTC libraries print session descriptions and STUN messages at DEBUG, and aiohttp a line
+    per request at INFO: both are heard at level debug alone.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(LineFormatter())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    quiet = logging.NOTSET if level.lower() == "debug" else logging.WARNING
+    for name in (*_NOISY_LIBRARIES, _ACCESS_LOGGER):
+        logging.getLogger(name).setLevel(quiet)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _value(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    plain = text and not re.search(r"[\s\"=\x00-\x1f]", text)
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,364 @@
+"""Every setting of the server: its name, its default and what it must be.
+
+The only module that reads the environment and ``.env``. They are read once, at the start, into
+one frozen :class:`Settings`; a wrong value or an unknown name ends the start with one sentence
+that names it. What a setting leads to is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import dotenv
+import pydantic
+from pydantic import Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from interview_peer.errors import ConfigurationError
+
+ENV_FILE = Path(".env")
+"""Read from the folder the server is started in. The environment wins over it."""
+
+_PREFIX = "INTERVIEW_"
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*"
+)
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+# What the operator reads after the setting's name when its value cannot be used.
+_MUST_BE = {
+    "host": "must be an IP address or a host name, without a port",
+    "port": "must be a whole number from 0 to 65535 (0 picks a free port)",
+    "openai_api_key": "must be a key: visible ASCII characters without spaces",
+    "openai_base_url": "must be an http:// or https:// address without user, query or fragment",
+    "openai_model": "must be the name of a model",
+    "log_level": f"must be one of {', '.join(_LOG_LEVELS)}",
+    "simulation": "must be true or false",
+    "data_dir": "must be a folder, not a file",
+    "personas_dir": "must be an existing folder",
+    "admin_key": "must be a key: visible ASCII characters without spaces",
+    "udp_host": "must be an IP address or a host name, without a port",
+    "udp_port": "must be a whole number from 0 to 65535 (0 picks a free port)",
+    "public_ips": "must be IP addresses or host names, separated by commas",
+    "allow_anonymous": "must be true or false",
+    "require_consent": "must be true or false",
+    "hold_seconds": "must be a number of seconds from 0 to 600",
+    "idle_seconds": "must be a number of seconds above 0, up to 86400",
+    "connect_seconds": "must be a number of seconds above 0, up to 120",
+    "record_keep_seconds": "must be a number of seconds from 0 to 86400",
+    "max_interviews": "must be a whole number from 1 to 10000",
+}
+
+
+class Settings(BaseSettings):
+    """All settings, validated together, frozen. Secrets print as ``**********``.
+
+    Built directly (tests, embedding) it takes the arguments alone and never looks at the
+    environment; :func:`load_settings` is what reads.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        case_sensitive=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+        env_file_encoding="utf-8",
+    )
+
+    host: str = Field("127.0.0.1", validation_alias="INTERVIEW_HOST")
+    """Address the HTTP server binds."""
+
+    port: Port = Field(8080, validation_alias="PORT")
+    """TCP port of the HTTP server; 0 picks a free one."""
+
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_VISIBLE")
+    """The standard key, used by the server alone. Needed unless simulating."""
+
+    openai_base_url: str = Field("https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL")
+    """Where the voice service lives; kept without a trailing slash."""
+
+    openai_model: str | None = Field(None, validation_alias="INTERVIEW_MODEL")
+    """Model for every interview; None takes the persona's."""
+
+    log_level: LogLevel = Field("info", validation_alias="LOG_LEVEL")
+    """Least severe level that is logged."""
+
+    simulation: bool = Field(False, validation_alias="SIMULATION_MODE")
+    """Talk to the built-in simulator instead of OpenAI."""
+
+    data_dir: Path = Field(Path("data"), validation_alias="INTERVIEW_DATA_DIR")
+    """Folder that ``interviews/<id>/`` is made in."""
+
+    personas_dir: Path | None = Field(None, validation_alias="INTERVIEW_PERSONAS_DIR")
+    """Folder with further persona files; they win over shipped ones of the same name."""
+
+    admin_key: SecretStr | None = Field(None, validation_alias="INTERVIEW_ADMIN_VISIBLE")
+    """Bearer key that ``/api/interviews…`` asks for."""
+
+    udp_host: str | None = Field(None, validation_alias="INTERVIEW_UDP_HOST")
+    """Address that media sockets bind; None is chosen at the start."""
+
+    udp_port: Port = Field(8081, validation_alias="INTERVIEW_UDP_PORT")
+    """UDP port of the browser legs; 0 picks a free one."""
+
+    public_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias="INTERVIEW_PUBLIC_IP"
+    )
+    """Addresses announced to browsers instead of the bound one."""
+
+    allow_anonymous: bool = Field(False, validation_alias="INTERVIEW_ALLOW_ANONYMOUS")
+    """Let anyone who reaches a live server hold interviews."""
+
+    require_consent: bool = Field(False, validation_alias="INTERVIEW_REQUIRE_CONSENT")
+    """Reserved: true is refused until the consent step exists."""
+
+    hold_seconds: Seconds = Field(10.0, ge=0, le=600, validation_alias="INTERVIEW_HOLD_SECONDS")
+    """How long the model is held after the browser was lost; 0 ends at once."""
+
+    idle_seconds: Seconds = Field(300.0, gt=0, le=86400, validation_alias="INTERVIEW_IDLE_SECONDS")
+    """An interview without media or messages for this long ends."""
+
+    connect_seconds: Seconds = Field(
+        15.0, gt=0, le=120, validation_alias="INTERVIEW_CONNECT_SECONDS"
+    )
+    """From the offer until both legs are connected."""
+
+    record_keep_seconds: Seconds = Field(
+        60.0, ge=0, le=86400, validation_alias="INTERVIEW_SESSION_KEEP_SECONDS"
+    )
+    """How long an ended session can still be asked about."""
+
+    max_interviews: int = Field(100, ge=1, le=10000, validation_alias="INTERVIEW_MAX_INTERVIEWS")
+    """Interviews held at once; further ones are refused."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the arguments alone."""
+        return (init_settings,)
+
+    @pydantic.field_validator("host", "udp_host")
+    @classmethod
+    def _check_host(cls, value: str | None) -> str | None:
+        return None if value is None else _host(value)
+
+    @pydantic.field_validator("public_ips", mode="before")
+    @classmethod
+    def _split_public_ips(cls, value: object) -> object:
+        return (
+            [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+    @pydantic.field_validator("public_ips")
+    @classmethod
+    def _check_public_ips(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_host(part) for part in value))
+
+    @pydantic.field_validator("openai_api_key", "admin_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        # A key goes into a header: a line break in it would be a header of its own.
+        if value is None:
+            return None
+        key = value.get_secret_value().strip()
+        if not _VISIBLE.fullmatch(key):
+            raise ValueError("not a key")
+        return SecretStr(key)
+
+    @pydantic.field_validator("openai_base_url")
+    @classmethod
+    def _check_base_url(cls, value: str) -> str:
+        url = urlsplit(value.strip())
+        odd = (
+            url.username is not None or url.query or url.fragment or re.search(r"\s", url.geturl())
+        )
+        if url.scheme not in ("http", "https") or not url.hostname or odd:
+            raise ValueError("not a base address")
+        if url.port == 0:
+            raise ValueError("not a port")
+        return url.geturl().rstrip("/")
+
+    @pydantic.field_validator("openai_model")
+    @classmethod
+    def _check_model(cls, value: str | None) -> str | None:
+        if value is not None and not _VISIBLE.fullmatch(value.strip()):
+            raise ValueError("not a model")
+        return value if value is None else value.strip()
+
+    @pydantic.field_validator("log_level", mode="before")
+    @classmethod
+    def _lower_level(cls, value: object) -> object:
+        lowered = value.strip().lower() if isinstance(value, str) else value
+        return "warning" if lowered == "warn" else lowered
+
+    @pydantic.field_validator("data_dir")
+    @classmethod
+    def _check_data_dir(cls, value: Path) -> Path:
+        folder = value.expanduser().absolute()
+        if folder.exists() and not folder.is_dir():
+            raise ValueError("a file")
+        return folder
+
+    @pydantic.field_validator("personas_dir")
+    @classmethod
+    def _check_personas_dir(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        folder = value.expanduser().absolute()
+        if not folder.is_dir():
+            raise ValueError("not a folder")
+        return folder
+
+    @pydantic.model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.require_consent:
+            raise ConfigurationError(
+                "INTERVIEW_REQUIRE_CONSENT cannot be true yet: the consent step is not available."
+            )
+        if self.simulation:
+            return self
+        if self.openai_api_key is None:
+            raise ConfigurationError(
+                "OPENAI_API_VISIBLE must be set to talk to OpenAI; "
+                "without a key, set SIMULATION_MODE=true."
+            )
+        if not (self.on_loopback or self.admin_key or self.allow_anonymous):
+            raise ConfigurationError(
+                "INTERVIEW_ADMIN_VISIBLE must be set for a live server on an address that others can "
+                "reach, or INTERVIEW_ALLOW_ANONYMOUS=true to go without."
+            )
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the HTTP server can be reached from this machine alone."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Values that must never be logged, in plain text."""
+        keys = (self.openai_api_key, self.admin_key)
+        return tuple(key.get_secret_value() for key in keys if key is not None)
+
+
+class _SettingsFromEnvironment(Settings):
+    """The same settings, read from the environment and ``.env`` where no argument is given."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_file=ENV_FILE)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, dotenv_settings)
+
+
+def env_name(field: str) -> str:
+    """The environment variable that sets ``field``."""
+    return str(Settings.model_fields[field].validation_alias)
+
+
+def load_settings(*, prefer_simulation: bool = False, **overrides: Any) -> Settings:
+    """Read the settings; ``overrides`` (flags, by field name) win, and None counts as unset.
+
+    ``prefer_simulation`` makes simulation the default instead of live; the environment and
+    ``.env`` still decide where they say something. Raises ConfigurationError with one sentence
+    that names the first wrong or unknown setting.
+    """
+    given = {field: value for field, value in overrides.items() if value is not None}
+    file_values = _env_file_values()
+    for names in (os.environ, file_values):
+        _refuse_unknown(names)
+    flag = env_name("simulation")
+    if prefer_simulation and not (os.environ.get(flag) or file_values.get(flag)):
+        given.setdefault("simulation", True)
+    try:
+        read = _SettingsFromEnvironment(**given)
+        return Settings(**{field: getattr(read, field) for field in Settings.model_fields})
+    except pydantic.ValidationError as error:
+        sentence = _sentence(error, given)
+    # Outside the handler: the validation error holds the value, which may be a secret.
+    raise ConfigurationError(sentence)
+
+
+def static_dir() -> Path:
+    """The folder with the pages: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "static", package.parent / "static"):
+        if (folder / "index.html").is_file():
+            return folder
+    raise ConfigurationError("The pages are missing from this installation: install it again.")
+
+
+def _host(value: str) -> str:
+    value = value.strip()
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        # All digits and dots is an address that went wrong, not a name.
+        if not _HOST_NAME.fullmatch(value) or re.fullmatch(r"[0-9.]+", value):
+            raise
+    return value
+
+
+def _env_file_values() -> dict[str, str | None]:
+    try:
+        return dict(dotenv.dotenv_values(ENV_FILE, encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        pass
+    raise ConfigurationError("The file .env cannot be read: it must be UTF-8 text.")
+
+
+def _refuse_unknown(names: Mapping[str, object]) -> None:
+    known = [env_name(field) for field in Settings.model_fields]
+    for name in sorted(names):
+        if not name.upper().startswith(_PREFIX) or name in known:
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; README.md lists them all."
+        raise ConfigurationError(f"{name} is not a setting of interview_peer{hint}")
+
+
+def _sentence(error: pydantic.ValidationError, given: Mapping[str, Any]) -> str:
+    place = str(error.errors(include_input=False, include_url=False)[0]["loc"][0])
+    field = next((f for f in Settings.model_fields if place in (f, env_name(f))), None)
+    if field is None:
+        return f"{place} is not a setting of interview_peer."
+    name = env_name(field)
+    if field in given:
+        name += f" (given as --{field.replace('_', '-')})"
+    return f"{name} {_MUST_BE[field]}."
