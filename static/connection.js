@@ -1,0 +1,449 @@
+/**
+ * One interview's connection: signalling over a WebSocket, audio and events over WebRTC. No DOM.
+ *
+ * A `Link` is one attempt: a socket and a peer connection that live and die together. A
+ * `Connection` is the interview as the page sees it: it owns the microphone, makes a first link,
+ * and makes new ones when the media is lost while the server still holds the interview.
+ */
+
+import { Failure, microphoneFailure, serverFailure } from "./failures.js";
+
+const SOCKET_OPENS_WITHIN_MS = 10_000;
+const ANSWER_WITHIN_MS = 20_000; // the server gives up after 15 s and says so; let it speak first
+const MEDIA_WITHIN_MS = 15_000;
+const RESUME_WITHIN_MS = 10_000; // the server holds an interview this long for a browser to return
+const RESUME_PAUSE_MS = 500;
+const DISCONNECTED_GRACE_MS = 1_500; // "disconnected" already means several silent seconds
+const CHANNEL_CLOSED_GRACE_MS = 1_000; // lets a `session_ended` on its way arrive first
+const GOODBYE_WITHIN_MS = 2_000;
+
+/** The stages in which there is something to end. */
+const UNDER_WAY = new Set(["microphone", "connecting", "live", "reconnecting"]);
+
+/** Refusals after which the earlier interview cannot be had back. */
+const GONE = new Set(["SESSION_ENDED", "SESSION_NOT_FOUND", "SESSION_ID_TAKEN"]);
+
+/**
+ * The addresses a server URL stands for: `{socket, http}`, the second without a final slash.
+ * Takes ws, wss, http and https URLs and bare hosts. Throws Failure BAD_ADDRESS.
+ */
+export function serverAddress(text, pageIsSecure) {
+  const typed = text.trim();
+  const whole = /^[a-z]+:\/\//i.test(typed) ? typed : `${pageIsSecure ? "wss" : "ws"}://${typed}`;
+  let url;
+  try {
+    url = new URL(whole.replace(/^http/i, "ws"));
+  } catch {
+    throw new Failure("BAD_ADDRESS");
+  }
+  if (!["ws:", "wss:"].includes(url.protocol) || !url.hostname) throw new Failure("BAD_ADDRESS");
+  if (url.pathname === "/") url.pathname = "/ws";
+  url.hash = "";
+  const http = `${url.protocol === "wss:" ? "https:" : "http:"}//${url.host}`;
+  return { socket: url.href, http: http + url.pathname.replace(/\/ws(\/.*)?$/, "") };
+}
+
+/** A promise with its handles outside. A rejection nobody waits for yet is not an error. */
+function deferred() {
+  const handles = {};
+  handles.promise = new Promise((resolve, reject) => Object.assign(handles, { resolve, reject }));
+  handles.promise.catch(() => {});
+  return handles;
+}
+
+/** `promise`, or a rejection with `failure` after `ms` milliseconds. */
+async function within(ms, promise, failure) {
+  let timer;
+  const limit = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(failure), ms);
+  });
+  try {
+    return await Promise.race([promise, limit]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function openMicrophone() {
+  if (!globalThis.RTCPeerConnection) throw new Failure("NO_WEBRTC");
+  if (!globalThis.isSecureContext) throw new Failure("INSECURE_ORIGIN");
+  if (!navigator.mediaDevices?.getUserMedia) throw new Failure("NO_WEBRTC");
+  const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio, video: false });
+  } catch (error) {
+    throw microphoneFailure(error);
+  }
+}
+
+/** One socket and one peer connection. `hooks`: message, event, remote, media, socketClosed, lost. */
+class Link {
+  #address;
+  #hooks;
+  #answered = deferred();
+  #connected = deferred();
+  #aborted = deferred();
+  #closed = false;
+  #timers = new Set();
+
+  constructor(address, microphone, hooks) {
+    this.#address = address;
+    this.#hooks = hooks;
+    const peer = new RTCPeerConnection();
+    this.peer = peer;
+    for (const track of microphone.getTracks()) peer.addTrack(track, microphone);
+    this.channel = peer.createDataChannel("oai-events");
+    peer.ontrack = (event) => {
+      if (!this.#closed) hooks.remote(event.streams[0] ?? new MediaStream([event.track]));
+    };
+    peer.onconnectionstatechange = () => this.#peerChanged();
+    this.channel.onopen = () => this.#peerChanged();
+    this.channel.onmessage = (event) => this.#closed || hooks.event(event.data);
+    this.channel.onclose = () => {
+      this.#later(CHANNEL_CLOSED_GRACE_MS, () => this.#lost("the event channel closed"));
+    };
+  }
+
+  get socketOpen() {
+    return this.socket?.readyState === WebSocket.OPEN;
+  }
+
+  /** Signal and connect. Rejects with a Failure. `init` is the message that opens the session. */
+  open(init) {
+    return Promise.race([this.#run(init), this.#aborted.promise]);
+  }
+
+  /** Send one signalling message; false when the socket is not open. */
+  signal(message) {
+    if (this.socketOpen) this.socket.send(JSON.stringify(message));
+    return this.socketOpen;
+  }
+
+  /** Close the media now. The socket too, unless it is kept for the server's last word. */
+  close({ keepSocket = false } = {}) {
+    this.#closed = true;
+    this.#aborted.reject(new Failure("CONNECTION_LOST"));
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.peer.close();
+    if (!keepSocket) this.socket?.close();
+  }
+
+  async #run(init) {
+    const [offer] = await Promise.all([this.#offer(), this.#openSocket()]);
+    this.signal(init);
+    // Candidates are left out on purpose: the server learns our address from our own checks.
+    this.signal({ type: "sdp_offer", offer: { type: offer.type, sdp: offer.sdp } });
+    const answer = await within(
+      ANSWER_WITHIN_MS, this.#answered.promise, new Failure("SERVER_TIMEOUT"));
+    try {
+      await this.peer.setRemoteDescription({ type: "answer", sdp: answer?.sdp });
+    } catch {
+      throw new Failure("BAD_ANSWER");
+    }
+    await within(MEDIA_WITHIN_MS, this.#connected.promise, new Failure("MEDIA_TIMEOUT"));
+  }
+
+  async #offer() {
+    const offer = await this.peer.createOffer();
+    await this.peer.setLocalDescription(offer);
+    return offer;
+  }
+
+  async #openSocket() {
+    const opened = deferred();
+    try {
+      this.socket = new WebSocket(this.#address.socket);
+    } catch {
+      // Not an address, or a page on https may not open a plain ws:// one.
+      throw new Failure("BAD_ADDRESS");
+    }
+    this.socket.onopen = () => opened.resolve();
+    this.socket.onmessage = (event) => this.#message(event.data);
+    this.socket.onclose = (event) => {
+      opened.reject(new Failure("SERVER_UNREACHABLE"));
+      this.#answered.reject(new Failure("SIGNALLING_CLOSED"));
+      this.#hooks.socketClosed(event.code, this.#closed);
+    };
+    return within(SOCKET_OPENS_WITHIN_MS, opened.promise, new Failure("SERVER_UNREACHABLE"));
+  }
+
+  #message(text) {
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return;
+    }
+    if (message === null || typeof message !== "object") return;
+    if (message.type === "sdp_answer") {
+      this.#answered.resolve(message.answer);
+    } else if (message.type === "error") {
+      const failure = serverFailure(message);
+      this.#answered.reject(failure);
+      this.#connected.reject(failure);
+    } else if (message.type === "state" && message.phase === "failed") {
+      // The sentence that says why may come right behind.
+      this.#later(CHANNEL_CLOSED_GRACE_MS, () => this.#refuse(new Failure("INTERVIEW_FAILED")));
+    } else if (message.type === "session_ended") {
+      this.#refuse(new Failure("SESSION_ENDED", "The server ended the interview."));
+    }
+    this.#hooks.message(message);
+  }
+
+  #refuse(failure) {
+    this.#answered.reject(failure);
+    this.#connected.reject(failure);
+  }
+
+  #peerChanged() {
+    if (this.#closed) return;
+    const state = this.peer.connectionState;
+    this.#hooks.media(state, this.channel.readyState === "open");
+    if (state === "connected" && this.channel.readyState === "open") this.#connected.resolve();
+    if (state === "failed" || state === "closed") {
+      this.#connected.reject(new Failure("MEDIA_TIMEOUT"));
+      this.#lost(`the media connection is ${state}`);
+    }
+    if (state === "disconnected") {
+      this.#later(DISCONNECTED_GRACE_MS, () => {
+        if (this.peer.connectionState === "disconnected") this.#lost("no media arrives");
+      });
+    }
+  }
+
+  #lost(reason) {
+    if (!this.#closed) this.#hooks.lost(reason);
+  }
+
+  #later(ms, action) {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      if (!this.#closed) action();
+    }, ms);
+    this.#timers.add(timer);
+  }
+}
+
+export class Connection {
+  #address;
+  #persona;
+  #listener;
+  #link = null;
+  #microphone = null;
+  #sessionId;
+  #stage = "idle";
+
+  /**
+   * `address` comes from serverAddress(); `sessionId` continues an earlier interview.
+   * `listener`: change(partial state), event(model event), log(text), warn(Failure),
+   * failed(Failure), ended(reason or null).
+   */
+  constructor({ address, persona = "", sessionId = null, listener }) {
+    this.#address = address;
+    this.#persona = persona;
+    this.#sessionId = sessionId;
+    this.#listener = listener;
+  }
+
+  get peerConnection() {
+    return this.#link?.peer ?? null;
+  }
+
+  /** Open the microphone and connect. Reports its failures to the listener; never rejects. */
+  async start() {
+    const resuming = this.#sessionId !== null;
+    try {
+      this.#enter("microphone");
+      const microphone = await openMicrophone();
+      if (this.#over) {
+        stop(microphone);
+        return;
+      }
+      this.#microphone = microphone;
+      for (const track of microphone.getAudioTracks()) {
+        track.onended = () => this.#over || this.#listener.warn(new Failure("MICROPHONE_LOST"));
+      }
+      this.#listener.change({ localStream: microphone });
+      this.#enter(resuming ? "reconnecting" : "connecting");
+      await this.#connect();
+    } catch (error) {
+      this.#setupFailed(error, resuming);
+    }
+  }
+
+  /** Send one event to the model. Returns false when the channel is not open. */
+  send(event) {
+    const channel = this.#link?.channel;
+    if (channel?.readyState !== "open") return false;
+    channel.send(JSON.stringify(event));
+    return true;
+  }
+
+  /** End the interview for good. */
+  disconnect() {
+    if (this.#over) return;
+    const link = this.#link;
+    const goodbye = { type: "disconnect", ...(this.#sessionId && { sessionId: this.#sessionId }) };
+    const told = link?.signal(goodbye) ?? false;
+    this.#finish("ended", { keepSocket: told });
+    if (told) setTimeout(() => link.socket.close(), GOODBYE_WITHIN_MS);
+    else if (this.#sessionId) this.#sayGoodbye(goodbye);
+    this.#listener.ended(null);
+  }
+
+  /** Let go of everything without ending the interview on the server: the page is going away. */
+  abandon() {
+    if (!this.#over) this.#finish("idle");
+  }
+
+  get #over() {
+    return !UNDER_WAY.has(this.#stage);
+  }
+
+  #enter(stage) {
+    this.#stage = stage;
+    this.#listener.change({ stage });
+  }
+
+  async #connect() {
+    this.#link?.close();
+    const hooks = {
+      message: (message) => this.#message(message),
+      event: (data) => this.#event(data),
+      remote: (remoteStream) => this.#listener.change({ remoteStream }),
+      media: (media, channelOpen) => this.#listener.change({ media, channelOpen }),
+      socketClosed: (code, ours) => this.#socketClosed(code, ours),
+      lost: (reason) => this.#lost(reason),
+    };
+    const link = new Link(this.#address, this.#microphone, hooks);
+    this.#link = link;
+    const init = { type: "init" };
+    if (this.#sessionId) init.sessionId = this.#sessionId;
+    else if (this.#persona) init.aiPersona = this.#persona;
+    await link.open(init);
+    if (this.#link === link && !this.#over) this.#enter("live");
+  }
+
+  #message(message) {
+    switch (message.type) {
+      case "session":
+      case "sdp_answer":
+        if (typeof message.sessionId === "string") {
+          // A socket's greeting names a new session; while resuming, ours is the older one.
+          if (message.type === "session" && this.#stage === "reconnecting") break;
+          this.#sessionId = message.sessionId;
+          this.#listener.change({ sessionId: message.sessionId });
+        }
+        break;
+      case "state":
+        this.#phase(message);
+        break;
+      case "session_ended":
+        this.#listener.log("The server ended the session.");
+        this.#link?.socket.close();
+        if (this.#stage === "live") this.#end(message.reason);
+        break;
+      case "error":
+        if (this.#stage === "live") this.#listener.warn(serverFailure(message));
+        break;
+      default:
+        break;
+    }
+  }
+
+  #phase({ phase, sessionId, reason }) {
+    if (sessionId && this.#sessionId && sessionId !== this.#sessionId) return;
+    if (typeof phase !== "string") return;
+    this.#listener.change({ phase });
+    this.#listener.log(`Interview phase: ${phase}${reason ? ` (${reason})` : ""}.`);
+    if (this.#stage !== "live") return;
+    if (phase === "detached") this.#lost("the server no longer hears this page");
+    if (phase === "ended") this.#end(reason);
+    if (phase === "failed") this.#fail(new Failure("INTERVIEW_FAILED"));
+  }
+
+  #event(data) {
+    let event = null;
+    try {
+      event = JSON.parse(data);
+    } catch {
+      // Falls through: what is no JSON object is no event.
+    }
+    if (event !== null && typeof event === "object") this.#listener.event(event);
+    else this.#listener.log("An event that is not JSON was left out.");
+  }
+
+  #socketClosed(code, ours) {
+    if (ours || this.#stage !== "live") return;
+    this.#listener.log(`The signalling socket closed (code ${code}). The call goes on without it.`);
+  }
+
+  async #lost(reason) {
+    if (this.#stage !== "live") return;
+    this.#listener.log(`The connection was lost: ${reason}. Trying to continue the interview.`);
+    this.#listener.change({ channelOpen: false });
+    this.#enter("reconnecting");
+    const deadline = performance.now() + RESUME_WITHIN_MS;
+    while (!this.#over) {
+      const left = deadline - performance.now();
+      if (left <= 0) return this.#fail(new Failure("CONNECTION_LOST"));
+      try {
+        await within(left, this.#connect(), new Failure("CONNECTION_LOST"));
+        this.#listener.log("The interview continues.");
+        return undefined;
+      } catch (error) {
+        if (this.#over) return undefined;
+        if (GONE.has(error.code)) return this.#end("the server no longer holds it");
+        this.#listener.log(`That did not work: ${error.message}`);
+        await pause(RESUME_PAUSE_MS);
+      }
+    }
+    return undefined;
+  }
+
+  #setupFailed(error, resuming) {
+    if (this.#over) return;
+    if (resuming && GONE.has(error.code)) this.#end("the server no longer holds it");
+    else this.#fail(error instanceof Failure ? error : new Failure("UNEXPECTED"));
+  }
+
+  #fail(failure) {
+    if (this.#over) return;
+    this.#finish("failed");
+    this.#listener.failed(failure);
+  }
+
+  #end(reason) {
+    if (this.#over) return;
+    this.#finish("ended");
+    this.#listener.ended(typeof reason === "string" ? reason : "the server ended it");
+  }
+
+  #finish(stage, closing) {
+    this.#enter(stage);
+    this.#link?.close(closing);
+    if (this.#microphone) stop(this.#microphone);
+    this.#microphone = null;
+    this.#listener.change({
+      media: "closed", channelOpen: false, localStream: null, remoteStream: null,
+    });
+  }
+
+  /** The old socket is gone: a fresh one carries the goodbye, so that the server need not wait. */
+  #sayGoodbye(message) {
+    const socket = new WebSocket(this.#address.socket);
+    socket.onopen = () => {
+      socket.send(JSON.stringify(message));
+      socket.close();
+    };
+  }
+}
+
+function stop(stream) {
+  for (const track of stream.getTracks()) {
+    track.onended = null;
+    track.stop();
+  }
+}
