@@ -1,0 +1,169 @@
+"""Session descriptions as text: what we accept, and what we change before they leave.
+
+Works on lines, not on objects, so that what a browser is told is exactly what can be read here.
+Not responsible for negotiating: that is aiortc's, behind ``media.leg``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import (
+    InvalidSdp,
+    SdpTooLarge,
+    SdpWithoutAudio,
+    SdpWithoutFingerprint,
+    UpstreamInvalidAnswer,
+)
+
+MAX_SDP_BYTES = 64 * 1024
+"""A browser's offer is 2 to 6 kB. The limit bounds the parser, which is linear in m-lines."""
+
+SUPPORTED_FINGERPRINTS = frozenset({"sha-256", "sha-384", "sha-512"})
+OPUS_FMTP = "minptime=10;useinbandfec=1"
+"""What browsers and OpenAI both write. Without it in offer and answer no encoder sends FEC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a description: the session's own lines (``kind`` is empty) or one ``m=``."""
+
+    kind: str
+    lines: tuple[str, ...]
+
+    def values(self, attribute: str) -> Iterator[str]:
+        """Yield the value of each ``a=attribute:value`` line."""
+        prefix = f"a={attribute}:"
+        for line in self.lines:
+            if line.startswith(prefix):
+                yield line[len(prefix) :].strip()
+
+
+def split(text: str) -> list[Section]:
+    """Cut a description at its ``m=`` lines; the first section holds the session's lines."""
+    sections: list[tuple[str, list[str]]] = [("", [])]
+    for line in text.splitlines():
+        line = line.strip()
+        if not line:
+            continue
+        if line.startswith("m="):
+            sections.append((line[2:].split(" ", 1)[0], []))
+        sections[-1][1].append(line)
+    return [Section(kind, tuple(lines)) for kind, lines in sections]
+
+
+def join(lines: list[str]) -> str:
+    """Put lines together as the wire wants them: CRLF after each, the last included.
+
+    libwebrtc refuses a description whose final line end is missing.
+    """
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def check_offer(text: str) -> None:
+    """Refuse an offer that could not lead to an interview.
+
+    Wanted: at most 64 kB, one audio section with Opus, at most one data section, nothing else
+    (a video section would start decoders), ICE credentials and a supported fingerprint.
+
+    Raises:
+        InvalidSdp: or one of its kinds; the sentence says what is missing.
+    """
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_SDP_BYTES:
+        raise SdpTooLarge
+    if not text.lstrip().startswith("v=0"):
+        raise InvalidSdp
+    sections = split(text)
+    media = sections[1:]
+    audio = [section for section in media if section.kind == "audio"]
+    if not audio or opus_payload_type(text) is None:
+        raise SdpWithoutAudio
+    if len(audio) > 1 or sum(section.kind == "application" for section in media) > 1:
+        raise InvalidSdp("The offer must have one audio section and one data section.")
+    if any(section.kind not in ("audio", "application") for section in media):
+        raise InvalidSdp("The offer may hold audio and a data channel only.")
+    _check_transport(sections[0], audio[0])
+
+
+def _check_transport(session: Section, audio: Section) -> None:
+    fingerprints = [*session.values("fingerprint"), *audio.values("fingerprint")]
+    if not any(value.split(" ", 1)[0].lower() in SUPPORTED_FINGERPRINTS for value in fingerprints):
+        raise SdpWithoutFingerprint
+    for attribute in ("ice-ufrag", "ice-pwd"):
+        if not any([*session.values(attribute), *audio.values(attribute)]):
+            raise InvalidSdp("The offer has no ICE credentials.")
+
+
+def check_answer(text: str) -> None:
+    """Refuse an upstream body that is not a usable answer.
+
+    Raises:
+        UpstreamInvalidAnswer: it is not SDP, or lacks audio, ICE credentials or fingerprint.
+    """
+    try:
+        check_offer(text)
+    except InvalidSdp:
+        raise UpstreamInvalidAnswer from None
+
+
+def without_candidates(text: str) -> str:
+    """Drop the far end's candidates and its end-of-candidates line.
+
+    The server then sends only to addresses that have proven the ICE password, so an offer
+    cannot make it probe other hosts, and no ``.local`` name starts multicast queries.
+    The end line must go too: with it and no candidate the ICE agent gives up at once.
+    """
+    dropped = ("a=candidate:", "a=end-of-candidates", "a=remote-candidates:")
+    return join([line for line in _lines(text) if not line.startswith(dropped)])
+
+
+def candidate_lines(text: str) -> list[str]:
+    """The ``candidate:…`` values for UDP in a description, each once, in order.
+
+    TCP candidates are left out: the ICE agent cannot use them.
+    """
+    found: dict[str, None] = {}
+    for line in _lines(text):
+        if line.startswith("a=candidate:"):
+            fields = line[len("a=") :].split()
+            if len(fields) >= 8 and fields[2].lower() == "udp":
+                found[" ".join(fields)] = None
+    return list(found)
+
+
+def opus_payload_type(text: str) -> int | None:
+    """The RTP payload type that the first audio section gives to 48 kHz Opus."""
+    for section in split(text):
+        if section.kind != "audio":
+            continue
+        for value in section.values("rtpmap"):
+            number, _, encoding = value.partition(" ")
+            if encoding.lower().startswith("opus/48000") and number.isdigit():
+                return int(number)
+        return None
+    return None
+
+
+def finish(text: str) -> str:
+    """Make our own description ready to leave.
+
+    - Fingerprints beyond sha-256 go: shorter, and every end takes the one that stays.
+    - Opus is told to use in-band FEC, which aiortc leaves out of its answers.
+    """
+    payload_type = opus_payload_type(text)
+    has_fmtp = any(line.startswith(f"a=fmtp:{payload_type} ") for line in _lines(text))
+    lines: list[str] = []
+    for line in _lines(text):
+        if line.startswith(("a=fingerprint:sha-384", "a=fingerprint:sha-512")):
+            continue
+        if line.startswith(f"a=fmtp:{payload_type} "):
+            line = f"a=fmtp:{payload_type} {OPUS_FMTP}"
+        lines.append(line)
+        if line.startswith(f"a=rtpmap:{payload_type} ") and not has_fmtp:
+            lines.append(f"a=fmtp:{payload_type} {OPUS_FMTP}")
+    return join(lines)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,0 +1,285 @@
+"""Every error raised on purpose, by who can mend it.
+
+::
+
+    InterviewPeerError
+    ├── CallerError            the client must change what it sends        4xx
+    │   ├── InvalidJson, InvalidMessage, UnknownMessageType, UnsupportedContentType
+    │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
+    │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
+    │   ├── PersonaNotFound, TooLarge
+    │   └── Unauthorized, NotFound, MethodNotAllowed
+    ├── UpstreamError          the voice service refused or failed         502, 503
+    │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
+    │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
+    ├── ConnectTimeout         a leg never connected                       503
+    └── ConfigurationError     the operator must change a setting          exit code 2
+
+``code`` is stable and documented in ``docs/errors.md``. Messages are whole sentences for a
+person and never carry a key, an SDP, a path or an upstream body.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class InterviewPeerError(Exception):
+    """Base class of every error raised on purpose."""
+
+    code: ClassVar[str] = "INTERNAL"
+    status: ClassVar[int] = 500
+    sentence: ClassVar[str] = "Something went wrong on our side. Please try again."
+    openai_type: ClassVar[str] = "server_error"
+    openai_code: ClassVar[str | None] = None
+
+    def __init__(self, sentence: str | None = None) -> None:
+        super().__init__(sentence or self.sentence)
+
+    @property
+    def message(self) -> str:
+        """The sentence that may be shown to a person."""
+        return str(self.args[0])
+
+
+class CallerError(InterviewPeerError):
+    """The caller must change what it sends; trying the same again will not help."""
+
+    code = "BAD_REQUEST"
+    status = 400
+    sentence = "The request could not be understood."
+    openai_type = "invalid_request_error"
+
+
+class InvalidJson(CallerError):
+    """The text is not JSON, or not a JSON object."""
+
+    code = "INVALID_JSON"
+    sentence = "The message is not a JSON object."
+    openai_code = "invalid_json"
+
+
+class InvalidMessage(CallerError):
+    """A message of a known type has a missing or wrong field."""
+
+    code = "INVALID_MESSAGE"
+    sentence = "The message has a missing or wrong field."
+    openai_code = "invalid_value"
+
+
+class UnknownMessageType(CallerError):
+    """The message's ``type`` is not one we know."""
+
+    code = "UNKNOWN_MESSAGE_TYPE"
+    sentence = "The message type is not known."
+    openai_code = "invalid_value"
+
+
+class UnsupportedContentType(CallerError):
+    """The body has a content type that this path does not take."""
+
+    code = "UNSUPPORTED_CONTENT_TYPE"
+    status = 415
+    sentence = "This path does not take that content type."
+    openai_code = "unsupported_content_type"
+
+
+class TooLarge(CallerError):
+    """The body is larger than this path takes."""
+
+    code = "TOO_LARGE"
+    status = 413
+    sentence = "The message is too large."
+    openai_code = "too_large"
+
+
+class InvalidSdp(CallerError):
+    """The offer is not SDP that we can answer."""
+
+    code = "INVALID_SDP"
+    sentence = "The offer is not a valid session description."
+    openai_code = "invalid_offer"
+
+
+class SdpTooLarge(InvalidSdp):
+    """The offer is larger than 64 kB."""
+
+    code = "SDP_TOO_LARGE"
+    status = 413
+    sentence = "The offer is larger than 64 kB."
+
+
+class SdpWithoutAudio(InvalidSdp):
+    """The offer has no audio section, or none with Opus."""
+
+    code = "SDP_NO_AUDIO"
+    sentence = "The offer has no audio section with Opus. Add a microphone track before offering."
+
+
+class SdpWithoutFingerprint(InvalidSdp):
+    """The offer names no DTLS certificate fingerprint that we support."""
+
+    code = "SDP_NO_FINGERPRINT"
+    sentence = "The offer names no certificate fingerprint."
+
+
+class SessionNotFound(CallerError):
+    """No session has this id."""
+
+    code = "SESSION_NOT_FOUND"
+    status = 404
+    sentence = "There is no such session. It may have ended."
+    openai_code = "call_id_not_found"
+
+
+class SessionEnded(CallerError):
+    """The session's interview is over."""
+
+    code = "SESSION_ENDED"
+    status = 409
+    sentence = "This interview has ended. Start a new one."
+    openai_code = "session_ended"
+
+
+class SessionBusy(CallerError):
+    """An offer of this session is still being answered."""
+
+    code = "SESSION_BUSY"
+    status = 409
+    sentence = "An offer of this session is still being answered."
+    openai_code = "session_busy"
+
+
+class SessionIdTaken(CallerError):
+    """The id a client chose belongs to an interview that already took place."""
+
+    code = "SESSION_ID_TAKEN"
+    status = 409
+    sentence = "That session id has been used before. Leave it out and one is made for you."
+    openai_code = "session_id_taken"
+
+
+class InvalidSessionId(CallerError):
+    """The id a client chose has characters or a length we do not take."""
+
+    code = "INVALID_SESSION_ID"
+    sentence = "A session id is 1 to 64 letters, digits, hyphens or underscores."
+    openai_code = "invalid_value"
+
+
+class PersonaNotFound(CallerError):
+    """``aiPersona`` names neither a persona nor a voice."""
+
+    code = "PERSONA_NOT_FOUND"
+    sentence = "There is no persona or voice of that name."
+    openai_code = "invalid_value"
+
+
+class Unauthorized(CallerError):
+    """The path needs the operator's key."""
+
+    code = "UNAUTHORIZED"
+    status = 401
+    sentence = "This path needs the operator's key."
+    openai_code = "invalid_api_key"
+
+
+class NotFound(CallerError):
+    """Nothing lives at this path."""
+
+    code = "NOT_FOUND"
+    status = 404
+    sentence = "There is nothing at this address."
+    openai_code = "not_found"
+
+
+class MethodNotAllowed(CallerError):
+    """The path exists, but not for this method."""
+
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+    sentence = "This address does not take that method."
+    openai_code = "method_not_allowed"
+
+
+class UpstreamError(InterviewPeerError):
+    """The voice service refused or failed. The candidate can do nothing about it."""
+
+    code = "UPSTREAM_ERROR"
+    status = 502
+    sentence = "The voice service could not start the interview. Please try again later."
+    openai_code = "upstream_error"
+
+
+class UpstreamAuthFailed(UpstreamError):
+    """The service does not take our key (401, 403). The operator must act."""
+
+    code = "UPSTREAM_AUTH_FAILED"
+    sentence = (
+        "The voice service refused this server's credentials. Please tell whoever runs this server."
+    )
+    openai_code = "upstream_auth_failed"
+
+
+class UpstreamRefused(UpstreamError):
+    """The service refused the call's configuration (another 4xx). Trying again will not help."""
+
+    code = "UPSTREAM_REFUSED"
+    sentence = (
+        "The voice service refused to start this interview. "
+        "Please tell whoever runs this server: model or persona may be wrong."
+    )
+    openai_code = "upstream_refused"
+
+
+class UpstreamInvalidAnswer(UpstreamError):
+    """The service answered something that is not a usable session description."""
+
+    code = "UPSTREAM_INVALID_ANSWER"
+    sentence = "The voice service gave an answer that could not be used. Please try again later."
+    openai_code = "upstream_invalid_answer"
+
+
+class UpstreamRateLimited(UpstreamError):
+    """The service is over its limit or quota (429)."""
+
+    code = "UPSTREAM_RATE_LIMITED"
+    status = 503
+    sentence = "The voice service is at its limit just now. Please try again in a few minutes."
+    openai_code = "rate_limit_exceeded"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """The service could not be reached."""
+
+    code = "UPSTREAM_UNREACHABLE"
+    status = 503
+    sentence = "The voice service could not be reached. Please try again later."
+    openai_code = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The service did not answer in time."""
+
+    code = "UPSTREAM_TIMEOUT"
+    status = 503
+    sentence = "The voice service did not answer in time. Please try again."
+    openai_code = "upstream_timeout"
+
+
+class ConnectTimeout(InterviewPeerError):
+    """A leg was not connected within its deadline."""
+
+    code = "CONNECT_TIMEOUT"
+    status = 503
+    sentence = (
+        "The audio connection could not be made in time. "
+        "A firewall may block it: try another network."
+    )
+    openai_code = "connect_timeout"
+
+
+class ConfigurationError(InterviewPeerError):
+    """A setting is wrong or unknown; the sentence names it."""
+
+    code = "CONFIGURATION"

@@ -1,0 +1,460 @@
+"""The one place that touches private parts of aiortc, aioice and pylibsrtp.
+
+aiortc keeps SDP, ICE, DTLS and SCTP. Sockets and media are ours: datagrams come from a
+``UdpPort``, audio is decrypted and encrypted in place by the libsrtp that pylibsrtp ships, and no
+decoder thread, jitter buffer or queue of aiortc's ever sees a packet.
+
+Every private name is listed in ``tests/media/test_engine_contract.py``, which fails with a
+sentence when a new version moves one. Not responsible for what an interview is, nor for what is
+in a packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import importlib.metadata
+import logging
+import secrets
+import struct
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import aiortc.rtcsctptransport
+from aioice import stun
+from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+from aioice.ice import CandidatePair, StunProtocol
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpCapabilities,
+    RTCRtpSender,
+)
+from pylibsrtp import Error as SrtpError
+from pylibsrtp._binding import ffi, lib
+
+from ..errors import ConfigurationError
+from .udp import Address, UdpPort
+
+log = logging.getLogger(__name__)
+
+TESTED_VERSIONS: Final = {"aiortc": "1.16.0", "aioice": "0.13.0", "pylibsrtp": "1.0.0"}
+"""What the contract test was last run against. The packages are pinned to these."""
+
+UFRAG_LENGTH: Final = 22
+"""Characters of our ICE user name fragment: 128 bits, so that nobody guesses another's."""
+
+MAX_ADDRESSES: Final = 16
+"""Verified addresses kept for one connection; the oldest is forgotten."""
+
+MAX_TRANSACTIONS: Final = 64
+"""Checks of one connection whose responses are awaited; the oldest is forgotten."""
+
+MAX_HANDSHAKE_QUEUE: Final = 512
+"""DTLS datagrams waiting for aiortc's reader; beyond, they are dropped and sent again."""
+
+SRTP_TRAILER_BYTES: Final = 148
+"""Room that libsrtp may need behind a packet it encrypts."""
+
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+_PARAMETER: Final = struct.Struct("!HH")
+
+
+def check_versions() -> None:
+    """Refuse to start on a version whose private parts were never tried.
+
+    Raises:
+        ConfigurationError: names the package and both versions.
+    """
+    for package, tested in TESTED_VERSIONS.items():
+        found = importlib.metadata.version(package)
+        if found != tested:
+            raise ConfigurationError(
+                f"{package} {found} is installed, but this release was built on {tested}; "
+                f"install {package}=={tested}."
+            )
+
+
+def _decode_params(body: bytes) -> list[tuple[int, bytes]]:
+    """Read SCTP parameters; a length that would not advance is an error.
+
+    aiortc 1.16.0 loops for ever, growing, on a parameter whose declared length is zero, so any
+    connected peer could stop the process. Its caller drops the packet on ``ValueError``.
+    Remove when a release of aiortc checks the length itself.
+    """
+    params = []
+    position = 0
+    while position <= len(body) - 4:
+        kind, length = _PARAMETER.unpack_from(body, position)
+        if length < 4 or position + length > len(body):
+            raise ValueError("SCTP parameter has an impossible length")
+        params.append((kind, body[position + 4 : position + length]))
+        position += length + (-length % 4)
+    return params
+
+
+def guard_sctp() -> None:
+    """Close the endless loop in aiortc's SCTP parameter parser, for the whole process."""
+    aiortc.rtcsctptransport.decode_params = _decode_params
+
+
+def random_ice_string(length: int) -> str:
+    """A fragment or password of ICE characters from the system's randomness."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+class Engine:
+    """One peer connection whose sockets and audio packets are ours.
+
+    Call ``prepare`` once the audio transceiver exists (for an answer: after the remote
+    description is set) and before the local description is. From then on:
+
+    - ``on_srtp``: called once when DTLS is up and packets can be encrypted;
+    - ``on_closed``: called with a reason when the far end closes, or DTLS or ICE fails;
+    - ``on_rtp(size, at)``: a decrypted RTP packet lies in ``port.buffer[:size]``;
+    - ``on_rtcp(data, at)``: a decrypted compound RTCP packet.
+
+    The callbacks run on the event loop and must not raise.
+    """
+
+    def __init__(self, port: UdpPort) -> None:
+        guard_sctp()
+        self.port = port
+        self.pc = RTCPeerConnection(
+            RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+        )
+        self.ufrag = random_ice_string(UFRAG_LENGTH)
+        self.on_srtp: Callable[[], None] = _nothing
+        self.on_closed: Callable[[str], None] = _nothing_of_reason
+        self.on_rtp: Callable[[int, float], None] = _nothing_of_packet
+        self.on_rtcp: Callable[[bytes, float], None] = _nothing_of_rtcp
+        self.last_heard = 0.0
+        """When (monotonic) anything came from the far end; 0 before the first."""
+        self.dropped: collections.Counter[str] = collections.Counter()
+        self.ssrc = 0
+        self.remote: Address | None = None
+        """Where to send: the nominated pair's far address."""
+
+        self._dtls: Any = None
+        self._ice: Any = None
+        self._protocol: StunProtocol | None = None
+        self._rx: Any = None
+        self._tx: Any = None
+        self._buffer = port.buffer
+        self._pointer = ffi.from_buffer(port.buffer)
+        self._view = memoryview(port.buffer)
+        self._scratch = bytearray(len(port.buffer))
+        self._scratch_pointer = ffi.from_buffer(self._scratch)
+        self._scratch_view = memoryview(self._scratch)
+        self._length = ffi.new("int *")
+        self._addresses: collections.deque[Address] = collections.deque()
+        self._transactions: collections.deque[bytes] = collections.deque()
+        self._closed = False
+
+    # -- setting up -------------------------------------------------------------------------
+
+    def add_audio(self) -> None:
+        """Add the one audio transceiver, Opus only."""
+        transceiver = self.pc.addTransceiver("audio", direction="sendrecv")
+        capabilities = cast(RTCRtpCapabilities, RTCRtpSender.getCapabilities("audio"))
+        opus = [codec for codec in capabilities.codecs if codec.mimeType.lower() == "audio/opus"]
+        transceiver.setCodecPreferences(opus)
+
+    def prepare(self, *, dtls_server: bool | None = None) -> None:
+        """Take over sockets and media.
+
+        Args:
+            dtls_server: wait for the far end's ClientHello (True) where it leaves us the choice.
+                The DTLS server's preference picks the cipher, so as the answerer to a browser
+                this gets AES-256-GCM instead of AES-CM with SHA-1.
+        """
+        (transceiver,) = self.pc.getTransceivers()
+        sender, receiver = transceiver.sender, transceiver.receiver
+        # aiortc awaits these when connected; theirs would start a decoder thread and RTCP tasks.
+        sender.send = _register_nothing  # type: ignore[method-assign]
+        receiver.receive = _register_nothing  # type: ignore[method-assign]
+        self.ssrc = sender._ssrc
+        self._dtls = sender.transport
+        if dtls_server and self._dtls._role == "auto":
+            self._dtls._set_role("server")
+        self._dtls.on("statechange", self._dtls_changed)
+        self._dtls.transport.on("statechange", self._ice_changed)
+        self._ice = self._dtls.transport.iceGatherer._connection
+        self._ice._local_username = self.ufrag
+        self._ice._nominated = _Nominated(self._pair_nominated)
+        self._ice.get_component_candidates = self._candidates
+        self.port.register(self)
+
+    async def _candidates(
+        self, component: int, addresses: list[str], timeout: int = 5
+    ) -> list[Candidate]:
+        """Stand in for aioice's gathering: our port, under each announced address."""
+        protocol = StunProtocol(self._ice)
+        protocol.connection_made(_SharedTransport(self, protocol))
+        candidates = [
+            Candidate(
+                foundation=candidate_foundation("host", "udp", address),
+                component=component,
+                transport="udp",
+                priority=candidate_priority(component, "host", 65535 - index),
+                host=address,
+                port=self.port.address[1],
+                type="host",
+            )
+            for index, address in enumerate(self.port.announced)
+        ]
+        protocol.local_candidate = candidates[0]
+        self._ice._protocols.append(protocol)
+        self._protocol = protocol
+        return candidates
+
+    # -- sending ----------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether packets can be encrypted and have somewhere to go."""
+        return self._tx is not None and self.remote is not None
+
+    def forward(self, source: Engine, offset: int, size: int) -> bool:
+        """Encrypt the RTP packet in ``source``'s buffer in place and send it to the far end.
+
+        Args:
+            source: the engine whose ``on_rtp`` is running.
+            offset: where the packet's header begins in the buffer.
+            size: bytes of header and payload.
+        """
+        tx, remote = self._tx, self.remote
+        if tx is None or remote is None:
+            self.dropped["not_ready"] += 1
+            return False
+        length = self._length
+        length[0] = size
+        if lib.srtp_protect(tx, source._pointer + offset, length):
+            self.dropped["protect"] += 1
+            return False
+        return self.port.send(source._view[offset : offset + length[0]], remote)
+
+    def send_rtp(self, packet: bytes) -> bool:
+        """Encrypt and send an RTP packet of our own making."""
+        tx, remote = self._tx, self.remote
+        size = len(packet)
+        if tx is None or remote is None or size > len(self._scratch) - SRTP_TRAILER_BYTES:
+            self.dropped["not_ready"] += 1
+            return False
+        self._scratch[:size] = packet
+        length = self._length
+        length[0] = size
+        if lib.srtp_protect(tx, self._scratch_pointer, length):
+            self.dropped["protect"] += 1
+            return False
+        return self.port.send(self._scratch_view[: length[0]], remote)
+
+    def send_rtcp(self, packet: bytes) -> bool:
+        """Encrypt and send a compound RTCP packet."""
+        if self._tx is None or self.remote is None:
+            return False
+        try:
+            protected = self._dtls._tx_srtp.protect_rtcp(packet)
+        except SrtpError:
+            self.dropped["protect"] += 1
+            return False
+        return self.port.send(protected, self.remote)
+
+    def check(self) -> None:
+        """Send one ICE check over the current pair, without waiting or sending it again.
+
+        The response only shows that the far end lives (``last_heard``).
+        """
+        pair = self._ice._nominated.get(1) if self._ice is not None else None
+        if pair is None or self._protocol is None or self._ice.remote_password is None:
+            return
+        request = self._ice.build_request(pair, nominate=False)
+        request.add_message_integrity(self._ice.remote_password.encode())
+        self._protocol.send_stun(request, pair.remote_addr)
+
+    # -- receiving: the port's Endpoint -------------------------------------------------------
+
+    def packet(self, size: int, at: float) -> None:
+        """Decrypt what lies in the port's buffer and pass it on. The hot path."""
+        rx = self._rx
+        if rx is None:
+            self.dropped["not_ready"] += 1
+            return
+        if 192 <= self._buffer[1] <= 208:
+            self._rtcp(size, at)
+            return
+        length = self._length
+        length[0] = size
+        if lib.srtp_unprotect(rx, self._pointer, length):
+            self.dropped["unprotect"] += 1
+            return
+        self.last_heard = at
+        self.on_rtp(length[0], at)
+
+    def _rtcp(self, size: int, at: float) -> None:
+        try:
+            data = self._dtls._rx_srtp.unprotect_rtcp(bytes(self._view[:size]))
+        except (SrtpError, ValueError):
+            self.dropped["unprotect"] += 1
+            return
+        self.last_heard = at
+        self.on_rtcp(data, at)
+
+    def handshake(self, data: bytes, addr: Address) -> None:
+        """Give a DTLS datagram to aiortc's reader."""
+        if self._ice._queue.qsize() >= MAX_HANDSHAKE_QUEUE:
+            self.dropped["handshake_full"] += 1
+            return
+        self.last_heard = asyncio.get_running_loop().time()
+        self._ice.data_received(data, 1)
+
+    def stun_request(self, data: bytes, addr: Address) -> bool:
+        """Answer a check whose integrity holds; anything else gets no answer."""
+        if self._protocol is None:
+            return False
+        try:
+            message = stun.parse_message(data)
+            if "MESSAGE-INTEGRITY" not in message.attributes or not (
+                message.check_message_integrity(self._ice.local_password.encode())
+            ):
+                return False
+        except Exception:
+            # aioice's parser lets struct.error and others escape on malformed attributes.
+            return False
+        self.last_heard = asyncio.get_running_loop().time()
+        self._learn(addr)
+        self._ice.request_received(message, addr, self._protocol)
+        return True
+
+    def stun_response(self, data: bytes, addr: Address) -> None:
+        """Give the response to one of our checks to aioice."""
+        if self._protocol is None:
+            return
+        try:
+            self._protocol.datagram_received(data, addr)
+        except Exception:
+            self.dropped["stun"] += 1
+            return
+        self.last_heard = asyncio.get_running_loop().time()
+
+    # -- what aiortc tells ------------------------------------------------------------------
+
+    def _pair_nominated(self, pair: CandidatePair) -> None:
+        self.remote = pair.remote_addr
+        self._learn(pair.remote_addr)
+
+    def _learn(self, addr: Address) -> None:
+        if addr not in self._addresses:
+            self._addresses.append(addr)
+            if len(self._addresses) > MAX_ADDRESSES:
+                self.port.unlearn(self._addresses.popleft(), self)
+        self.port.learn(addr, self)
+
+    def expect(self, transaction: bytes) -> None:
+        """Await the response to a check that is being sent."""
+        if transaction in self._transactions:
+            self._transactions.remove(transaction)
+        self._transactions.append(transaction)
+        if len(self._transactions) > MAX_TRANSACTIONS:
+            self.port.forget(self._transactions.popleft())
+        self.port.expect(transaction, self)
+
+    def _dtls_changed(self) -> None:
+        state = self._dtls.state
+        if state == "connected":
+            self._rx = self._dtls._rx_srtp._srtp[0]
+            self._tx = self._dtls._tx_srtp._srtp[0]
+            self.on_srtp()
+        elif state == "closed":
+            self._lost("closed by the far end")
+        elif state == "failed":
+            self._lost("DTLS failed")
+
+    def _ice_changed(self) -> None:
+        if self._dtls.transport.state == "failed":
+            self._lost("ICE failed")
+
+    def _lost(self, reason: str) -> None:
+        self._rx = self._tx = None
+        if not self._closed:
+            self.on_closed(reason)
+
+    async def close(self) -> None:
+        """Tell the far end, stop aiortc's tasks, and leave the port. Idempotent."""
+        first, self._closed = not self._closed, True
+        await self.pc.close()
+        if first:
+            self._rx = self._tx = None
+            self.remote = None
+            self.port.unregister(self)
+
+
+class _Nominated(dict[int, CandidatePair]):
+    """aioice's table of nominated pairs, which tells when one is set.
+
+    The pair is set by a task after the check that nominates it, so looking after each check
+    would be too early.
+    """
+
+    def __init__(self, told: Callable[[CandidatePair], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def __setitem__(self, component: int, pair: CandidatePair) -> None:
+        super().__setitem__(component, pair)
+        self._told(pair)
+
+
+class _SharedTransport(asyncio.DatagramTransport):
+    """What an aioice protocol takes for its own socket; it sends through the port."""
+
+    def __init__(self, engine: Engine, protocol: StunProtocol) -> None:
+        super().__init__()
+        self._engine = engine
+        self._protocol = protocol
+        self._closing = False
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """Send, and note the transaction if it is a check of ours."""
+        if data[:2] == b"\x00\x01":
+            self._engine.expect(bytes(data[8:20]))
+        self._engine.port.send(data, addr)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """The bound address, as a socket would say it."""
+        return self._engine.port.address if name == "sockname" else default
+
+    def is_closing(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closing
+
+    def close(self) -> None:
+        """End the protocol; the port stays open for others."""
+        if not self._closing:
+            self._closing = True
+            self._protocol.connection_lost(None)
+
+    def abort(self) -> None:
+        """The same as ``close``: nothing is buffered here."""
+        self.close()
+
+
+async def _register_nothing(parameters: Any) -> None:
+    """Stand in for a sender's ``send`` and a receiver's ``receive``."""
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nothing_of_reason(reason: str) -> None:
+    pass
+
+
+def _nothing_of_packet(size: int, at: float) -> None:
+    pass
+
+
+def _nothing_of_rtcp(data: bytes, at: float) -> None:
+    pass

@@ -1,0 +1,248 @@
+"""One UDP socket, and who on it gets which datagram.
+
+A port may serve one connection (the model's legs have one each) or many (all browsers on one
+port). It finds the connection by ICE user name fragment first, by verified address after, and
+answers nothing itself: what belongs to nobody is counted and dropped.
+
+Not responsible for what the datagrams mean: ``media.engine`` is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import ipaddress
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from ..errors import ConfigurationError
+
+Address = tuple[str, int]
+
+MAX_DATAGRAM: Final = 2048
+"""Larger than any packet of ours or a browser's: WebRTC keeps below 1,500 bytes."""
+
+BATCH: Final = 32
+"""Datagrams read in one wake-up before other work of the event loop gets its turn."""
+
+RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+STUN_BINDING_REQUEST: Final = b"\x00\x01"
+STUN_USERNAME: Final = 0x0006
+STUN_HEADER_BYTES: Final = 20
+
+
+class Endpoint(Protocol):
+    """One connection on a port."""
+
+    ufrag: str
+    """Our own ICE user name fragment, unique on the port."""
+
+    def stun_request(self, data: bytes, addr: Address) -> bool:
+        """Handle a check addressed to us; false if its integrity does not hold.
+
+        An endpoint tells the port of addresses it has verified by ``UdpPort.learn``.
+        """
+
+    def stun_response(self, data: bytes, addr: Address) -> None:
+        """Handle the response to a check of ours."""
+
+    def handshake(self, data: bytes, addr: Address) -> None:
+        """Handle a DTLS datagram from a verified address."""
+
+    def packet(self, size: int, at: float) -> None:
+        """Handle the SRTP or SRTCP packet in the first ``size`` bytes of the port's buffer."""
+
+
+def stun_username(data: bytes) -> str | None:
+    """The first half of a STUN message's USERNAME: the receiver's fragment (RFC 8445 7.2.2)."""
+    position = STUN_HEADER_BYTES
+    while position + 4 <= len(data):
+        kind = data[position] << 8 | data[position + 1]
+        length = data[position + 2] << 8 | data[position + 3]
+        if kind == STUN_USERNAME:
+            value = data[position + 4 : position + 4 + length]
+            return value.partition(b":")[0].decode("ascii", "replace")
+        position += 4 + length + (-length % 4)
+    return None
+
+
+def default_address() -> str:
+    """This machine's address towards others, or loopback where there is no way out.
+
+    Asks the routing table by connecting a UDP socket, which sends nothing.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # TEST-NET-1 (RFC 5737): never assigned, so only the default route can match.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+class UdpPort:
+    """A bound UDP socket shared by the endpoints registered on it.
+
+    Receives into one buffer that is reused for every datagram: an endpoint must be done with it
+    when its method returns. ``announced`` are the addresses that candidates carry.
+    """
+
+    def __init__(self, sock: socket.socket, announced: Sequence[str]) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self.address: Address = sock.getsockname()[:2]
+        self.announced: tuple[str, ...] = tuple(announced) or (self.address[0],)
+        self.buffer = bytearray(MAX_DATAGRAM)
+        self.dropped: collections.Counter[str] = collections.Counter()
+        """Datagrams not delivered, and packets not sent, by reason."""
+        self._by_ufrag: dict[str, Endpoint] = {}
+        self._by_address: dict[Address, Endpoint] = {}
+        self._by_transaction: dict[bytes, Endpoint] = {}
+        self._receive: Callable[..., tuple[int, tuple[str, int]]] = sock.recvfrom_into
+        self._send = sock.sendto
+        self._is_ipv6 = sock.family == socket.AF_INET6
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    @classmethod
+    async def open(cls, host: str, port: int = 0, announce: Sequence[str] = ()) -> UdpPort:
+        """Bind a socket and start reading from it.
+
+        Args:
+            host: address or name to bind; ``fly-global-services`` and the like are resolved.
+            port: 0 picks a free one.
+            announce: addresses that candidates carry instead of the bound one.
+
+        Raises:
+            ConfigurationError: the address cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            family, kind, protocol, _, address = found[0]
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            raise ConfigurationError(
+                f"INTERVIEW_UDP_HOST {host!r} is not an address of this machine "
+                f"({error.strerror or error})."
+            ) from None
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            sock.bind(address)
+        except OSError as error:
+            sock.close()
+            raise ConfigurationError(
+                f"INTERVIEW_UDP_HOST and INTERVIEW_UDP_PORT name {host}:{port}, "
+                f"which cannot be opened ({error.strerror or error})."
+            ) from None
+        return cls(sock, announce or (_announceable(sock.getsockname()[0]),))
+
+    def close(self) -> None:
+        """Stop reading and close the socket; registered endpoints hear nothing more."""
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+        self._by_ufrag.clear()
+        self._by_address.clear()
+        self._by_transaction.clear()
+
+    def register(self, endpoint: Endpoint) -> None:
+        """Take an endpoint in; its fragment must be free (128 random bits make it so)."""
+        if endpoint.ufrag in self._by_ufrag:
+            raise ValueError("ICE user name fragment is already in use on this port")
+        self._by_ufrag[endpoint.ufrag] = endpoint
+
+    def unregister(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint, its addresses and its open transactions."""
+        if self._by_ufrag.get(endpoint.ufrag) is endpoint:
+            del self._by_ufrag[endpoint.ufrag]
+        for table in (self._by_address, self._by_transaction):
+            for key in [key for key, owner in table.items() if owner is endpoint]:
+                del table[key]  # type: ignore[arg-type]
+
+    def expect(self, transaction: bytes, endpoint: Endpoint) -> None:
+        """Hand the response with this 12-byte transaction id to ``endpoint``."""
+        self._by_transaction[transaction] = endpoint
+
+    def forget(self, transaction: bytes) -> None:
+        """Stop waiting for a response."""
+        self._by_transaction.pop(transaction, None)
+
+    def learn(self, addr: Address, endpoint: Endpoint) -> None:
+        """Deliver what comes from ``addr`` to ``endpoint``: the address has been verified."""
+        self._by_address[addr] = endpoint
+
+    def unlearn(self, addr: Address, endpoint: Endpoint) -> None:
+        """Stop taking ``addr`` for ``endpoint``'s, unless it has become another's."""
+        if self._by_address.get(addr) is endpoint:
+            del self._by_address[addr]
+
+    def send(self, data: bytes | bytearray | memoryview, addr: Address) -> bool:
+        """Send one datagram now or never: a full socket buffer drops it, counted."""
+        try:
+            self._send(data, addr)
+        except BlockingIOError:
+            self.dropped["send_full"] += 1
+            return False
+        except OSError:
+            self.dropped["send_error"] += 1
+            return False
+        return True
+
+    def _readable(self) -> None:
+        buffer, receive, by_address = self.buffer, self._receive, self._by_address
+        for _ in range(BATCH):
+            try:
+                size, addr = receive(buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An ICMP error of an earlier send shows up here; the next read is fine.
+                self.dropped["receive_error"] += 1
+                continue
+            if self._is_ipv6:
+                addr = addr[:2]
+            first = buffer[0]
+            endpoint = by_address.get(addr)
+            if 127 < first < 192 and endpoint is not None and size > 12:
+                endpoint.packet(size, time.monotonic())
+            else:
+                self._other(size, first, addr, endpoint)
+
+    def _other(self, size: int, first: int, addr: Address, endpoint: Endpoint | None) -> None:
+        if not 0 < size < MAX_DATAGRAM:
+            self.dropped["size"] += 1
+            return
+        data = bytes(memoryview(self.buffer)[:size])
+        if first < 4:
+            self._stun(data, addr)
+        elif endpoint is None:
+            self.dropped["unknown"] += 1
+        elif 19 < first < 64:
+            endpoint.handshake(data, addr)
+        else:
+            self.dropped["form"] += 1
+
+    def _stun(self, data: bytes, addr: Address) -> None:
+        if len(data) < STUN_HEADER_BYTES:
+            self.dropped["form"] += 1
+        elif data[:2] == STUN_BINDING_REQUEST:
+            endpoint = self._by_ufrag.get(stun_username(data) or "")
+            if endpoint is None:
+                self.dropped["ufrag"] += 1
+            elif not endpoint.stun_request(data, addr):
+                self.dropped["integrity"] += 1
+        else:
+            endpoint = self._by_transaction.pop(data[8:20], None)
+            if endpoint is None:
+                self.dropped["transaction"] += 1
+            else:
+                endpoint.stun_response(data, addr)
+
+
+def _announceable(address: str) -> str:
+    """A wildcard is no address to send to: announce the machine's own instead."""
+    return default_address() if ipaddress.ip_address(address).is_unspecified else address
