@@ -33,8 +33,6 @@ ENV_FILE = Path(".env")
 
 _PREFIX = "INTERVIEW_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
-    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*"
-)
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -91,7 +89,7 @@ class Settings(BaseSettings):
     port: Port = Field(8080, validation_alias="PORT")
     """TCP port of the HTTP server; 0 picks a free one."""
 
-    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_VISIBLE")
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     """The standard key, used by the server alone. Needed unless simulating."""
 
     openai_base_url: str = Field("https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL")
@@ -112,7 +110,7 @@ class Settings(BaseSettings):
     personas_dir: Path | None = Field(None, validation_alias="INTERVIEW_PERSONAS_DIR")
     """Folder with further persona files; they win over shipped ones of the same name."""
 
-    admin_key: SecretStr | None = Field(None, validation_alias="INTERVIEW_ADMIN_VISIBLE")
+    admin_key: SecretStr | None = Field(None, validation_alias="INTERVIEW_ADMIN_KEY")
     """Bearer key that ``/api/interviews…`` asks for."""
 
     udp_host: str | None = Field(None, validation_alias="INTERVIEW_UDP_HOST")
@@ -245,12 +243,12 @@ class Settings(BaseSettings):
             return self
         if self.openai_api_key is None:
             raise ConfigurationError(
-                "OPENAI_API_VISIBLE must be set to talk to OpenAI; "
+                "OPENAI_API_KEY must be set to talk to OpenAI; "
                 "without a key, set SIMULATION_MODE=true."
             )
         if not (self.on_loopback or self.admin_key or self.allow_anonymous):
             raise ConfigurationError(
-                "INTERVIEW_ADMIN_VISIBLE must be set for a live server on an address that others can "
+                "INTERVIEW_ADMIN_KEY must be set for a live server on an address that others can "
                 "reach, or INTERVIEW_ALLOW_ANONYMOUS=true to go without."
             )
         return self
