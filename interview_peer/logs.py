@@ -24,10 +24,13 @@ _LOGGING_ARGUMENTS = frozenset(("exc_info", "stack_info", "stacklevel", "extra")
 # The named group stays and tells the reader what was there; the rest of the match is masked.
 _SECRET_SHAPES = re.compile(
     r"""
-      (?P<bearer> \bBearer\s+ ) [^\s"',;]+
-    | (?P<ice> \ba=ice-pwd: ) [A-Za-z0-9+/]+
-    | (?P<prefix> (?<![A-Za-z0-9])(?:sk-|ek_|whsec_) ) [A-Za-z0-9+/=_-]+
-    | (?P<jwt> (?<![A-Za-z0-9])eyJ ) [A-Za-z0-9_-]{6,} (?: \.[A-Za-z0-9_-]* ){0,2}
+      (?P<ice> ice-pwd: ) [A-Za-z0-9+/]+
+    | (?: (?<![A-Za-z0-9]) | (?<=\\[nrt]) )     # a word begins, be it behind a printed \n
+      (?:
+        (?P<bearer> Bearer\s+ ) [^\s"',;\\]+
+      | (?P<prefix> sk- | ek_ | whsec_ ) [A-Za-z0-9+/=_-]+
+      | (?P<jwt> eyJ ) [A-Za-z0-9_-]{6,} (?: \.[A-Za-z0-9_-]* ){0,2}
+      )
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -169,9 +169,9 @@ class Settings(BaseSettings):
     @pydantic.field_validator("public_ips", mode="before")
     @classmethod
     def _split_public_ips(cls, value: object) -> object:
-        return (
-            [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-        )
+        if not isinstance(value, str):
+            return value
+        return [part for part in value.split(",") if part.strip()]
 
     @pydantic.field_validator("public_ips")
     @classmethod
@@ -192,15 +192,14 @@ class Settings(BaseSettings):
     @pydantic.field_validator("openai_base_url")
     @classmethod
     def _check_base_url(cls, value: str) -> str:
-        url = urlsplit(value.strip())
-        odd = (
-            url.username is not None or url.query or url.fragment or re.search(r"\s", url.geturl())
-        )
-        if url.scheme not in ("http", "https") or not url.hostname or odd:
+        value = value.strip()
+        url = urlsplit(value)
+        # urlsplit drops line breaks in silence; url.port raises ValueError when it is no port.
+        if not _VISIBLE.fullmatch(value) or url.scheme not in ("http", "https"):
+            raise ValueError("not a web address")
+        if not url.hostname or url.port == 0 or "@" in url.netloc or "?" in value or "#" in value:
             raise ValueError("not a base address")
-        if url.port == 0:
-            raise ValueError("not a port")
-        return url.geturl().rstrip("/")
+        return value.rstrip("/")
 
     @pydantic.field_validator("openai_model")
     @classmethod
@@ -342,13 +341,15 @@ def _env_file_values() -> dict[str, str | None]:
 
 
 def _refuse_unknown(names: Mapping[str, object]) -> None:
-    known = [env_name(field) for field in Settings.model_fields]
+    known = {env_name(field) for field in Settings.model_fields}
+    # Compared without the prefix, which alone would make any two names look alike.
+    endings = [name.removeprefix(_PREFIX) for name in known if name.startswith(_PREFIX)]
     for name in sorted(names):
         if not name.upper().startswith(_PREFIX) or name in known:
             continue
-        near = difflib.get_close_matches(name.upper(), known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; README.md lists them all."
-        raise ConfigurationError(f"{name} is not a setting of interview_peer{hint}")
+        near = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), endings, n=1)
+        hint = f"did you mean {_PREFIX}{near[0]}?" if near else "README.md lists them all."
+        raise ConfigurationError(f"{name} is not a setting of interview_peer; {hint}")
 
 
 def _sentence(error: pydantic.ValidationError, given: Mapping[str, Any]) -> str:

@@ -1,0 +1,157 @@
+"""Log lines: their form, their fields, and what never gets into them."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from interview_peer import logs
+
+NOISY = ("aioice", "aiortc", "aiohttp.access")
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in NOISY}
+    monkeypatch.setattr(logs, "_secrets", set())
+    monkeypatch.setattr(logs, "_secret_pattern", None)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    stream = io.StringIO()
+    logs.configure("debug", stream)
+    return stream
+
+
+def test_record_is_one_line_with_time_level_logger_message_and_fields(
+    stream: io.StringIO,
+) -> None:
+    log = logs.get("interview_peer.session", session="abc").bind(leg="browser")
+    log.info("leg is %s", "up", after=0.25, reason="no answer")
+    time, rest = stream.getvalue().split(" ", 1)
+    assert len(time) == len("2026-01-01T00:00:00.000Z")
+    assert time.endswith("Z")
+    assert rest == (
+        "INFO interview_peer.session: leg is up "
+        'session=abc leg=browser after=0.250 reason="no answer"\n'
+    )
+
+
+def test_binding_leaves_the_first_logger_as_it_was(stream: io.StringIO) -> None:
+    log = logs.get("interview_peer.session", session="abc")
+    log.bind(leg="model")
+    log.info("phase")
+    assert stream.getvalue().endswith(": phase session=abc\n")
+
+
+def test_message_with_line_breaks_cannot_forge_a_second_record(stream: io.StringIO) -> None:
+    logging.getLogger("x").info("first\r\n2026 ERROR forged %s", "a\nb")
+    logs.get("x").info("second", value="a\nb")
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        ("abc.def-123", "Authorization: Bearer abc.def-123"),
+        ("abcdef", "{'authorization': 'bearer abcdef'}"),
+        ("proj-A1b2_C3", "Incorrect key provided: sk-proj-A1b2_C3."),
+        ("A1b2C3", "key_sk-A1b2C3 end"),
+        ("68ab12", "value=ek_68ab12"),
+        ("MfKQ9r8+/=", "whsec_MfKQ9r8+/="),
+        (JWT[3:], f"token={JWT}&x=1"),
+        ("5yF6WzZ9kAcX+/", "a=ice-ufrag:x\\r\\na=ice-pwd:5yF6WzZ9kAcX+/\\r\\na=mid:0"),
+    ],
+)
+def test_key_shaped_text_is_masked_wherever_it_stands(
+    stream: io.StringIO, secret: str, text: str
+) -> None:
+    log = logging.getLogger("some.library")
+    log.debug(text.replace("%", "%%"))
+    log.debug("argument %s", text)
+    log.debug("object %r", {"text": text})
+    logs.get("interview_peer.x").info("field", text=text)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        log.exception("traceback")
+    written = stream.getvalue()
+    assert secret not in written
+    assert written.count(logs.MASK) == 5 + written.count("raise ValueError(text)" + logs.MASK)
+
+
+def test_ordinary_words_are_not_masked(stream: io.StringIO) -> None:
+    text = "task-force asks-for a week_end; a=ice-ufrag:abcd; the bearer"
+    logging.getLogger("x").info(text)
+    assert stream.getvalue().endswith(f": {text}\n")
+
+
+def test_registered_secret_is_masked_in_every_spelling(stream: io.StringIO) -> None:
+    logs.register_secret("plain")
+    logs.register_secret('plain"& more')
+    logs.register_secret(None)
+    logs.register_secret("")
+    logging.getLogger("x").info('1 plain 2 plain"& more 3 plain%22%26%20more 4 plain\\"& more 5')
+    assert stream.getvalue().endswith(": 1 *** 2 *** 3 *** 4 *** 5\n")
+
+
+def test_record_that_another_handler_formatted_before_is_masked_too(
+    stream: io.StringIO,
+) -> None:
+    other = logging.StreamHandler(io.StringIO())
+    logging.getLogger().handlers.insert(0, other)
+    try:
+        raise ValueError("sk-1234567890")
+    except ValueError:
+        logging.getLogger("x").exception("broke")
+    assert "ValueError: sk-***" in stream.getvalue()
+    assert "1234567890" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_libraries_that_print_too_much_are_heard_at_debug_alone(name: str) -> None:
+    stream = io.StringIO()
+    logs.configure("info", stream)
+    logging.getLogger(name).info("quiet")
+    logging.getLogger(f"{name}.part").debug("quiet")
+    logging.getLogger(name).warning("loud")
+    assert stream.getvalue().count("\n") == 1
+    logs.configure("debug", stream)
+    logging.getLogger(name).debug("loud")
+    assert stream.getvalue().count("loud") == 2
+
+
+def test_level_below_the_configured_one_is_not_written() -> None:
+    stream = io.StringIO()
+    logs.configure("warning", stream)
+    logging.getLogger("x").info("no")
+    logging.getLogger("x").warning("yes")
+    assert stream.getvalue().endswith("x: yes\n")
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_configuring_again_replaces_the_handler(stream: io.StringIO) -> None:
+    second = io.StringIO()
+    logs.configure("info", second)
+    logging.getLogger("x").info("once")
+    assert stream.getvalue() == ""
+    assert second.getvalue().count("once") == 1
+
+
+def test_access_line_has_no_query_string(stream: io.StringIO) -> None:
+    logging.getLogger("aiohttp.access").info(
+        '127.0.0.1 "GET /ws?token=hidden HTTP/1.1" 101 "http://h/?t=hidden"'
+    )
+    assert stream.getvalue().endswith('127.0.0.1 "GET /ws HTTP/1.1" 101 "http://h/"\n')
