@@ -1,0 +1,182 @@
+"""One call at the simulator: a leg, an ear, a mouth and the conversation between them.
+
+Everything happens in callbacks on the event loop; the call owns the mouth's task and one timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import secrets
+import string
+import time
+from collections.abc import Callable
+
+from ..media.leg import ChannelClosed, Leg, MessageTooLarge
+from ..media.udp import UdpPort
+from ..types import Json
+from .commands import Command, HangUp, Limit, Listen, Play, Rules, Send, Stop
+from .conversation import Conversation
+from .ear import Ear
+from .library import script_for
+from .mouth import IdleAudio, Mouth
+
+log = logging.getLogger(__name__)
+
+_BASE62 = string.digits + string.ascii_letters
+
+
+def make_id(prefix: str) -> str:
+    """A fresh id of the service's shape: the prefix and 21 letters and digits."""
+    return prefix + "".join(secrets.choice(_BASE62) for _ in range(21))
+
+
+class Call:
+    """From offer to end. ``ended`` is called once, on the event loop, when the call is over.
+
+    Whoever made the call must then ``close`` it; a call does not close itself.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        port: UdpPort,
+        session: Json,
+        rules: Rules,
+        idle_audio: IdleAudio,
+        seed: str,
+        ended: Callable[[Call, str], None],
+    ) -> None:
+        self.call_id = call_id
+        self.unsent = 0
+        self._port = port
+        self._ended = ended
+        self._over = False
+        self._ear = Ear()
+        self._ear.listen(session["audio"]["input"]["turn_detection"])
+        script = script_for(session["instructions"])
+        self._conversation = Conversation(session, script, rules, random.Random(seed), make_id)
+        self._leg = Leg("simulator", port, self)
+        self._leg.on_audio = self._audio
+        self._mouth = Mouth(self._leg.send_audio, self._played_out, idle_audio, call_id)
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    async def answer(self, offer_sdp: str, connect_seconds: float) -> str:
+        """Answer the offer; the call ends by itself if nobody connects in time.
+
+        Raises InvalidSdp. The call must be closed after any exception.
+        """
+        answer = await self._leg.answer(offer_sdp)
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(connect_seconds, self.end, "nobody connected")
+        return answer
+
+    def end(self, reason: str) -> None:
+        """Declare the call over. Only the first reason counts."""
+        if self._over:
+            return
+        self._over = True
+        self._cancel_timers()
+        log.debug("simulated call over: %s", reason)
+        self._ended(self, reason)
+
+    async def close(self) -> None:
+        """Let go of task, connection and socket. Idempotent."""
+        self._over = True
+        self._cancel_timers()
+        await self._mouth.close()
+        await self._leg.close()
+        self._port.close()
+
+    # What the leg tells
+
+    def leg_connected(self, leg: Leg) -> None:
+        """Sound can flow."""
+        if self._over:
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._mouth.start()
+
+    def leg_lost(self, leg: Leg, reason: str) -> None:
+        """The client is gone."""
+        self.end(f"connection lost: {reason}")
+
+    def channel_opened(self, leg: Leg) -> None:
+        """The client can hear events."""
+        self._perform(self._conversation.opened(self._now(), time.time()))
+
+    def channel_message(self, leg: Leg, data: str | bytes) -> None:
+        """The client sent an event."""
+        self._perform(self._conversation.client_message(self._now(), data))
+
+    def channel_closed(self, leg: Leg) -> None:
+        """The client closed its channel, which ends a call."""
+        self.end("channel closed")
+
+    # Inside
+
+    def _audio(self, at: float, sequence: int, timestamp: int, payload: bytes) -> None:
+        if self._over:
+            return
+        now = self._now()
+        detections = self._ear.hear(sequence, payload)
+        self._perform(self._conversation.heard(now, self._ear.heard_ms))
+        for detection in detections:
+            self._perform(self._conversation.detected(now, detection))
+
+    def _played_out(self, response_id: str) -> None:
+        self._perform(self._conversation.played_out(self._now(), response_id))
+
+    def _advance(self) -> None:
+        self._timer = None
+        self._perform(self._conversation.advance(self._now()))
+
+    def _perform(self, commands: list[Command]) -> None:
+        for command in commands:
+            if self._over:
+                return
+            match command:
+                case Send(event):
+                    self._send(event)
+                case Play(response_id, line):
+                    self._mouth.play(response_id, line)
+                case Limit(played_ms):
+                    self._mouth.limit(played_ms)
+                case Stop():
+                    self._mouth.stop()
+                case Listen(turn_detection):
+                    self._ear.listen(turn_detection)
+                case HangUp(reason):
+                    self.end(reason)
+        self._set_timer()
+
+    def _send(self, event: Json) -> None:
+        try:
+            self._leg.send_text(json.dumps(event, separators=(",", ":")))
+        except (ChannelClosed, MessageTooLarge):
+            # A closed channel is reported by the leg; too large an event is only lost.
+            self.unsent += 1
+
+    def _set_timer(self) -> None:
+        due = self._conversation.next_due()
+        if self._over or due is None:
+            return
+        if self._timer is not None:
+            if self._timer.when() == due:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due, self._advance)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._timer, self._deadline):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._deadline = None
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

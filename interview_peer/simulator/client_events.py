@@ -1,0 +1,49 @@
+"""What a client's message must be before the conversation looks at its meaning. Plain code."""
+
+from __future__ import annotations
+
+import json
+
+from ..types import Json
+from .session_config import Fault
+
+CLIENT_FIELDS: dict[str, tuple[str, ...]] = {
+    "session.update": ("session",),
+    "input_audio_buffer.append": ("audio",),
+    "input_audio_buffer.commit": (),
+    "input_audio_buffer.clear": (),
+    "output_audio_buffer.clear": (),
+    "conversation.item.create": ("item", "previous_item_id"),
+    "conversation.item.retrieve": ("item_id",),
+    "conversation.item.truncate": ("item_id", "content_index", "audio_end_ms"),
+    "conversation.item.delete": ("item_id",),
+    "response.create": ("response",),
+    "response.cancel": ("response_id",),
+}
+
+
+def decoded(message: str | bytes) -> Json:
+    """Parse a message into an event with a string ``type``. Raises Fault."""
+    if isinstance(message, bytes):
+        raise Fault("invalid_event", "Events are sent as text.")
+    try:
+        event = json.loads(message)
+    except ValueError:
+        raise Fault("invalid_event", "The message is not valid JSON.") from None
+    if not isinstance(event, dict):
+        raise Fault("invalid_event", "The event is not a JSON object.")
+    if not isinstance(event.get("type"), str):
+        raise Fault("invalid_event", "The 'type' field is missing.", "type")
+    return event
+
+
+def check_fields(event: Json) -> None:
+    """Raise Fault if the event's type or one of its fields is not known."""
+    kind = event["type"]
+    if kind not in CLIENT_FIELDS:
+        names = ", ".join(f"'{name}'" for name in CLIENT_FIELDS)
+        text = f"Invalid value: '{kind}'. Supported values are: {names}."
+        raise Fault("invalid_value", text, "type")
+    for name in event:
+        if name not in ("type", "event_id", *CLIENT_FIELDS[kind]):
+            raise Fault("unknown_parameter", f"Unknown parameter: '{name}'.", name)

@@ -1,0 +1,190 @@
+"""One reply of the simulated model: its state and the events that open, fill and close it.
+
+Plain code. When each event is due is decided in ``conversation``; here is only what it says and in
+which order.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..types import Json
+from .library import Line
+
+Kind = Literal["audio", "text", "call"]
+Event = tuple[str, Json]
+"""An event's type and its fields, without ``event_id``."""
+
+USER_MS_PER_TOKEN = 100
+ASSISTANT_MS_PER_TOKEN = 50
+
+
+@dataclass(slots=True, eq=False)
+class Reply:
+    """A response with one output item.
+
+    ``outside`` is a response that is no part of the conversation (``conversation: "none"``).
+    ``started_at`` is the time its sound began, None before that and for replies without sound.
+    """
+
+    response_id: str
+    item_id: str
+    conversation_id: str
+    line: Line
+    kind: Kind
+    settings: Json
+    outside: bool = False
+    call_id: str = ""
+    tool: str = ""
+    status: str = "in_progress"
+    reason: str | None = None
+    opened: bool = False
+    sent: int = 0
+    started_at: float | None = None
+    silenced: bool = False
+    pieces: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = "{}" if self.kind == "call" else self.line.text
+        self.pieces = list(text) if self.kind == "call" else re.findall(r"\S+\s*", text)
+
+    @property
+    def generating(self) -> bool:
+        """True from ``response.created`` to ``response.done``."""
+        return self.status == "in_progress"
+
+    @property
+    def text(self) -> str:
+        """What was generated so far."""
+        return "".join(self.pieces[: self.sent])
+
+    @property
+    def generated_ms(self) -> int:
+        """How much of the sound exists by now, in milliseconds."""
+        return self.line.duration_ms * self.sent // len(self.pieces)
+
+    def played_ms(self, now: float) -> int:
+        """How much of the sound has gone out by now, in milliseconds."""
+        if self.started_at is None:
+            return 0
+        return min(self.line.duration_ms, int((now - self.started_at) * 1000))
+
+    def opening(self, item: Json, previous_item_id: str | None) -> list[Event]:
+        """The events before the first delta. ``item`` is the one just put into the conversation."""
+        about: Json = {"response_id": self.response_id, "output_index": 0}
+        events: list[Event] = [("response.output_item.added", about | {"item": item})]
+        if not self.outside:
+            fields: Json = {"item": item, "previous_item_id": previous_item_id}
+            events.append(("conversation.item.added", fields))
+        if self.kind != "call":
+            events.append(("response.content_part.added", self._about | {"part": self._part("")}))
+        return events
+
+    def delta(self) -> Event:
+        """The next piece of text, counted as sent."""
+        piece = self.pieces[self.sent]
+        self.sent += 1
+        if self.kind == "call":
+            about = {name: self._about[name] for name in ("response_id", "item_id", "output_index")}
+            fields = about | {"call_id": self.call_id, "delta": piece}
+            return "response.function_call_arguments.delta", fields
+        name = "output_audio_transcript" if self.kind == "audio" else "output_text"
+        return f"response.{name}.delta", self._about | {"delta": piece}
+
+    def closing(self, previous_item_id: str | None) -> list[Event]:
+        """The events after the last delta up to, not including, ``response.done``."""
+        if not self.opened:
+            return []
+        about: Json = {"response_id": self.response_id, "item_id": self.item_id, "output_index": 0}
+        events: list[Event] = []
+        if self.kind == "call":
+            call = {"call_id": self.call_id, "name": self.tool, "arguments": self.text}
+            events.append(("response.function_call_arguments.done", about | call))
+        else:
+            if self.kind == "audio":
+                events.append(("response.output_audio.done", self._about))
+                done = ("response.output_audio_transcript.done", {"transcript": self.text})
+            else:
+                done = ("response.output_text.done", {"text": self.text})
+            events.append((done[0], self._about | done[1]))
+            part = {"part": self._part(self.text)}
+            events.append(("response.content_part.done", self._about | part))
+        item = self.item()
+        if not self.outside:
+            fields: Json = {"item": item, "previous_item_id": previous_item_id}
+            events.append(("conversation.item.done", fields))
+        del about["item_id"]
+        events.append(("response.output_item.done", about | {"item": item}))
+        return events
+
+    def item(self) -> Json:
+        """The output item as it stands; its content is empty while it is being generated."""
+        status = {"in_progress": "in_progress", "completed": "completed"}.get(
+            self.status, "incomplete"
+        )
+        item: Json = {"id": self.item_id, "status": status}
+        if self.kind == "call":
+            arguments = "" if self.generating else self.text
+            call = {"name": self.tool, "call_id": self.call_id, "arguments": arguments}
+            return item | {"type": "function_call"} | call
+        content: list[Json] = []
+        if not self.generating and self.kind == "audio":
+            content = [{"type": "output_audio", "transcript": self.text}]
+        elif not self.generating:
+            content = [{"type": "output_text", "text": self.text}]
+        return item | {"type": "message", "role": "assistant", "content": content}
+
+    def response(self, heard_ms: int) -> Json:
+        """The response object. ``heard_ms`` is the candidate's speech so far, for the usage."""
+        details = None
+        if self.reason is not None:
+            details = {"type": self.status, "reason": self.reason}
+        finished = not self.generating
+        return {
+            "object": "realtime.response",
+            "id": self.response_id,
+            "status": self.status,
+            "status_details": details,
+            "output": [self.item()] if finished and self.opened else [],
+            "conversation_id": None if self.outside else self.conversation_id,
+            "output_modalities": self.settings["output_modalities"],
+            "max_output_tokens": self.settings["max_output_tokens"],
+            "audio": {"output": self.settings["output"]},
+            "usage": self._usage(heard_ms) if finished else None,
+            "metadata": self.settings["metadata"],
+        }
+
+    @property
+    def _about(self) -> Json:
+        return {
+            "response_id": self.response_id,
+            "item_id": self.item_id,
+            "output_index": 0,
+            "content_index": 0,
+        }
+
+    def _part(self, text: str) -> Json:
+        if self.kind == "audio":
+            return {"type": "audio", "transcript": text}
+        return {"type": "text", "text": text}
+
+    def _usage(self, heard_ms: int) -> Json:
+        heard = heard_ms // USER_MS_PER_TOKEN
+        spoken = self.generated_ms // ASSISTANT_MS_PER_TOKEN if self.kind == "audio" else 0
+        written = self.sent + 8
+        cached = {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0}
+        return {
+            "total_tokens": 110 + heard + written + spoken,
+            "input_tokens": 110 + heard,
+            "output_tokens": written + spoken,
+            "input_token_details": {
+                "text_tokens": 110,
+                "audio_tokens": heard,
+                "image_tokens": 0,
+                "cached_tokens": 0,
+                "cached_tokens_details": cached,
+            },
+            "output_token_details": {"text_tokens": written, "audio_tokens": spoken},
+        }
