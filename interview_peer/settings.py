@@ -83,70 +83,78 @@ class Settings(BaseSettings):
         env_file_encoding="utf-8",
     )
 
-    host: str = Field("127.0.0.1", validation_alias="INTERVIEW_HOST")
+    host: str = Field(default="127.0.0.1", validation_alias="INTERVIEW_HOST")
     """Address the HTTP server binds."""
 
-    port: Port = Field(8080, validation_alias="PORT")
+    port: Port = Field(default=8080, validation_alias="PORT")
     """TCP port of the HTTP server; 0 picks a free one."""
 
-    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     """The standard key, used by the server alone. Needed unless simulating."""
 
-    openai_base_url: str = Field("https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL")
+    openai_base_url: str = Field(
+        default="https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL"
+    )
     """Where the voice service lives; kept without a trailing slash."""
 
-    openai_model: str | None = Field(None, validation_alias="INTERVIEW_MODEL")
+    openai_model: str | None = Field(default=None, validation_alias="INTERVIEW_MODEL")
     """Model for every interview; None takes the persona's."""
 
-    log_level: LogLevel = Field("info", validation_alias="LOG_LEVEL")
+    log_level: LogLevel = Field(default="info", validation_alias="LOG_LEVEL")
     """Least severe level that is logged."""
 
-    simulation: bool = Field(False, validation_alias="SIMULATION_MODE")
+    simulation: bool = Field(default=False, validation_alias="SIMULATION_MODE")
     """Talk to the built-in simulator instead of OpenAI."""
 
-    data_dir: Path = Field(Path("data"), validation_alias="INTERVIEW_DATA_DIR")
+    data_dir: Path = Field(default=Path("data"), validation_alias="INTERVIEW_DATA_DIR")
     """Folder that ``interviews/<id>/`` is made in."""
 
-    personas_dir: Path | None = Field(None, validation_alias="INTERVIEW_PERSONAS_DIR")
+    personas_dir: Path | None = Field(default=None, validation_alias="INTERVIEW_PERSONAS_DIR")
     """Folder with further persona files; they win over shipped ones of the same name."""
 
-    admin_key: SecretStr | None = Field(None, validation_alias="INTERVIEW_ADMIN_KEY")
+    admin_key: SecretStr | None = Field(default=None, validation_alias="INTERVIEW_ADMIN_KEY")
     """Bearer key that ``/api/interviews…`` asks for."""
 
-    udp_host: str | None = Field(None, validation_alias="INTERVIEW_UDP_HOST")
+    udp_host: str | None = Field(default=None, validation_alias="INTERVIEW_UDP_HOST")
     """Address that media sockets bind; None is chosen at the start."""
 
-    udp_port: Port = Field(8081, validation_alias="INTERVIEW_UDP_PORT")
+    udp_port: Port = Field(default=8081, validation_alias="INTERVIEW_UDP_PORT")
     """UDP port of the browser legs; 0 picks a free one."""
 
     public_ips: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), validation_alias="INTERVIEW_PUBLIC_IP"
+        default=(), validation_alias="INTERVIEW_PUBLIC_IP"
     )
     """Addresses announced to browsers instead of the bound one."""
 
-    allow_anonymous: bool = Field(False, validation_alias="INTERVIEW_ALLOW_ANONYMOUS")
+    allow_anonymous: bool = Field(default=False, validation_alias="INTERVIEW_ALLOW_ANONYMOUS")
     """Let anyone who reaches a live server hold interviews."""
 
-    require_consent: bool = Field(False, validation_alias="INTERVIEW_REQUIRE_CONSENT")
+    require_consent: bool = Field(default=False, validation_alias="INTERVIEW_REQUIRE_CONSENT")
     """Reserved: true is refused until the consent step exists."""
 
-    hold_seconds: Seconds = Field(10.0, ge=0, le=600, validation_alias="INTERVIEW_HOLD_SECONDS")
+    hold_seconds: Seconds = Field(
+        default=10.0, ge=0, le=600, validation_alias="INTERVIEW_HOLD_SECONDS"
+    )
     """How long the model is held after the browser was lost; 0 ends at once."""
 
-    idle_seconds: Seconds = Field(300.0, gt=0, le=86400, validation_alias="INTERVIEW_IDLE_SECONDS")
+    idle_seconds: Seconds = Field(
+        default=300.0, gt=0, le=86400, validation_alias="INTERVIEW_IDLE_SECONDS"
+    )
     """An interview without media or messages for this long ends."""
 
     connect_seconds: Seconds = Field(
-        15.0, gt=0, le=120, validation_alias="INTERVIEW_CONNECT_SECONDS"
+        default=15.0, gt=0, le=120, validation_alias="INTERVIEW_CONNECT_SECONDS"
     )
     """From the offer until both legs are connected."""
 
     record_keep_seconds: Seconds = Field(
-        60.0, ge=0, le=86400, validation_alias="INTERVIEW_SESSION_KEEP_SECONDS"
+        default=60.0, ge=0, le=86400, validation_alias="INTERVIEW_SESSION_KEEP_SECONDS"
     )
     """How long an ended session can still be asked about."""
 
-    max_interviews: int = Field(100, ge=1, le=10000, validation_alias="INTERVIEW_MAX_INTERVIEWS")
+    max_interviews: int = Field(
+        default=100, ge=1, le=10000, validation_alias="INTERVIEW_MAX_INTERVIEWS"
+    )
     """Interviews held at once; further ones are refused."""
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import pytest
@@ -26,7 +27,7 @@ def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def sentence_of(**overrides: object) -> str:
+def sentence_of(**overrides: Any) -> str:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(**overrides)
     assert "\n" not in caught.value.message
@@ -71,7 +72,7 @@ def test_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_cannot_be_changed_afterwards() -> None:
     settings = Settings(simulation=True)
     with pytest.raises(pydantic.ValidationError):
-        settings.port = 1  # type: ignore[misc]
+        settings.port = 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,182 @@
+"""The repository agrees with itself: documents, lock files, package, commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from interview_peer import __version__, errors
+from interview_peer.settings import Settings, env_name
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def table(document: str, heading: str) -> list[list[str]]:
+    """The cells of the rows under the table heading that begins with ``heading``."""
+    lines = iter((ROOT / document).read_text(encoding="utf-8").splitlines())
+    for line in lines:
+        if line.startswith(heading):
+            break
+    next(lines)
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
+    assert rows, f"{document} has no table under {heading!r}"
+    return rows
+
+
+def default_of(field: str) -> str:
+    default = Settings.model_fields[field].default
+    if default is None or default == ():
+        return "–"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_readme_lists_every_setting_with_its_default() -> None:
+    written = {row[0]: row[1] for row in table("README.md", "| name | default |")}
+    assert written == {env_name(field): default_of(field) for field in Settings.model_fields}
+
+
+def test_example_env_file_names_settings_alone() -> None:
+    text = (ROOT / ".env.example").read_text()
+    names = re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)
+    assert names
+    assert set(names) <= {env_name(field) for field in Settings.model_fields}
+
+
+def error_classes(
+    top: type[errors.InterviewPeerError] = errors.InterviewPeerError,
+) -> Iterator[type[errors.InterviewPeerError]]:
+    if top.__module__ == errors.__name__:
+        yield top
+    for below in top.__subclasses__():
+        yield from error_classes(below)
+
+
+def test_error_list_names_every_code_with_its_status() -> None:
+    rows = table("docs/errors.md", "| code | status |")
+    written = [(row[0], row[1], row[3]) for row in rows]
+    assert sorted(written) == sorted(
+        (error.code, str(error.status), error.openai_code or "–") for error in error_classes()
+    )
+
+
+def test_error_codes_are_given_once() -> None:
+    codes = [error.code for error in error_classes()]
+    assert len(codes) == len(set(codes))
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Name and version of everything a lock file installs."""
+    text = (ROOT / lock).read_text().replace("\\\n", " ")
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            requirement, *hashes = re.split(r"\s+--hash=", line)
+            name, version = re.split(r"\s*;", requirement)[0].split("==")
+            assert hashes, f"{name} in {lock} has no hash"
+            assert all(re.fullmatch(r"sha256:[0-9a-f]{64}\s*", digest) for digest in hashes)
+            found[canonicalize_name(name.strip())] = version.strip()
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_names_no_index_and_no_address(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert "://" not in text
+    options = {line.split()[0] for line in text.splitlines() if line.startswith("-")}
+    assert options == set()
+
+
+def test_locks_hold_one_version_of_everything() -> None:
+    runtime, dev, build = (pins(lock) for lock in LOCKS)
+    assert runtime.items() <= dev.items()
+    assert build.items() <= dev.items()
+
+
+def test_locks_satisfy_what_the_project_asks_for() -> None:
+    groups = project()["dependency-groups"]
+    wanted = {
+        "requirements.lock": project()["project"]["dependencies"],
+        "requirements-build.lock": groups["build"],
+        "requirements-dev.lock": [line for line in groups["dev"] if isinstance(line, str)],
+    }
+    for lock, lines in wanted.items():
+        versions = pins(lock)
+        for requirement in map(Requirement, lines):
+            version = versions[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), f"{requirement} against {lock}"
+
+
+def test_libraries_whose_private_parts_are_used_are_pinned_exactly() -> None:
+    lines = project()["project"]["dependencies"]
+    exact = {line.split("==")[0] for line in lines if "==" in line}
+    assert exact == {"aiortc", "aioice", "pylibsrtp"}
+
+
+def test_make_run_ends_in_the_serve_command() -> None:
+    dry = subprocess.run(
+        ["make", "-n", "run", "PYTHON=python3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    last = dry.stdout.strip().splitlines()[-1]
+    assert last.strip() == ".venv/bin/interview-peer serve --prefer-simulation"
+
+
+def test_ci_is_an_executable_script_that_parses() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111 == 0o111
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_changelog_has_an_open_top_section() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+
+
+def shipped(folder: Path, inside: str) -> set[str]:
+    return {
+        f"{inside}/{file.relative_to(folder).as_posix()}"
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+def test_wheel_holds_pages_personas_and_speech(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling is not installed: use make test")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == f"interview_peer-{__version__}-py3-none-any.whl"
+    held = set(zipfile.ZipFile(wheel).namelist())
+    wanted = shipped(ROOT / "static", "interview_peer/static")
+    wanted |= shipped(ROOT / "interview_peer", "interview_peer")
+    assert "interview_peer/static/index.html" in held
+    assert wanted - held == set()
+    assert not any(name.startswith(("tests/", "static/")) for name in held)
