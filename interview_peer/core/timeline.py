@@ -1,0 +1,346 @@
+"""Decides where in the recording each audio packet of one speaker belongs.
+
+Position 0 is the moment the recording began, for both speakers; positions are samples at 48 kHz.
+What comes out is one gapless sequence of Opus packets, because players ignore the holes that a
+container can describe: whatever is missing is concealed or written as silence.
+
+Inside a stretch of speech a packet's place is its RTP time plus one *offset*. The offset is found
+from arrival times: no packet can arrive before it was sent, so the smallest (arrival - RTP time)
+among the packets at hand is the best estimate of the path's own delay, jitter taken away. It is
+looked up anew when packets resume after a pause and when RTP time runs away from the clock, and is
+slowly corrected when the sender's clock drifts. Packets are held back for a moment only: while an
+offset is looked up, and while an earlier packet is missing.
+
+Pure: time comes in with the packets, nothing is read from a clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from interview_peer.core.opus import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    SHORTEST,
+    SILENCE_20_MS,
+    concealment,
+    packet_samples,
+    silence,
+)
+
+HOLD_SECONDS = 0.2
+"""How long a packet waits for earlier ones."""
+
+LOOK_SECONDS = 0.3
+"""How much is heard before an offset is chosen: of fifteen packets, one had little jitter."""
+
+FILL_LAG_SECONDS = 0.4
+"""Silence is written up to this long ago, so that packets that come late, or were held back, still find their place."""
+
+RESUME_SECONDS = 0.2
+"""A pause in arrivals longer than this, or a disagreement between RTP time and our clock larger
+than this, puts the offset in question. Jitter stays below it."""
+
+MAX_CONCEALED_FRAMES = 3
+"""A decoder's guess is good for about this many frames; beyond it silence is the truth."""
+
+_HOLD = int(HOLD_SECONDS * SAMPLE_RATE)
+_LOOK = int(LOOK_SECONDS * SAMPLE_RATE)
+_RESUME = int(RESUME_SECONDS * SAMPLE_RATE)
+_FILL_LAG = int(FILL_LAG_SECONDS * SAMPLE_RATE)
+_SILENT_PACKET = 960
+
+_TOLERANCE = SAMPLE_RATE // 200
+"""A packet may begin up to 5 ms late; were it to overlap more, it would be dropped."""
+
+_OLDEST, _NEWEST = -500, 3_000
+"""Sequence numbers outside this range around the last one mean that the sender started anew."""
+
+_DRIFT_LIMIT = SAMPLE_RATE // 100
+_DRIFT_STEP = SAMPLE_RATE // 50
+"""Drift is corrected when it passes 10 ms, by 20 ms: one packet more or less, hardly heard."""
+
+_DRIFT_PERIOD = 10 * SAMPLE_RATE
+_FIRST_DRIFT_PERIOD = SAMPLE_RATE
+_DRIFT_PERIODS = 3
+"""The smallest delay is taken over three periods. A queue on the path that stands for less than
+that long is not mistaken for a slow clock; 200 ppm are 6 ms in that time. The first period is
+short, because the offset came from a few packets only."""
+
+_NEVER = 1 << 62
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened to one speaker's packets. Read it at any time; only the timeline writes it."""
+
+    packets: int = 0
+    """Packets written as they came."""
+    lost: int = 0
+    """Sequence numbers that were absent when their place was written."""
+    late: int = 0
+    """Packets that came after their place was written; dropped."""
+    duplicate: int = 0
+    """Packets that had been written already; dropped."""
+    invalid: int = 0
+    """Payloads that are not Opus; dropped."""
+    concealed: int = 0
+    """Frames the decoder is asked to conceal."""
+    silence_ms: float = 0.0
+    """Silence written, milliseconds."""
+    reanchors: int = 0
+    """How often RTP time was set anew by arrival time, the first packet not counted."""
+    drift_ms: float = 0.0
+    """Sum of drift corrections, milliseconds: positive for a sender whose clock is slow."""
+    overflow: int = 0
+    """Packets refused because the recorder's list was full; dropped."""
+
+
+# Sequence number, RTP time (both unwrapped), arrival as a position, payload. Unwrapped sequence
+# numbers can repeat, and then the rest decides, which is harmless.
+_Held = tuple[int, int, int, bytes]
+
+
+class Timeline:
+    """One speaker's line. ``started_at`` and all times are seconds of one monotonic clock."""
+
+    def __init__(self, started_at: float, counters: Counters | None = None) -> None:
+        self.counters = counters or Counters()
+        self._started_at = started_at
+        self._written = 0
+        self._offset = 0
+        self._anchored = False
+        self._source: int | None = None
+        self._former: int | None = None
+        self._switched_at = 0  # position
+        self._last_arrival = 0  # position
+        self._newest = 0  # unwrapped sequence number
+        self._newest_time = 0  # its unwrapped RTP time
+        self._next = 0  # unwrapped sequence number to write next
+        self._held: list[_Held] = []
+        self._look_until: int | None = None  # position; an offset is being looked up until then
+        self._missing: set[int] = set()
+        self._toc = -1  # of the packet written last; -1 after silence
+        self._late_since: int | None = None
+        self._period_ends = 0
+        self._smallest = 0  # (arrival - RTP time) in this drift period
+        self._periods: list[int] = []
+
+    @property
+    def position(self) -> int:
+        """Where the next packet would be written."""
+        return self._written
+
+    def place(
+        self, at: float, sequence: int, timestamp: int, payload: bytes, source: int = 0
+    ) -> list[bytes]:
+        """Take one packet in order of arrival; return the Opus packets to write now.
+
+        ``at`` is its arrival in seconds, ``sequence`` and ``timestamp`` are as the sender wrote
+        them, ``source`` tells senders (or their restarts) apart. The answer can be empty, and can
+        hold earlier packets that waited.
+        """
+        arrival = int((at - self._started_at) * SAMPLE_RATE)
+        output: list[bytes] = []
+        if self._held:
+            self._release(arrival, output)
+        step = ((sequence - self._newest + 0x8000) & 0xFFFF) - 0x8000
+        if source != self._source or not _OLDEST <= step <= _NEWEST:
+            if source == self._former and arrival - self._switched_at < SAMPLE_RATE:
+                # A straggler must not switch the line back.
+                self.counters.late += 1
+                return output
+            self._begin_source(source, sequence, timestamp, arrival, output)
+            step = 0
+        number = self._newest + step
+        ahead = ((timestamp - self._newest_time + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        time = self._newest_time + ahead
+        if number < self._next and self._anchored:
+            self._count_old(number)
+            return output
+        if arrival - self._last_arrival > _RESUME or (
+            arrival - time < self._offset - _RESUME and self._look_until is None
+        ):
+            # After a pause, or sent before its own time: RTP time and our clock may disagree.
+            self._look_until = arrival + _LOOK
+        self._last_arrival = arrival
+        if step > 0:
+            self._newest = number
+            self._newest_time = time
+        if self._look_until is not None or number != self._next:
+            heapq.heappush(self._held, (number, time, arrival, payload))
+            return output
+        self._write(number, time, arrival, payload, output)
+        if self._held:
+            self._release(arrival, output)
+        return output
+
+    def fill_to(self, now: float) -> list[bytes]:
+        """Return what is due at ``now`` (seconds): packets that waited long enough, and silence
+        up to ``FILL_LAG_SECONDS`` ago."""
+        position = int((now - self._started_at) * SAMPLE_RATE)
+        output: list[bytes] = []
+        self._release(position, output)
+        count = (position - _FILL_LAG - self._written) // _SILENT_PACKET
+        if count > 0:
+            output += [SILENCE_20_MS] * count
+            self._count_silence(count * _SILENT_PACKET)
+        return output
+
+    def drain(self) -> list[bytes]:
+        """Return all packets still held back; none can come before them any more."""
+        output: list[bytes] = []
+        self._release(None, output)
+        return output
+
+    def pad_to(self, position: int) -> list[bytes]:
+        """Return silence up to ``position``, rounded up to 2.5 ms."""
+        missing = -(-(position - self._written) // SHORTEST) * SHORTEST
+        if missing <= 0:
+            return []
+        self._count_silence(missing)
+        return silence(missing)
+
+    # Finding the offset
+
+    def _begin_source(
+        self, source: int, sequence: int, timestamp: int, arrival: int, output: list[bytes]
+    ) -> None:
+        """Start counting anew: another sender, or the same one after a restart."""
+        self._release(None, output)
+        if self._source is not None:
+            self.counters.reanchors += 1
+        self._former, self._source = self._source, source
+        self._switched_at = arrival
+        self._newest = self._next = sequence
+        self._newest_time = timestamp
+        self._missing.clear()
+        self._anchored = False
+        self._last_arrival = arrival
+        self._look_until = arrival + _LOOK
+
+    def _look(self) -> None:
+        """End the look-up: choose the offset by the packets that were held meanwhile."""
+        self._look_until = None
+        self._late_since = None
+        delay = min(arrival - time for _, time, arrival, _ in self._held)
+        if self._anchored and abs(delay - self._offset) <= _RESUME:
+            return
+        if self._anchored:
+            self.counters.reanchors += 1
+        else:
+            # A restart has no packets before this one, and reordering can have shown a later one
+            # first.
+            self._next = self._held[0][0]
+        self._anchored = True
+        self._offset = delay
+        self._smallest = delay
+        self._periods.clear()
+        self._period_ends = self._last_arrival + _FIRST_DRIFT_PERIOD
+
+    def _follow_drift(self, arrival: int) -> None:
+        """Once a period, compare the smallest delay with the offset, and step if it is far off."""
+        self._period_ends = arrival + _DRIFT_PERIOD
+        self._periods = [*self._periods[1 - _DRIFT_PERIODS :], self._smallest]
+        self._smallest = _NEVER
+        smallest = min(self._periods)
+        if smallest < self._offset - _DRIFT_LIMIT:
+            # Nothing arrives before it is sent, so this is certain.
+            step = -_DRIFT_STEP
+        elif smallest > self._offset + _DRIFT_LIMIT and len(self._periods) == _DRIFT_PERIODS:
+            # This may be a queue on the path, hence the patience.
+            step = _DRIFT_STEP
+            self._periods.clear()
+        else:
+            return
+        self._offset += step
+        self.counters.drift_ms += step * 1_000 / SAMPLE_RATE
+
+    # Writing in order
+
+    def _release(self, now: int | None, output: list[bytes]) -> None:
+        """Write what was held and is in order, or has waited long enough. None: everything."""
+        if self._look_until is not None and self._held:
+            if now is not None and now < self._look_until:
+                return
+            self._look()
+        held = self._held
+        while held:
+            number, time, arrival, payload = held[0]
+            if number > self._next and now is not None and now < arrival + _HOLD:
+                return
+            heapq.heappop(held)
+            if number < self._next:
+                self._count_old(number)
+            else:
+                self._write(number, time, arrival, payload, output)
+
+    def _write(
+        self, number: int, time: int, arrival: int, payload: bytes, output: list[bytes]
+    ) -> None:
+        """Write one packet at its place, and whatever belongs before it."""
+        if number > self._next:
+            self._count_lost(number)
+        self._next = number + 1
+        samples = packet_samples(payload)
+        if not samples:
+            self.counters.invalid += 1
+            return
+        delay = arrival - time
+        if delay < self._smallest:
+            self._smallest = delay
+        if arrival >= self._period_ends:
+            self._follow_drift(arrival)
+        gap = time + self._offset - self._written
+        if gap >= SHORTEST // 2:
+            self._fill(gap, output)
+        elif gap < -min(_TOLERANCE, samples // 2):
+            self.counters.late += 1
+            if self._late_since is None:
+                self._late_since = arrival
+            elif arrival - self._late_since > _RESUME and self._look_until is None:
+                # Not a queue that empties itself: RTP time stays behind.
+                self._look_until = arrival + _LOOK
+            return
+        self._late_since = None
+        output.append(payload)
+        self._written += samples
+        self._toc = payload[0]
+        self.counters.packets += 1
+
+    def _fill(self, gap: int, output: list[bytes]) -> None:
+        """Fill ``gap`` samples before a packet: by concealment if short, else by silence."""
+        # To the nearest 2.5 ms: nothing shorter can be written.
+        gap = (gap + SHORTEST // 2) // SHORTEST * SHORTEST
+        if self._toc >= 0:
+            frame = FRAME_SAMPLES[self._toc]
+            frames = gap // frame
+            if 1 <= frames <= MAX_CONCEALED_FRAMES:
+                output += [concealment(self._toc)] * frames
+                self.counters.concealed += frames
+                self._written += frames * frame
+                gap -= frames * frame
+        if gap > 0:
+            output += silence(gap)
+            self._count_silence(gap)
+
+    def _count_silence(self, samples: int) -> None:
+        self._written += samples
+        self._toc = -1
+        self.counters.silence_ms += samples * 1_000 / SAMPLE_RATE
+
+    def _count_lost(self, number: int) -> None:
+        self.counters.lost += number - self._next
+        self._missing.update(range(self._next, number))
+        oldest = number + _OLDEST
+        if len(self._missing) > -2 * _OLDEST:
+            self._missing = {lost for lost in self._missing if lost >= oldest}
+
+    def _count_old(self, number: int) -> None:
+        """Count a packet whose turn is over: it was written already, or given up as lost."""
+        if number in self._missing:
+            self._missing.discard(number)
+            self.counters.late += 1
+        else:
+            self.counters.duplicate += 1

@@ -1,0 +1,101 @@
+"""The folder of one interview: where it is, who may read it, and files that appear whole.
+
+Recordings are personal data: folders are 0700 and files 0600, whatever the process's umask.
+Everything here waits for the disk, so it belongs in a thread once media flows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from interview_peer.errors import InvalidSessionId, SessionIdTaken
+from interview_peer.types import Json, SessionId
+
+INTERVIEWS = "interviews"
+"""Below the data folder, one folder per interview lives here."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_FILE_MODE, _FOLDER_MODE = 0o600, 0o700
+
+
+class InterviewFolder:
+    """``root/interviews/<session_id>``. Raises ``InvalidSessionId`` for an id that is no name."""
+
+    def __init__(self, root: Path, session_id: SessionId) -> None:
+        if not _ID.fullmatch(session_id):
+            raise InvalidSessionId
+        self.session_id = session_id
+        self._path = Path(root) / INTERVIEWS / session_id
+
+    @property
+    def path(self) -> Path:
+        """Where the interview's files are; the folder need not exist."""
+        return self._path
+
+    def exists(self) -> bool:
+        """Whether an interview of this id took place, or takes place."""
+        return self._path.is_dir()
+
+    def create(self) -> None:
+        """Make the folder. Raises ``SessionIdTaken`` if it is there already, ``OSError`` if the
+        disk refuses."""
+        interviews = self._path.parent
+        interviews.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        try:
+            self._path.mkdir(mode=_FOLDER_MODE)
+        except FileExistsError:
+            raise SessionIdTaken from None
+        _sync_folder(interviews)
+
+    def open_new(self, name: str) -> int:
+        """Create a file for appending and return its descriptor, which the caller closes.
+
+        Raises ``FileExistsError`` rather than touch a file that is there: a recording is never
+        overwritten.
+        """
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return os.open(self._file(name), flags, _FILE_MODE)
+
+    def sync(self) -> None:
+        """Make the names of files created so far survive a power cut."""
+        _sync_folder(self._path)
+
+    def write_json(self, name: str, value: Json) -> None:
+        """Write a file so that a reader, or a crash at any moment, finds the old or the new one.
+
+        Raises ``OSError`` if the disk refuses; the old file is untouched then.
+        """
+        target = self._file(name)
+        # Hidden, so that nobody takes a half-written file for a result.
+        draft = target.with_name(f".{name}.part")
+        data = json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        try:
+            with open(os.open(draft, flags, _FILE_MODE), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, target)
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+        self.sync()
+
+    def _file(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a plain file name: {name!r}")
+        return self._path / name
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
