@@ -12,6 +12,7 @@
     ├── UpstreamError          the voice service refused or failed         502, 503
     │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
     │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
+    ├── AtCapacity             as many interviews as we take               503
     ├── ConnectTimeout         a leg never connected                       503
     └── ConfigurationError     the operator must change a setting          exit code 2
 
@@ -265,6 +266,15 @@ class UpstreamTimeout(UpstreamError):
     status = 503
     sentence = "The voice service did not answer in time. Please try again."
     openai_code = "upstream_timeout"
+
+
+class AtCapacity(InterviewPeerError):
+    """As many interviews or sessions are held as this server takes."""
+
+    code = "AT_CAPACITY"
+    status = 503
+    sentence = "This server is full just now. Please try again in a few minutes."
+    openai_code = "rate_limit_exceeded"
 
 
 class ConnectTimeout(InterviewPeerError):

@@ -18,7 +18,7 @@ import logging
 import secrets
 import struct
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import aiortc.rtcsctptransport
 from aioice import stun
@@ -28,7 +28,6 @@ from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
     RTCPeerConnection,
-    RTCRtpCapabilities,
     RTCRtpSender,
 )
 from pylibsrtp import Error as SrtpError
@@ -157,7 +156,7 @@ class Engine:
     def add_audio(self) -> None:
         """Add the one audio transceiver, Opus only."""
         transceiver = self.pc.addTransceiver("audio", direction="sendrecv")
-        capabilities = cast(RTCRtpCapabilities, RTCRtpSender.getCapabilities("audio"))
+        capabilities = RTCRtpSender.getCapabilities("audio")
         opus = [codec for codec in capabilities.codecs if codec.mimeType.lower() == "audio/opus"]
         transceiver.setCodecPreferences(opus)
 
@@ -187,7 +186,10 @@ class Engine:
         self.port.register(self)
 
     async def _candidates(
-        self, component: int, addresses: list[str], timeout: int = 5
+        self,
+        component: int,
+        addresses: list[str],
+        timeout: int = 5,  # noqa: ASYNC109 - the signature is aioice's
     ) -> list[Candidate]:
         """Stand in for aioice's gathering: our port, under each announced address."""
         protocol = StunProtocol(self._ice)

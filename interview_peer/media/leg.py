@@ -33,7 +33,7 @@ SILENT_SECONDS: Final = 1.0
 A browser with its track removed is silent for up to 2.5 s, or 1.24 s when checked."""
 
 LOST_SECONDS: Final = 4.0
-"""After so long without any datagram the far end is gone (measured: no false alarm at 15 % loss)."""
+"""After so long without any datagram the far end is gone: no false alarm at 15 % loss."""
 
 CHANNEL_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Unsent bytes on the channel at which the far end is taken for dead."""
@@ -318,9 +318,7 @@ class Leg:
         self._pulses += 1
         if self._pulses % 2:
             block = self.reception.report(now, self.path_loss())
-            self.engine.send_rtcp(
-                rtcp.compound(self.sending, block, CNAME, now, time.time())
-            )
+            self.engine.send_rtcp(rtcp.compound(self.sending, block, CNAME, now, time.time()))
         self._pulse_timer = asyncio.get_running_loop().call_later(PULSE_SECONDS, self._pulse)
 
     def _far_end_lost(self, reason: str) -> None:

@@ -1,0 +1,138 @@
+"""Puts the rooms together: settings in, a running server out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+import click
+from aiohttp import web
+
+from . import __version__
+from .core.redaction import Redactor
+from .errors import ConfigurationError
+from .media.engine import check_versions
+from .media.udp import UdpPort, default_address
+from .model.openai_realtime import RealtimeConnector
+from .personas import Personas
+from .session.interview import Surroundings
+from .session.registry import Interviews
+from .settings import Settings
+from .simulator.server import SimulatorSettings, start_simulator
+from .storage.worker import StorageWorker
+from .web.api import make_app
+
+log = logging.getLogger(__name__)
+
+SIMULATED_KEY = "sk-simulated-key-of-no-worth"
+"""The simulator takes any key; a real one is never sent to it by a simulating server."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is running."""
+
+    url: str
+    """Where the page is: ``http://host:port``."""
+    port: int
+    interviews: Interviews
+    browser_port: UdpPort
+    storage: StorageWorker
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Server]:
+    """Run the whole server; on leaving, end every interview and close everything.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+        OSError: the HTTP port cannot be opened.
+    """
+    check_versions()
+    personas = Personas.load(settings.personas_dir)
+    if settings.public_ips and not settings.udp_host:
+        media_host = "0.0.0.0"
+    else:
+        media_host = settings.udp_host or default_address()
+    async with contextlib.AsyncExitStack() as stack:
+        browser_port = await UdpPort.open(media_host, settings.udp_port, settings.public_ips)
+        stack.callback(browser_port.close)
+        model_host = browser_port.address[0]
+
+        base_url, key = settings.openai_base_url, settings.openai_api_key
+        api_key = key.get_secret_value() if key is not None else ""
+        if settings.simulation:
+            simulator = await start_simulator(SimulatorSettings(udp_host=model_host))
+            stack.push_async_callback(simulator.close)
+            base_url, api_key = simulator.base_url, SIMULATED_KEY
+        elif not api_key:
+            raise ConfigurationError("OPENAI_API_KEY must be set to talk to OpenAI.")
+
+        # No environment proxies or cookies: the key goes to the configured address alone.
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": f"interview_peer/{__version__}"},
+            )
+        )
+        storage = StorageWorker()
+        storage.start()
+        stack.push_async_callback(storage.close)
+        interviews = Interviews(
+            Surroundings(
+                connector=RealtimeConnector(base_url, api_key, http),
+                browser_port=browser_port,
+                model_host=model_host,
+                storage=storage,
+                data_dir=settings.data_dir,
+                redactor=Redactor([*settings.secrets, api_key]),
+                model=settings.openai_model,
+                connect_seconds=settings.connect_seconds,
+                hold_seconds=settings.hold_seconds,
+            ),
+            personas,
+            idle_seconds=settings.idle_seconds,
+            keep_seconds=settings.record_keep_seconds,
+            max_interviews=settings.max_interviews,
+        )
+        interviews.start()
+        stack.push_async_callback(interviews.close)
+
+        runner = web.AppRunner(
+            make_app(settings, interviews),
+            shutdown_timeout=5,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, settings.host, settings.port)
+        await site.start()
+        port = int(runner.addresses[0][1])
+        name = "localhost" if settings.on_loopback else settings.host
+        url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
+        log.info(
+            "listening",
+            extra={
+                "url": url,
+                "mode": "simulation" if settings.simulation else "live",
+                "udp": f"{browser_port.address[0]}:{browser_port.address[1]}",
+                "announced": ",".join(browser_port.announced),
+                "version": __version__,
+            },
+        )
+        # What lives now lives as long as the process: keep it out of every later collection.
+        gc.freeze()
+        yield Server(url, port, interviews, browser_port, storage)
+        # Interviews end before the HTTP server does, so that clients are told over signalling.
+        await interviews.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Run until cancelled, after printing one line with the address to open."""
+    async with running(settings) as server:
+        click.echo(f"interview_peer is ready: {server.url}")
+        await asyncio.get_running_loop().create_future()

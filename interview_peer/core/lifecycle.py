@@ -1,0 +1,154 @@
+"""An interview's life: its phases, what may follow what, and why it ended.
+
+One enum, one table, one method. Nothing here knows a leg, a clock or a file; the interview asks
+and obeys.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+class Phase(enum.Enum):
+    """Where an interview stands. Only ``Lifecycle.handle`` moves it."""
+
+    CREATED = "created"
+    """Known by its id; nothing has been negotiated."""
+    CONSENT = "consent"
+    """Waiting for the candidate to agree to being recorded."""
+    CONNECTING = "connecting"
+    """An offer came; the legs are being made."""
+    LIVE = "live"
+    """Both legs carry audio."""
+    DETACHED = "detached"
+    """The browser is gone, the model's leg is held for it."""
+    ENDING = "ending"
+    """Legs are closing, files are being finished."""
+    ENDED = "ended"
+    """Over, as somebody wished or allowed."""
+    FAILED = "failed"
+    """Over, because something broke."""
+
+
+class Happening(enum.Enum):
+    """What can happen to an interview."""
+
+    OFFER_TAKEN = "offer_taken"
+    NEGOTIATION_FAILED = "negotiation_failed"
+    CONNECTED = "connected"
+    CONNECT_TIMED_OUT = "connect_timed_out"
+    BROWSER_LOST = "browser_lost"
+    BROWSER_BACK = "browser_back"
+    MODEL_LOST = "model_lost"
+    END_REQUESTED = "end_requested"
+    FILES_CLOSED = "files_closed"
+
+
+class Reason(enum.Enum):
+    """Why an interview ended. The value goes out on the wire and into files."""
+
+    CLIENT_REQUEST = "client_request"
+    BROWSER_GONE = "browser_gone"
+    IDLE = "idle"
+    ABANDONED = "abandoned"
+    """Its signalling closed before anything was negotiated."""
+    OPERATOR_REQUEST = "operator_request"
+    SERVER_SHUTDOWN = "server_shutdown"
+    CONNECT_TIMEOUT = "connect_timeout"
+    BROWSER_FAILED = "browser_failed"
+    """The browser's leg broke before the interview was live."""
+    MODEL_LOST = "model_lost"
+    INTERNAL = "internal"
+
+
+FAILURES = frozenset(
+    {Reason.CONNECT_TIMEOUT, Reason.BROWSER_FAILED, Reason.MODEL_LOST, Reason.INTERNAL}
+)
+
+_H, _P = Happening, Phase
+
+TRANSITIONS: Mapping[Phase, Mapping[Happening, Phase]] = MappingProxyType(
+    {
+        _P.CREATED: {_H.OFFER_TAKEN: _P.CONNECTING, _H.END_REQUESTED: _P.ENDING},
+        _P.CONSENT: {_H.OFFER_TAKEN: _P.CONNECTING, _H.END_REQUESTED: _P.ENDING},
+        _P.CONNECTING: {
+            _H.NEGOTIATION_FAILED: _P.CREATED,
+            _H.CONNECTED: _P.LIVE,
+            _H.CONNECT_TIMED_OUT: _P.ENDING,
+            _H.BROWSER_LOST: _P.ENDING,
+            _H.MODEL_LOST: _P.ENDING,
+            _H.END_REQUESTED: _P.ENDING,
+        },
+        _P.LIVE: {
+            _H.BROWSER_LOST: _P.DETACHED,
+            _H.MODEL_LOST: _P.ENDING,
+            _H.END_REQUESTED: _P.ENDING,
+        },
+        _P.DETACHED: {
+            _H.BROWSER_BACK: _P.LIVE,
+            _H.MODEL_LOST: _P.ENDING,
+            _H.END_REQUESTED: _P.ENDING,
+        },
+        _P.ENDING: {_H.FILES_CLOSED: _P.ENDED},
+        _P.ENDED: {},
+        _P.FAILED: {},
+    }
+)
+"""``FILES_CLOSED`` leads to ``FAILED`` instead where the reason is one of ``FAILURES``."""
+
+OVER = frozenset({Phase.ENDING, Phase.ENDED, Phase.FAILED})
+
+IGNORED_WHEN_OVER = frozenset(
+    {
+        Happening.BROWSER_LOST,
+        Happening.MODEL_LOST,
+        Happening.CONNECT_TIMED_OUT,
+        Happening.END_REQUESTED,
+        Happening.CONNECTED,
+        Happening.NEGOTIATION_FAILED,
+    }
+)
+"""Legs report their end while we are ending; a second request to end asks for nothing new."""
+
+
+class UnexpectedHappening(Exception):
+    """A happening that the table does not allow in this phase: a mistake of ours."""
+
+    def __init__(self, phase: Phase, happening: Happening) -> None:
+        super().__init__(f"{happening.value} cannot happen while {phase.value}")
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """The phase of one interview and why it ended."""
+
+    phase: Phase = Phase.CREATED
+    reason: Reason | None = field(default=None)
+
+    @property
+    def over(self) -> bool:
+        """Whether the interview is ending or has ended."""
+        return self.phase in OVER
+
+    def handle(self, happening: Happening, reason: Reason | None = None) -> bool:
+        """Apply what happened; true if the phase changed.
+
+        The first reason to end stays.
+
+        Raises:
+            UnexpectedHappening: the table has no such step.
+        """
+        if self.over and happening in IGNORED_WHEN_OVER:
+            return False
+        after = TRANSITIONS[self.phase].get(happening)
+        if after is None:
+            raise UnexpectedHappening(self.phase, happening)
+        if after is Phase.ENDING:
+            self.reason = reason or Reason.INTERNAL
+        elif after is Phase.ENDED and self.reason in FAILURES:
+            after = Phase.FAILED
+        self.phase = after
+        return True

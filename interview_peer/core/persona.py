@@ -1,0 +1,134 @@
+"""Who the interviewer is: voice, instructions and how it listens.
+
+A persona is a small TOML file. Here it becomes a value and the session configuration that the
+model's service is given. Reading files is ``interview_peer.personas``' job.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..types import Json
+
+DEFAULT_MODEL = "gpt-realtime-2.1"
+DEFAULT_TRANSCRIPTION_MODEL = "gpt-transcribe"
+VOICES = (
+    "alloy",
+    "ash",
+    "ballad",
+    "cedar",
+    "coral",
+    "echo",
+    "marin",
+    "sage",
+    "shimmer",
+    "verse",
+)
+"""The service's built-in voices (Realtime API, November 2026)."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_GA_MODEL = re.compile(r"gpt-realtime[a-z0-9.-]{0,48}")
+
+_TURN_DETECTION: Json = {
+    "type": "server_vad",
+    "threshold": 0.5,
+    "prefix_padding_ms": 300,
+    # The service's default was 500 in its documents and 200 on the wire: always say it.
+    "silence_duration_ms": 500,
+    "create_response": True,
+    "interrupt_response": True,
+}
+
+
+class InvalidPersona(ValueError):
+    """A persona file says something we cannot use; the text names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """One interviewer."""
+
+    name: str
+    title: str
+    description: str
+    instructions: str
+    voice: str = "marin"
+    model: str | None = None
+    transcription_model: str = DEFAULT_TRANSCRIPTION_MODEL
+    language: str | None = None
+    turn_detection: Mapping[str, Any] | None = None
+
+    def with_voice(self, voice: str) -> Persona:
+        """The same interviewer speaking with another voice."""
+        return replace(self, voice=voice)
+
+    def session(self, model: str | None = None) -> Json:
+        """The complete session configuration for the service's create call (GA shape).
+
+        Complete, because the model may begin as soon as the connection stands: what only a
+        later ``session.update`` says is not in force until then.
+
+        Args:
+            model: takes the place of the persona's own.
+        """
+        transcription: Json = {"model": self.transcription_model}
+        if self.language:
+            transcription["language"] = self.language
+        return {
+            "type": "realtime",
+            "model": model or self.model or DEFAULT_MODEL,
+            "output_modalities": ["audio"],
+            "instructions": self.instructions,
+            "audio": {
+                "input": {
+                    "transcription": transcription,
+                    "turn_detection": dict(self.turn_detection or _TURN_DETECTION),
+                },
+                "output": {"voice": self.voice},
+            },
+        }
+
+
+def from_table(name: str, table: Mapping[str, Any]) -> Persona:
+    """Make a persona of a parsed file.
+
+    Raises:
+        InvalidPersona: a field is missing, unknown or of the wrong type.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidPersona(f"persona name {name!r} must be lower-case letters, digits, - or _")
+    texts = ("title", "description", "instructions")
+    optional = ("voice", "model", "transcription_model", "language")
+    unknown = set(table) - {*texts, *optional, "turn_detection"}
+    if unknown:
+        raise InvalidPersona(f"persona {name}: unknown field {sorted(unknown)[0]!r}")
+    values: Json = {}
+    for key in (*texts, *optional):
+        value = table.get(key)
+        if value is None and key in optional:
+            continue
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidPersona(f"persona {name}: {key} must be a text that is not empty")
+        values[key] = value.strip()
+    detection = table.get("turn_detection")
+    if detection is not None:
+        if not isinstance(detection, Mapping) or detection.get("type") not in (
+            "server_vad",
+            "semantic_vad",
+        ):
+            raise InvalidPersona(
+                f"persona {name}: turn_detection.type must be server_vad or semantic_vad"
+            )
+        values["turn_detection"] = dict(detection)
+    return Persona(name=name, **values)
+
+
+def ga_model(name: str | None) -> str | None:
+    """A model name a client asked for, if the service still runs such models; else nothing.
+
+    The names that clients of the beta send (``gpt-4o-realtime-preview…``) are gone.
+    """
+    return name if name and _GA_MODEL.fullmatch(name) else None

@@ -1,0 +1,540 @@
+"""One interview: its legs, what flows between them, and how it comes and goes.
+
+The lifecycle decides what may follow what; this module obeys it with real legs, timers and files.
+Not responsible for how a client talks to us (``web``), nor for finding an interview by its id
+(``session.registry``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from .. import logs
+from ..core import sdp
+from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
+from ..core.persona import Persona
+from ..core.redaction import Redactor
+from ..errors import (
+    ConfigurationError,
+    ConnectTimeout,
+    InterviewPeerError,
+    SessionBusy,
+    SessionEnded,
+    SessionIdTaken,
+    UpstreamTimeout,
+)
+from ..media.forwarder import Forwarder
+from ..media.leg import Leg
+from ..media.udp import UdpPort
+from ..model.openai_realtime import Call, RealtimeConnector
+from ..storage.folder import InterviewFolder
+from ..storage.recorder import Recorder
+from ..storage.worker import StorageWorker
+from ..types import Direction, Json, SessionId, Speaker
+from .relay import EventRelay
+from .tasks import Tasks
+
+Observer = Callable[[Json], None]
+"""Takes a signalling message (``state``, ``session_ended``, ``error``); must return at once."""
+
+CLOSE_SECONDS: Final = 10.0
+"""How long one leg or the hang-up may take to close before the ending goes on without it."""
+
+
+FAILURE_SENTENCES: Final = {
+    Reason.CONNECT_TIMEOUT: ConnectTimeout.sentence,
+    Reason.BROWSER_FAILED: (
+        "The audio connection broke while it was being made. Please connect again."
+    ),
+    Reason.MODEL_LOST: "The voice service ended the connection. Please connect again.",
+    Reason.INTERNAL: InterviewPeerError.sentence,
+}
+"""What a candidate is told when an interview fails; the code is the reason in upper case."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What every interview of this process shares."""
+
+    connector: RealtimeConnector
+    browser_port: UdpPort
+    model_host: str
+    """Address that model legs bind their own sockets to."""
+    storage: StorageWorker
+    data_dir: Path
+    redactor: Redactor
+    model: str | None
+    """Model for every interview, in place of the persona's."""
+    connect_seconds: float
+    hold_seconds: float
+
+
+class Interview:
+    """One conversation, from its first offer to its finished files.
+
+    ``answer_offer`` starts it, or brings its browser back; ``end`` ends it from any phase and
+    waits until nothing is left open. Observers are told of each phase in order.
+    """
+
+    def __init__(self, session_id: SessionId, persona: Persona, around: Surroundings) -> None:
+        self.id = session_id
+        self.persona = persona
+        self.model: str | None = None
+        """Model a client asked for, if the server has none of its own."""
+        self.created_at = time.time()
+        self.key_asked_at: float | None = None
+        """When (Unix seconds) a client asked for an ephemeral key and was told it is held."""
+        self.ended_at: float | None = None
+        """When (monotonic) the last file was closed."""
+        self.finished = asyncio.Event()
+        self.call_id: str | None = None
+
+        self._around = around
+        self._life = Lifecycle()
+        self._log = logs.get(__name__, session=session_id)
+        self._tasks = Tasks(session_id)
+        self._observers: list[Observer] = []
+        self._touched = time.monotonic()
+        self._browser: Leg | None = None
+        self._next_browser: Leg | None = None
+        self._model_leg: Leg | None = None
+        self._negotiation: asyncio.Task[str] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._hold: asyncio.TimerHandle | None = None
+        self._recorder: Recorder | None = None
+        self._folder = InterviewFolder(around.data_dir, session_id)
+        self._started_at = time.monotonic()
+        self._wall_started_at = datetime.now(UTC)
+        self._up = Forwarder(functools.partial(self._heard, Speaker.CANDIDATE))
+        self._down = Forwarder(functools.partial(self._heard, Speaker.INTERVIEWER))
+        self._relay = EventRelay(self._journal, self._elapsed, around.redactor, self._log)
+
+    # -- what others may know -----------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """Where the interview stands."""
+        return self._life.phase
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it is ending or has ended."""
+        return self._life.reason
+
+    @property
+    def last_activity(self) -> float:
+        """When (monotonic) a message or any media last came from the browser or the model."""
+        legs = (self._browser, self._model_leg)
+        return max(self._touched, *(leg.engine.last_heard for leg in legs if leg is not None), 0.0)
+
+    @property
+    def watched(self) -> bool:
+        """Whether any signalling connection follows this interview."""
+        return bool(self._observers)
+
+    def touch(self) -> None:
+        """Note that a message came over signalling."""
+        self._touched = time.monotonic()
+
+    def observe(self, observer: Observer) -> None:
+        """Tell ``observer`` what happens from now on."""
+        self._observers.append(observer)
+
+    def unobserve(self, observer: Observer) -> None:
+        """Stop telling ``observer``."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def state(self) -> Json:
+        """The ``state`` message for where the interview stands."""
+        message: Json = {"type": "state", "phase": self.phase.value, "sessionId": self.id}
+        if self.reason is not None:
+            message["reason"] = self.reason.value
+        return message
+
+    # -- negotiation --------------------------------------------------------------------------
+
+    async def answer_offer(self, offer_sdp: str) -> str:
+        """Answer a browser's offer: the first makes both legs, a later one brings it back.
+
+        The answer is given only once the model's service has accepted the call, so its refusal
+        *is* the reply; then both legs must connect before the deadline.
+
+        Raises:
+            InvalidSdp: or one of its kinds; nothing was started.
+            SessionEnded, SessionBusy: not now.
+            UpstreamError: the service refused or failed; the session may offer again.
+        """
+        if self._life.over:
+            raise SessionEnded
+        if self._negotiation is not None or (self.phase is Phase.CONNECTING):
+            raise SessionBusy
+        sdp.check_offer(offer_sdp)
+        self.touch()
+        work = self._start(offer_sdp) if self._model_leg is None else self._come_back(offer_sdp)
+        self._negotiation = self._tasks.start(work, "negotiate")
+        self._negotiation.add_done_callback(self._negotiated)
+        try:
+            return await asyncio.shield(self._negotiation)
+        except asyncio.CancelledError:
+            if self._life.over:
+                raise SessionEnded from None
+            raise
+
+    def _negotiated(self, negotiation: asyncio.Task[str]) -> None:
+        self._negotiation = None
+
+    async def _start(self, offer_sdp: str) -> str:
+        """Make both legs at once; on any failure nothing of them is left."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._around.connect_seconds
+        self._happen(Happening.OFFER_TAKEN)
+        browser = Leg("browser", self._around.browser_port, self, dtls_server=True)
+        self._browser = browser
+        try:
+            async with asyncio.timeout_at(deadline):
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        answer = group.create_task(
+                            browser.answer(offer_sdp), name=f"answer browser {self.id}"
+                        )
+                        group.create_task(self._call_model(), name=f"call model {self.id}")
+                except* InterviewPeerError as errors:
+                    raise _first(errors) from None
+            await self._begin_files()
+        except BaseException as error:
+            await self._abandon_negotiation()
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout from None
+            raise
+        self._deadline = loop.call_at(deadline, self._connect_timed_out)
+        self._check_connected()
+        return answer.result()
+
+    async def _call_model(self) -> None:
+        """Offer the model's leg to the service and apply its answer."""
+        around = self._around
+        port = await UdpPort.open(around.model_host)
+        leg = Leg("model", port, self, own_port=True)
+        self._model_leg = leg
+        self._up.connect(self._browser, leg)
+        self._down.connect(leg, self._browser)
+        self._relay.bind(self._browser, leg)
+        offer = await leg.offer()
+        session = self.persona.session(around.model or self.model)
+        call: Call = await around.connector.create_call(offer, session)
+        self.call_id = call.id
+        await leg.accept(call.answer_sdp)
+
+    async def _abandon_negotiation(self) -> None:
+        """Undo a negotiation that failed before its reply; the client may try again."""
+        self._happen(Happening.NEGOTIATION_FAILED)
+        browser, model, call_id = self._browser, self._model_leg, self.call_id
+        if not self._life.over:
+            # While ending, the ending closes them.
+            self._browser = self._model_leg = self.call_id = None
+            self._relay.bind(None, None)
+            self._up.connect(None, None)
+            self._down.connect(None, None)
+            # Shielded, so that a cancelled caller leaves nothing half-open either.
+            closing = self._tasks.start(self._close_all(call_id, browser, model), "abandon")
+            await asyncio.shield(closing)
+
+    async def _come_back(self, offer_sdp: str) -> str:
+        """Answer a browser that returns; its leg takes over once it is connected."""
+        if self._next_browser is not None:
+            await self._next_browser.close()
+        leg = Leg("browser", self._around.browser_port, self, dtls_server=True)
+        self._next_browser = leg
+        self._cancel_hold()
+        self._set_deadline(self._return_timed_out)
+        try:
+            return await leg.answer(offer_sdp)
+        except BaseException:
+            self._next_browser = None
+            self._return_over()
+            await leg.close()
+            raise
+
+    # -- what legs tell (LegListener) -----------------------------------------------------------
+
+    def leg_connected(self, leg: Leg) -> None:
+        """Go live when both legs stand, or let a returning browser take over."""
+        self._log.info("leg connected", extra={"leg": leg.name})
+        if leg is self._next_browser:
+            self._take_over(leg)
+        else:
+            self._check_connected()
+
+    def leg_lost(self, leg: Leg, reason: str) -> None:
+        """Decide what the loss of a leg means; one that is no longer ours means nothing."""
+        self._log.info("leg lost", extra={"leg": leg.name, "why": reason})
+        if leg is self._next_browser:
+            self._next_browser = None
+            self._close_later(leg)
+            self._return_over()
+        elif leg is self._browser:
+            self._browser_lost()
+        elif leg is self._model_leg:
+            self._happen(Happening.MODEL_LOST, Reason.MODEL_LOST)
+        else:
+            self._close_later(leg)
+
+    def channel_opened(self, leg: Leg) -> None:
+        """Send what waited for the channel."""
+        self._relay.opened(leg)
+
+    def channel_message(self, leg: Leg, data: str | bytes) -> None:
+        """Relay one event."""
+        if leg is self._browser:
+            self._relay.from_browser(data)
+        elif leg is self._model_leg:
+            self._relay.from_model(data)
+
+    def channel_closed(self, leg: Leg) -> None:
+        """The model closing its channel is the end of its session; a browser may open another."""
+        self._log.debug("event channel closed", extra={"leg": leg.name})
+        if leg is self._model_leg:
+            self._happen(Happening.MODEL_LOST, Reason.MODEL_LOST)
+
+    # -- coming and going -----------------------------------------------------------------------
+
+    def _check_connected(self) -> None:
+        browser, model = self._browser, self._model_leg
+        # The reply must have gone out first: until then ``_deadline`` is not set.
+        if self.phase is not Phase.CONNECTING or self._deadline is None:
+            return
+        if browser is not None and browser.connected and model is not None and model.connected:
+            self._cancel_deadline()
+            self._happen(Happening.CONNECTED)
+
+    def _connect_timed_out(self) -> None:
+        self._deadline = None
+        self._happen(Happening.CONNECT_TIMED_OUT, Reason.CONNECT_TIMEOUT)
+
+    def _browser_lost(self) -> None:
+        if self.phase is Phase.CONNECTING:
+            self._happen(Happening.BROWSER_LOST, Reason.BROWSER_FAILED)
+        elif self.phase is Phase.LIVE:
+            self._detach()
+
+    def _detach(self) -> None:
+        """The browser is gone: stop the model's reply and hold its leg for a while."""
+        self._happen(Happening.BROWSER_LOST)
+        gone, self._browser = self._browser, None
+        self._relay.bind(None, self._model_leg)
+        self._up.connect(None, self._model_leg)
+        self._down.connect(self._model_leg, None)
+        if self._relay.reply_active:
+            self._relay.to_model({"type": "response.cancel"})
+            self._relay.to_model({"type": "output_audio_buffer.clear"})
+        if gone is not None:
+            self._close_later(gone)
+        if self._next_browser is None:
+            self._hold_model()
+
+    def _hold_model(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._cancel_hold()
+        if self._around.hold_seconds > 0:
+            self._hold = loop.call_later(self._around.hold_seconds, self._hold_over)
+        else:
+            self._hold_over()
+
+    def _hold_over(self) -> None:
+        self._hold = None
+        if self.phase is Phase.DETACHED:
+            self._happen(Happening.END_REQUESTED, Reason.BROWSER_GONE)
+
+    def _take_over(self, leg: Leg) -> None:
+        """The returning browser's leg is up: point both directions at it, then close the old."""
+        old, self._browser, self._next_browser = self._browser, leg, None
+        self._cancel_deadline()
+        self._relay.bind(leg, self._model_leg)
+        self._up.connect(leg, self._model_leg)
+        self._down.connect(self._model_leg, leg)
+        if old is not None:
+            self._close_later(old)
+        if self.phase is Phase.DETACHED:
+            self._happen(Happening.BROWSER_BACK)
+
+    def _return_timed_out(self) -> None:
+        self._deadline = None
+        leg, self._next_browser = self._next_browser, None
+        if leg is not None:
+            self._close_later(leg)
+        self._return_over()
+
+    def _return_over(self) -> None:
+        """A return failed: the model is held once more for as long."""
+        self._cancel_deadline()
+        if self.phase is Phase.DETACHED:
+            self._hold_model()
+
+    def _set_deadline(self, passed: Callable[[], None]) -> None:
+        self._cancel_deadline()
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(self._around.connect_seconds, passed)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _cancel_hold(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+
+    # -- the lifecycle --------------------------------------------------------------------------
+
+    def _happen(self, happening: Happening, reason: Reason | None = None) -> None:
+        """Apply one happening and do what its new phase asks for."""
+        before = self.phase
+        if not self._life.handle(happening, reason):
+            return
+        phase = self.phase
+        extra: Json = {"before": before.value, "phase": phase.value}
+        if self.reason is not None:
+            extra["reason"] = self.reason.value
+        self._log.info("phase", extra=extra)
+        self._journal(None, {"type": "interview.phase", **extra})
+        if phase is Phase.ENDING and self.reason in FAILURE_SENTENCES:
+            self._tell(
+                {
+                    "type": "error",
+                    "code": self.reason.value.upper(),
+                    "message": FAILURE_SENTENCES[self.reason],
+                }
+            )
+        self._tell(self.state())
+        if phase is Phase.ENDING:
+            self._cancel_deadline()
+            self._cancel_hold()
+            self._ending = self._tasks.start(self._finish(), "end")
+
+    async def end(self, reason: Reason) -> None:
+        """End the interview, from whatever phase, and wait until nothing of it is left open."""
+        self._happen(Happening.END_REQUESTED, reason)
+        await self.finished.wait()
+
+    def end_soon(self, reason: Reason) -> None:
+        """The same without waiting."""
+        self._happen(Happening.END_REQUESTED, reason)
+
+    async def _finish(self) -> None:
+        """Close legs, then files: the one place where an interview's parts come down."""
+        try:
+            if self._negotiation is not None:
+                self._negotiation.cancel()
+                await asyncio.wait([self._negotiation])
+            now = time.monotonic()
+            self._up.connect(None, None)
+            self._down.connect(None, None)
+            await self._close_all(self.call_id, self._browser, self._next_browser, self._model_leg)
+            self._browser = self._next_browser = self._model_leg = None
+            await self._end_files(now)
+        except Exception:
+            self._log.exception("the interview did not end cleanly")
+        finally:
+            self.ended_at = time.monotonic()
+            self._happen(Happening.FILES_CLOSED)
+            message: Json = {"type": "session_ended", "sessionId": self.id}
+            if self.reason is not None:
+                message["reason"] = self.reason.value
+            self._tell(message)
+            self._observers.clear()
+            await self._tasks.drain(CLOSE_SECONDS)
+            self.finished.set()
+
+    async def _close_all(self, call_id: str | None, *legs: Leg | None) -> None:
+        """Close legs and hang up at once, each within its time; errors are logged, not raised."""
+        work = [leg.close() for leg in legs if leg is not None]
+        if call_id is not None:
+            work.append(self._around.connector.hang_up(call_id))
+        for result in await asyncio.gather(
+            *(asyncio.wait_for(one, CLOSE_SECONDS) for one in work), return_exceptions=True
+        ):
+            if isinstance(result, BaseException):
+                self._log.warning("closing failed", extra={"error": type(result).__name__})
+
+    def _close_later(self, leg: Leg) -> None:
+        self._tasks.start(leg.close(), "close leg of")
+
+    def _tell(self, message: Json) -> None:
+        for observer in tuple(self._observers):
+            observer(message)
+
+    # -- files ----------------------------------------------------------------------------------
+
+    async def _begin_files(self) -> None:
+        """Make the folder and start recording; a failing disk does not stop the interview."""
+        self._started_at = time.monotonic()
+        self._wall_started_at = datetime.now(UTC)
+        try:
+            await self._around.storage.run(self._folder.create)
+        except (OSError, SessionIdTaken) as error:
+            self._log.error("no folder for the recording", extra={"error": type(error).__name__})
+            return
+        self._recorder = Recorder(self._folder, self._started_at, self._wall_started_at)
+        self._around.storage.register(self._recorder)
+
+    async def _end_files(self, now: float) -> None:
+        if self._recorder is None:
+            return
+        summary = await self._around.storage.finish(self._recorder, now)
+        document = self._relay.transcript.document(self.id, self._wall_started_at)
+        try:
+            await self._around.storage.run(
+                lambda: self._folder.write_json("transcript.json", document)
+            )
+        except OSError as error:
+            self._log.error("no transcript file", extra={"error": type(error).__name__})
+        self._log.info(
+            "interview over",
+            extra={
+                "seconds": round(summary.duration_seconds, 1),
+                "turns": len(document["turns"]),
+                "up": self._up.counters.forwarded,
+                "down": self._down.counters.forwarded,
+                "events": summary.events,
+                "recording": summary.failed or "complete",
+            },
+        )
+
+    def _heard(
+        self,
+        speaker: Speaker,
+        at: float,
+        ssrc: int,
+        sequence: int,
+        timestamp: int,
+        payload: bytes,
+    ) -> None:
+        if self._recorder is not None:
+            self._recorder.audio(speaker, at, sequence, timestamp, payload, ssrc)
+
+    def _journal(self, direction: Direction | None, event: Json) -> None:
+        if self._recorder is not None:
+            self._recorder.event(direction, time.monotonic(), event)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started_at
+
+
+def _first(errors: BaseExceptionGroup[InterviewPeerError]) -> InterviewPeerError:
+    """The error to tell: an upstream refusal before anything else."""
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _first(error)
+        if not isinstance(error, ConfigurationError):
+            return error
+    return InterviewPeerError()

@@ -1,0 +1,145 @@
+"""All interviews of this process: found by id, started, forgotten in time, ended at shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from typing import Final
+
+from ..core.lifecycle import Phase, Reason
+from ..errors import AtCapacity, SessionIdTaken, SessionNotFound
+from ..personas import Personas
+from ..storage.folder import InterviewFolder
+from ..types import SessionId
+from .interview import Interview, Surroundings
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 1.0
+RECORDS_PER_INTERVIEW: Final = 20
+"""Records kept for each interview that may run: greeted, ended and abandoned sessions."""
+
+_RUNNING: Final = frozenset({Phase.CONNECTING, Phase.LIVE, Phase.DETACHED, Phase.ENDING})
+
+
+class Interviews:
+    """The sessions this process knows.
+
+    A session is created by being asked for, becomes an interview by its first offer, and is kept
+    for a while after its end so that it can be asked about.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        personas: Personas,
+        *,
+        idle_seconds: float,
+        keep_seconds: float,
+        max_interviews: int,
+    ) -> None:
+        self.personas = personas
+        self._around = around
+        self._idle_seconds = idle_seconds
+        self._keep_seconds = keep_seconds
+        self._max_interviews = max_interviews
+        self._interviews: dict[SessionId, Interview] = {}
+        self._unwatched_since: dict[SessionId, float] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._interviews)
+
+    def start(self) -> None:
+        """Begin forgetting what is idle, abandoned or long over."""
+        self._sweeper = asyncio.create_task(self._sweep(), name="sweep interviews")
+
+    def create(self, session_id: str | None = None) -> Interview:
+        """Make a session; without an id one is made up.
+
+        Raises:
+            InvalidSessionId: the id is no name.
+            SessionIdTaken: an interview of that id exists or took place.
+            AtCapacity: too many sessions are known.
+        """
+        if len(self._interviews) >= self._max_interviews * RECORDS_PER_INTERVIEW:
+            raise AtCapacity
+        name = SessionId(session_id or str(uuid.uuid4()))
+        if InterviewFolder(self._around.data_dir, name).exists() or name in self._interviews:
+            raise SessionIdTaken
+        interview = Interview(name, self.personas.default, self._around)
+        self._interviews[name] = interview
+        return interview
+
+    def find(self, session_id: str) -> Interview:
+        """The session of that id.
+
+        Raises:
+            SessionNotFound: there is none, or it was forgotten.
+        """
+        interview = self._interviews.get(SessionId(session_id))
+        if interview is None:
+            raise SessionNotFound
+        return interview
+
+    def find_or_create(self, session_id: str | None) -> Interview:
+        """The session of that id, made now if it is new. Raises as ``create`` does."""
+        known = self._interviews.get(SessionId(session_id)) if session_id else None
+        return known or self.create(session_id)
+
+    def forget(self, interview: Interview) -> None:
+        """Drop a session that was greeted and never used."""
+        if interview.phase is Phase.CREATED:
+            self._interviews.pop(interview.id, None)
+            self._unwatched_since.pop(interview.id, None)
+
+    async def answer_offer(self, interview: Interview, offer_sdp: str) -> str:
+        """Let an interview answer an offer, if there is room for one more.
+
+        Raises as ``Interview.answer_offer`` does, and ``AtCapacity``.
+        """
+        if interview.phase is Phase.CREATED and self.running >= self._max_interviews:
+            raise AtCapacity
+        return await interview.answer_offer(offer_sdp)
+
+    @property
+    def running(self) -> int:
+        """Interviews that hold legs now."""
+        return sum(one.phase in _RUNNING for one in self._interviews.values())
+
+    async def close(self) -> None:
+        """End every interview, politely, and forget them all."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+            self._sweeper = None
+        running = [one for one in self._interviews.values() if one.phase is not Phase.CREATED]
+        await asyncio.gather(*(one.end(Reason.SERVER_SHUTDOWN) for one in running))
+        self._interviews.clear()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for interview in list(self._interviews.values()):
+                self.review(interview, time.monotonic())
+
+    def review(self, interview: Interview, now: float) -> None:
+        """End or forget one session, if its time at ``now`` (monotonic) has come."""
+        name = interview.id
+        if interview.finished.is_set():
+            if interview.ended_at is not None and now - interview.ended_at >= self._keep_seconds:
+                self._interviews.pop(name, None)
+                self._unwatched_since.pop(name, None)
+        elif now - interview.last_activity >= self._idle_seconds:
+            interview.end_soon(Reason.IDLE)
+        elif interview.phase is Phase.CREATED and not interview.watched:
+            since = self._unwatched_since.setdefault(name, now)
+            if now - max(since, interview.last_activity) >= self._keep_seconds:
+                self._interviews.pop(name, None)
+                self._unwatched_since.pop(name, None)
+        else:
+            self._unwatched_since.pop(name, None)

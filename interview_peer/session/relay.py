@@ -1,0 +1,208 @@
+"""Carries ``oai-events`` between the two legs of one interview, in order, and taps them.
+
+Each message is parsed once, here, into types: the dialect turns it into the shape its receiver
+speaks, the gate judges what a browser says, the transcript and the journal take what passed.
+One call a message, on the event loop, in the order of arrival: no task, no reordering.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from ..core import realtime
+from ..core.beta import ClientDialect
+from ..core.gate import Gate, GateRefused, check_size, error_event, refusal_event
+from ..core.redaction import Redactor
+from ..core.transcript import Transcript
+from ..errors import CallerError
+from ..media.leg import ChannelClosed, Leg, MessageTooLarge
+from ..types import Direction, Json
+
+MAX_WAITING: Final = 512
+"""Events kept for a channel that is not open yet. A client sends a handful; the rest is abuse."""
+
+Journal = Callable[[Direction | None, Json], None]
+
+
+class EventRelay:
+    """Both directions of one interview's event channel.
+
+    Legs come and go by ``bind``. What arrives for a channel that has not opened yet waits, in
+    order; while the browser is away (``browser=None``) the model's events go to the taps alone.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        now: Callable[[], float],
+        redactor: Redactor,
+        log: logging.LoggerAdapter[logging.Logger],
+    ) -> None:
+        self.transcript = Transcript()
+        self.counters: collections.Counter[str] = collections.Counter()
+        self.reply_active = False
+        """Whether the model is generating or playing a reply."""
+        self._journal = journal
+        self._now = now
+        self._redactor = redactor
+        self._log = log
+        self._dialect = ClientDialect()
+        self._gate = Gate()
+        self._browser: Leg | None = None
+        self._model: Leg | None = None
+        self._for_model: collections.deque[tuple[Json, str]] = collections.deque()
+        self._for_browser: collections.deque[tuple[Json, str]] = collections.deque()
+
+    def bind(self, browser: Leg | None, model: Leg | None) -> None:
+        """Relay between these legs from now on. A new browser starts in the GA dialect."""
+        if browser is not self._browser:
+            self._browser = browser
+            self._dialect = ClientDialect()
+            self._for_browser.clear()
+        self._model = model
+
+    def opened(self, leg: Leg) -> None:
+        """A leg's channel opened: send what waited for it."""
+        if leg is self._model:
+            while self._for_model:
+                self._send_to_model(*self._for_model.popleft())
+        elif leg is self._browser:
+            while self._for_browser:
+                self._send_to_browser(*self._for_browser.popleft())
+
+    # -- browser to model -------------------------------------------------------------------
+
+    def from_browser(self, data: str | bytes) -> None:
+        """Take one message of the browser's."""
+        event: Json | None = None
+        try:
+            if isinstance(data, bytes):
+                raise GateRefused("invalid_event", "Events must be sent as text.")
+            check_size(data)
+            event = realtime.parse(data)
+            spoken = self._dialect.to_model(event)
+            admitted = self._gate.admit(spoken)
+        except CallerError as error:
+            self._refuse(GateRefused(error.openai_code or "invalid_event", error.message), event)
+            return
+        except GateRefused as refused:
+            self._refuse(refused, event)
+            return
+        if admitted is None:
+            self.counters["swallowed"] += 1
+            return
+        text = data if admitted is event else json.dumps(admitted, ensure_ascii=False)
+        self._journal(Direction.TO_MODEL, admitted)
+        if self._model is None or not self._model.channel_open:
+            if len(self._for_model) >= MAX_WAITING:
+                self._refuse(GateRefused("too_many_events", "Too many events wait."), event)
+                return
+            self._for_model.append((admitted, text))
+        else:
+            self._send_to_model(admitted, text)
+
+    def to_model(self, event: Json) -> None:
+        """Say something to the model ourselves; dropped if its channel is not open."""
+        if self._model is not None and self._model.channel_open:
+            self._journal(Direction.TO_MODEL, event)
+            self._send_to_model(event, json.dumps(event))
+
+    def _send_to_model(self, event: Json, text: str) -> None:
+        assert self._model is not None
+        try:
+            self._model.send_text(text)
+            self.counters["to_model"] += 1
+        except ChannelClosed:
+            self.counters["model_closed"] += 1
+        except MessageTooLarge:
+            self._refuse(GateRefused("too_large", "The event is too large."), event)
+
+    def _refuse(self, refused: GateRefused, event: Json | None) -> None:
+        self.counters["refused"] += 1
+        self._journal(None, {"type": "interview.refused", "code": refused.code})
+        answer = refusal_event(refused, event)
+        self._queue_for_browser(answer, json.dumps(answer))
+
+    # -- model to browser -------------------------------------------------------------------
+
+    def from_model(self, data: str | bytes) -> None:
+        """Take one message of the model's."""
+        if isinstance(data, bytes):
+            data = data.decode("utf-8", "replace")
+        try:
+            event = realtime.parse(data)
+        except CallerError:
+            self.counters["model_garbage"] += 1
+            self._log.warning("the voice service sent an event that is not JSON")
+            return
+        event, text = self._redactor.event(event, data)
+        typed = realtime.model_event(event)
+        self._watch(typed)
+        self._journal(Direction.TO_BROWSER, event)
+        self.transcript.feed(typed, self._now())
+        for spoken in self._dialect.to_client(event):
+            self._queue_for_browser(
+                spoken, text if spoken is event else json.dumps(spoken, ensure_ascii=False)
+            )
+
+    def _watch(self, event: realtime.ModelEvent) -> None:
+        match event:
+            case realtime.ReplyStarted():
+                self.reply_active = True
+            case realtime.PlayoutStopped() | realtime.PlayoutCleared():
+                self.reply_active = False
+            case realtime.ModelError(code=code):
+                self.counters["model_errors"] += 1
+                self._log.info("the voice service reported an error", extra={"code": code})
+            case realtime.UnknownModelEvent():
+                self.counters["unknown"] += 1
+            case _:
+                pass
+
+    def _queue_for_browser(self, event: Json, text: str) -> None:
+        if self._browser is None:
+            self.counters["browser_away"] += 1
+        elif self._browser.channel_open:
+            self._send_to_browser(event, text)
+        elif len(self._for_browser) < MAX_WAITING:
+            self._for_browser.append((event, text))
+        else:
+            self.counters["overflow"] += 1
+
+    def _send_to_browser(self, event: Json, text: str) -> None:
+        assert self._browser is not None
+        try:
+            self._browser.send_text(text)
+            self.counters["to_browser"] += 1
+        except ChannelClosed:
+            self.counters["browser_closed"] += 1
+        except MessageTooLarge:
+            self._send_smaller(event)
+
+    def _send_smaller(self, event: Json) -> None:
+        """Send a retrieved item without its sound, or say that an event was too large."""
+        assert self._browser is not None
+        self.counters["too_large"] += 1
+        smaller = _without_audio(event) or error_event(
+            "event_too_large", f"An event {event['type']!r} was too large to be passed on."
+        )
+        try:
+            self._browser.send_text(json.dumps(smaller, ensure_ascii=False))
+        except (ChannelClosed, MessageTooLarge):
+            self.counters["overflow"] += 1
+
+
+def _without_audio(event: Json) -> Json | None:
+    """``conversation.item.retrieved`` carries base64 sound, which no page of ours needs."""
+    item = event.get("item")
+    if event.get("type") != "conversation.item.retrieved" or not isinstance(item, dict):
+        return None
+    content = [
+        {**part, "audio": None} if isinstance(part, dict) and "audio" in part else part
+        for part in item.get("content") or []
+    ]
+    return {**event, "item": {**item, "content": content}}

@@ -1,0 +1,307 @@
+"""The HTTP paths: signalling as the seeds have it, OpenAI's way in, and what operators ask."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiohttp import BodyPartReader, web
+
+from ..core import sdp
+from ..core.lifecycle import Phase, Reason
+from ..core.persona import ga_model
+from ..errors import (
+    CallerError,
+    InvalidMessage,
+    InvalidSdp,
+    NotFound,
+    SdpTooLarge,
+    SessionNotFound,
+    UnsupportedContentType,
+)
+from ..session.interview import Interview
+from ..session.registry import Interviews
+from ..settings import Settings, static_dir
+from ..storage.folder import InterviewFolder
+from ..types import Json, SessionId
+from . import forms, messages, signalling
+
+KEY_SECONDS: Final = 60
+"""How long the seeds' ephemeral keys lived; the answer keeps saying so."""
+
+HELD: Final = "held-by-server"
+CALL_PREFIX: Final = "rtc_"
+"""OpenAI's call ids begin so, and its clients may look."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Api:
+    """The routes and what they need."""
+
+    def __init__(self, settings: Settings, interviews: Interviews) -> None:
+        self._settings = settings
+        self._interviews = interviews
+        self._started = time.monotonic()
+        self._static = static_dir()
+
+    def add_to(self, app: web.Application) -> None:
+        """Register every route."""
+        router = app.router
+        router.add_get("/", self.front)
+        router.add_get("/ws", self.socket)
+        router.add_get("/ws/{session_id}", self.socket)
+        router.add_post("/api/generate-ephemeral-key", self.ephemeral_key)
+        router.add_post("/api/sdp-exchange", self.sdp_exchange)
+        router.add_get("/api/sessions/{session_id}", self.session)
+        router.add_get("/api/personas", self.personas)
+        router.add_post("/v1/realtime/calls", self.create_call)
+        router.add_post("/v1/realtime/calls/{call_id}/hangup", self.hang_up)
+        router.add_get("/api/interviews/{session_id}", self.interview)
+        router.add_get("/api/interviews/{session_id}/transcript", self.transcript)
+        router.add_get("/health", self.health)
+        router.add_get("/healthz", self.healthz)
+        router.add_static("/static/", self._static)
+
+    # -- the page and the socket ----------------------------------------------------------------
+
+    async def front(self, request: web.Request) -> web.StreamResponse:
+        """The page; or signalling, for a client that connects a WebSocket here."""
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self.socket(request)
+        return web.FileResponse(self._static / "index.html")
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        """The signalling WebSocket."""
+        return await signalling.handle(request, self._interviews)
+
+    # -- the seeds' HTTP ------------------------------------------------------------------------
+
+    async def ephemeral_key(self, request: web.Request) -> web.Response:
+        """Answer in the shape of an ephemeral key, whose secret never leaves the server.
+
+        For a known session, voice and model are noted. A client may post an id of its own
+        making: it gets the same answer and nothing is kept.
+        """
+        body = await forms.read_json(request)
+        voice = messages.voice(messages.optional_text(body, "voice"))
+        model = ga_model(messages.optional_text(body, "model"))
+        session_id = messages.optional_text(body, "sessionId")
+        now = time.time()
+        try:
+            interview = self._interviews.find(session_id or "")
+        except SessionNotFound:
+            pass
+        else:
+            interview.touch()
+            interview.key_asked_at = now
+            if interview.phase is Phase.CREATED:
+                if voice is not None:
+                    interview.persona = interview.persona.with_voice(voice)
+                interview.model = model or interview.model
+        return web.json_response(
+            {
+                "success": True,
+                "expires_in": KEY_SECONDS,
+                "client_secret": {"value": HELD, "expires_at": int(now) + KEY_SECONDS},
+            }
+        )
+
+    async def sdp_exchange(self, request: web.Request) -> web.Response:
+        """Answer an offer over HTTP instead of the WebSocket."""
+        body = await forms.read_json(request)
+        offer = messages.offer_sdp(body.get("sdpOffer"))
+        sdp.check_offer(offer)
+        session_id = messages.optional_text(body, "sessionId")
+        persona_name = messages.optional_text(body, "aiPersona")
+        persona = self._interviews.personas.find(persona_name) if persona_name else None
+        interview = self._interviews.find_or_create(session_id)
+        if persona is not None and interview.phase is Phase.CREATED:
+            interview.persona = persona
+        answer = await self._answer(interview, offer)
+        return web.json_response(
+            {
+                "sessionId": interview.id,
+                "sdpAnswer": answer,
+                "answer": {"type": "answer", "sdp": answer},
+            }
+        )
+
+    async def session(self, request: web.Request) -> web.Response:
+        """What is known of a session, in the seeds' fields and our phase."""
+        interview = self._interviews.find(request.match_info["session_id"])
+        asked = interview.key_asked_at
+        last = time.time() - (time.monotonic() - interview.last_activity)
+        return web.json_response(
+            {
+                "sessionId": interview.id,
+                "connected": int(interview.created_at * 1000),
+                "lastActivity": int(last * 1000),
+                "hasEphemeralKey": asked is not None,
+                "keyValid": asked is not None and time.time() < asked + KEY_SECONDS,
+                "phase": interview.phase.value,
+                "reason": interview.reason.value if interview.reason else None,
+            }
+        )
+
+    async def personas(self, request: web.Request) -> web.Response:
+        """Who can interview."""
+        library = self._interviews.personas
+        return web.json_response(
+            {
+                "default": library.default.name,
+                "personas": [
+                    {
+                        "name": one.name,
+                        "title": one.title,
+                        "description": one.description,
+                        "voice": one.voice,
+                    }
+                    for one in library.all()
+                ],
+            }
+        )
+
+    # -- OpenAI's way in ------------------------------------------------------------------------
+
+    async def create_call(self, request: web.Request) -> web.Response:
+        """Take an offer as OpenAI's own endpoint does: bare SDP, or multipart."""
+        offer = await _call_offer(request)
+        sdp.check_offer(offer)
+        interview = self._interviews.create()
+        answer = await self._answer(interview, offer)
+        return web.Response(
+            status=201,
+            text=answer,
+            content_type="application/sdp",
+            headers={"Location": f"/v1/realtime/calls/{CALL_PREFIX}{interview.id}"},
+        )
+
+    async def hang_up(self, request: web.Request) -> web.Response:
+        """End a call; a second time it is not found, as at OpenAI."""
+        call_id = request.match_info["call_id"]
+        interview = self._interviews.find(call_id.removeprefix(CALL_PREFIX))
+        if not call_id.startswith(CALL_PREFIX) or interview.phase in (Phase.ENDED, Phase.FAILED):
+            raise SessionNotFound
+        interview.end_soon(Reason.CLIENT_REQUEST)
+        return web.Response(status=200)
+
+    async def _answer(self, interview: Interview, offer: str) -> str:
+        """Answer, or forget a session that was only made for this failed request."""
+        try:
+            return await self._interviews.answer_offer(interview, offer)
+        except BaseException:
+            if not interview.watched:
+                self._interviews.forget(interview)
+            raise
+
+    # -- operators ------------------------------------------------------------------------------
+
+    async def interview(self, request: web.Request) -> web.Response:
+        """Phase and files of one interview, running or over."""
+        session_id = request.match_info["session_id"]
+        folder = self._folder(session_id)
+        try:
+            running: Interview | None = self._interviews.find(session_id)
+        except SessionNotFound:
+            running = None
+        files = folder.path.iterdir() if folder.exists() else ()
+        if running is None and not folder.exists():
+            raise SessionNotFound
+        return web.json_response(
+            {
+                "id": session_id,
+                "phase": running.phase.value if running is not None else Phase.ENDED.value,
+                "reason": running.reason.value if running and running.reason else None,
+                "files": sorted(file.name for file in files if not file.name.startswith(".")),
+            }
+        )
+
+    async def transcript(self, request: web.Request) -> web.Response:
+        """The finished transcript of one interview."""
+        folder = self._folder(request.match_info["session_id"])
+        path = folder.path / "transcript.json"
+        if not path.is_file():
+            raise NotFound("There is no finished transcript of that interview.")
+        return web.Response(body=path.read_bytes(), content_type="application/json")
+
+    def _folder(self, session_id: str) -> InterviewFolder:
+        return InterviewFolder(self._settings.data_dir, SessionId(session_id))
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Whether the server answers."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return web.json_response({"status": "ok", "timestamp": now})
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """The same with figures, in the seeds' fields."""
+        settings = self._settings
+        return web.json_response(
+            {
+                "status": "ok",
+                "uptime": round(time.monotonic() - self._started, 3),
+                "sessions": len(self._interviews),
+                "interviews": self._interviews.running,
+                "env": {
+                    "node_env": "development" if settings.simulation else "production",
+                    "mode": "simulation" if settings.simulation else "live",
+                    "port": settings.port,
+                    "has_openai_key": settings.openai_api_key is not None,
+                },
+            }
+        )
+
+
+async def _call_offer(request: web.Request) -> str:
+    """The offer of a create call; a session that comes with it is not the client's to choose."""
+    if request.content_type == "application/sdp":
+        text = await forms.read_text(request)
+    elif request.content_type == "multipart/form-data":
+        text = await _multipart_offer(request)
+    else:
+        raise UnsupportedContentType("This path takes application/sdp or multipart/form-data.")
+    if not text.strip():
+        raise InvalidSdp
+    return text
+
+
+async def _multipart_offer(request: web.Request) -> str:
+    offer: str | None = None
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name not in ("sdp", "session"):
+                raise InvalidMessage("The parts are sdp and session.")
+            body = await part.read(decode=True)
+            if len(body) > sdp.MAX_SDP_BYTES * 2:
+                raise SdpTooLarge
+            if part.name == "sdp":
+                offer = body.decode("utf-8")
+            else:
+                _check_session(json.loads(body))
+    except CallerError:
+        raise
+    except (ValueError, RecursionError, web.HTTPRequestEntityTooLarge):
+        raise InvalidMessage("The multipart body could not be read.") from None
+    if offer is None:
+        raise InvalidSdp("The part sdp is missing.")
+    return offer
+
+
+def _check_session(session: Any) -> None:
+    if not isinstance(session, dict):
+        raise InvalidMessage("The part session must be a JSON object.")
+
+
+def make_app(settings: Settings, interviews: Interviews) -> web.Application:
+    """The HTTP application; the caller runs it."""
+    app = web.Application(
+        middlewares=forms.middlewares(settings), client_max_size=forms.MAX_BODY_BYTES
+    )
+    Api(settings, interviews).add_to(app)
+    return app
+
+
+__all__ = ["Api", "Json", "make_app"]

@@ -1,0 +1,185 @@
+"""How answers look: the error form of each family of paths, headers, CORS.
+
+- the seeds' paths: ``{"error": sentence, "message": sentence, "code"}``
+- OpenAI's paths (``/v1/…``): ``{"error": {"message", "type", "param", "code"}}``
+- all others: ``{"error": {"code", "message"}}``
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from ..errors import (
+    InterviewPeerError,
+    InvalidJson,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+    UnsupportedContentType,
+)
+from ..settings import Settings
+from ..types import Json
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES: Final = 256 * 1024
+SEED_PATHS: Final = ("/api/generate-ephemeral-key", "/api/sdp-exchange", "/api/sessions")
+CORS_PATHS: Final = (*SEED_PATHS, "/api/personas", "/v1/", "/health")
+OPERATOR_PATHS: Final = "/api/interviews"
+
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
+        "media-src 'self' blob:; connect-src 'self' http: https: ws: wss:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), display-capture=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""``connect-src`` is wide because the page's server field may name another host."""
+
+
+def error_body(path: str, error: InterviewPeerError) -> Json:
+    """The error in the form that callers of ``path`` read."""
+    if path.startswith("/v1/"):
+        return {
+            "error": {
+                "message": error.message,
+                "type": error.openai_type,
+                "param": None,
+                "code": error.openai_code,
+            }
+        }
+    if path.startswith(SEED_PATHS):
+        return {"error": error.message, "message": error.message, "code": error.code}
+    return {"error": {"code": error.code, "message": error.message}}
+
+
+def error_response(path: str, error: InterviewPeerError) -> web.Response:
+    """An error as a whole answer."""
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
+    return web.json_response(error_body(path, error), status=error.status, headers=headers)
+
+
+async def read_json(request: web.Request) -> Json:
+    """The request's JSON object.
+
+    Raises:
+        UnsupportedContentType: the body is not labelled as JSON.
+        InvalidJson: it is not a JSON object.
+        TooLarge: it is longer than ``MAX_BODY_BYTES``.
+    """
+    if request.content_type != "application/json":
+        raise UnsupportedContentType("This path takes application/json.")
+    text = await read_text(request)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidJson("The body is not a JSON object.") from None
+    if not isinstance(value, dict):
+        raise InvalidJson("The body is not a JSON object.")
+    return value
+
+
+async def read_text(request: web.Request) -> str:
+    """The request's body as UTF-8 text. Raises ``TooLarge`` and ``InvalidJson``."""
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge from None
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidJson("The body is not UTF-8 text.") from None
+
+
+def middlewares(settings: Settings) -> list[Any]:
+    """The middlewares of the application, outermost first."""
+
+    @web.middleware
+    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except InterviewPeerError as error:
+            return error_response(request.path, error)
+        except web.HTTPNotFound:
+            return error_response(request.path, NotFound())
+        except web.HTTPMethodNotAllowed as refused:
+            response = error_response(request.path, MethodNotAllowed())
+            response.headers["Allow"] = ", ".join(sorted(refused.allowed_methods))
+            return response
+        except web.HTTPRequestEntityTooLarge:
+            return error_response(request.path, TooLarge())
+        except web.HTTPException as other:
+            if other.status < 400:
+                raise
+            return error_response(request.path, NotFound(other.reason))
+        except Exception:
+            log.exception("a request failed by a fault of ours")
+            return error_response(request.path, InterviewPeerError())
+
+    @web.middleware
+    async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not request.path.startswith(CORS_PATHS):
+            return await handler(request)
+        if request.method == "OPTIONS":
+            response: web.StreamResponse = web.Response(status=204)
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+            # The names OpenAI's browser SDK asks for, and what a JSON POST needs.
+            response.headers["Access-Control-Allow-Headers"] = (
+                "authorization, content-type, x-openai-agents-sdk, openai-safety-identifier"
+            )
+            response.headers["Access-Control-Max-Age"] = "600"
+        else:
+            response = await handler(request)
+        if not response.prepared:
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            response.headers["Access-Control-Expose-Headers"] = "Location"
+        return response
+
+    @web.middleware
+    async def operator(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(OPERATOR_PATHS):
+            check_operator(request, settings)
+        return await handler(request)
+
+    @web.middleware
+    async def headers(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if not response.prepared:
+            for name, value in PAGE_HEADERS.items():
+                response.headers.setdefault(name, value)
+            if not request.path.startswith("/static/"):
+                response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return [headers, cors, errors, operator]
+
+
+def check_operator(request: web.Request, settings: Settings) -> None:
+    """Let only the operator through.
+
+    Without an ``INTERVIEW_ADMIN_KEY`` nobody is asked, but only in simulation on loopback.
+
+    Raises:
+        Unauthorized: the key is missing or wrong, or none is set and one is needed.
+    """
+    if settings.admin_key is None:
+        if settings.simulation and settings.on_loopback:
+            return
+        raise Unauthorized("Set INTERVIEW_ADMIN_KEY on the server to use this path.")
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    expected = settings.admin_key.get_secret_value()
+    if scheme.lower() != "bearer" or not hmac.compare_digest(
+        given.strip().encode("utf-8", "replace"), expected.encode()
+    ):
+        raise Unauthorized

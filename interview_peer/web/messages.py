@@ -1,0 +1,51 @@
+"""What clients send over signalling, checked at the edge and turned into values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.persona import VOICES
+from ..errors import InvalidMessage, InvalidSdp
+from ..types import Json
+
+
+def optional_text(message: Json, key: str) -> str | None:
+    """A text field that may be missing, null or empty.
+
+    Raises:
+        InvalidMessage: it is something else.
+    """
+    value = message.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise InvalidMessage(f"{key} must be a text.")
+    return value
+
+
+def offer_sdp(value: Any) -> str:
+    """The SDP of an offer given as text or as ``{"type": "offer", "sdp": text}``.
+
+    Raises:
+        InvalidSdp: it is neither.
+    """
+    if isinstance(value, dict):
+        if value.get("type", "offer") != "offer":
+            raise InvalidSdp("The description's type must be offer.")
+        value = value.get("sdp")
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidSdp("The offer is missing: send it as a text or as {type, sdp}.")
+    return value
+
+
+def voice(value: str | None) -> str | None:
+    """A voice's name as the service writes it.
+
+    Raises:
+        InvalidMessage: there is no such voice.
+    """
+    if value is None:
+        return None
+    if value.lower() not in VOICES:
+        raise InvalidMessage(f"voice must be one of {', '.join(VOICES)}.")
+    return value.lower()

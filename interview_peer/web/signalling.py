@@ -1,0 +1,234 @@
+"""The signalling WebSocket, as clients of the seeds' protocol speak it.
+
+One reader per connection; answers leave through one bounded queue in the order they were made.
+Closing the WebSocket never ends flowing media. Messages are listed in ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from typing import Final
+
+from aiohttp import WSMsgType, web
+
+from ..core.lifecycle import Phase, Reason
+from ..errors import (
+    CallerError,
+    InterviewPeerError,
+    InvalidJson,
+    InvalidMessage,
+    SessionBusy,
+    SessionNotFound,
+    TooLarge,
+    UnknownMessageType,
+)
+from ..session.interview import Interview
+from ..session.registry import Interviews
+from ..session.tasks import Tasks
+from ..types import Json
+from . import messages
+
+log = logging.getLogger(__name__)
+
+PING_SECONDS: Final = 20.0
+MAX_MESSAGE_BYTES: Final = 256 * 1024
+MAX_UNSENT: Final = 256
+"""Messages waiting for a client that does not read; then it is disconnected."""
+
+
+class Signalling:
+    """One WebSocket connection and the session it speaks for."""
+
+    def __init__(self, socket: web.WebSocketResponse, interviews: Interviews) -> None:
+        self._socket = socket
+        self._interviews = interviews
+        self._interview: Interview | None = None
+        self._outgoing: asyncio.Queue[Json | None] = asyncio.Queue(MAX_UNSENT)
+        self._tasks = Tasks("signalling")
+        self._offer: asyncio.Task[None] | None = None
+
+    async def run(self, session_id: str | None) -> None:
+        """Greet, then serve until the connection closes or the interview ends."""
+        writer = self._tasks.start(self._write(), "write")
+        try:
+            self._attach(self._first_session(session_id))
+            await self._read()
+        except InterviewPeerError as error:
+            self._error(error)
+        finally:
+            self._leave()
+            with contextlib.suppress(asyncio.QueueFull):
+                self._outgoing.put_nowait(None)
+            await asyncio.wait([writer], timeout=5)
+            if self._offer is not None:
+                self._offer.cancel()
+            await self._tasks.drain(5)
+            await self._socket.close()
+
+    def _first_session(self, session_id: str | None) -> Interview:
+        return self._interviews.find(session_id) if session_id else self._interviews.create()
+
+    def _attach(self, interview: Interview) -> None:
+        self._leave()
+        self._interview = interview
+        interview.touch()
+        self.send(
+            {
+                "type": "session",
+                "sessionId": interview.id,
+                "message": "Connected to interview_peer",
+            }
+        )
+        interview.observe(self._observed)
+        if interview.phase is not Phase.CREATED:
+            self.send(interview.state())
+
+    def _leave(self) -> None:
+        if self._interview is not None:
+            self._interview.unobserve(self._observed)
+            self._interview = None
+
+    def _observed(self, message: Json) -> None:
+        self.send(message)
+        if message["type"] == "session_ended":
+            # The seeds' server closes the connection after telling the end.
+            with contextlib.suppress(asyncio.QueueFull):
+                self._outgoing.put_nowait(None)
+
+    def send(self, message: Json) -> None:
+        """Queue a message; a client that does not read is cut off, not waited for."""
+        try:
+            self._outgoing.put_nowait(message)
+        except asyncio.QueueFull:
+            log.warning("a signalling client does not read and was disconnected")
+            self._tasks.start(self._socket.close(), "cut off")
+
+    def _error(self, error: InterviewPeerError) -> None:
+        self.send({"type": "error", "message": error.message, "code": error.code})
+
+    async def _write(self) -> None:
+        while (message := await self._outgoing.get()) is not None:
+            try:
+                await self._socket.send_str(json.dumps(message))
+            except (ConnectionError, RuntimeError):
+                return
+        await self._socket.close()
+
+    async def _read(self) -> None:
+        async for message in self._socket:
+            if message.type is WSMsgType.TEXT:
+                self._take(message.data)
+            elif message.type is WSMsgType.BINARY:
+                self._error(InvalidJson("Messages must be JSON in text frames."))
+            else:
+                log.info("a signalling client broke the protocol")
+                return
+
+    def _take(self, text: str) -> None:
+        """Act on one message; what is wrong with it is answered, and ends nothing."""
+        try:
+            self._dispatch(_parse(text))
+        except InterviewPeerError as error:
+            self._error(error)
+
+    def _dispatch(self, message: Json) -> None:
+        interview = self._interview
+        if interview is not None:
+            interview.touch()
+        match message.get("type"):
+            case "init":
+                self._init(message)
+            case "sdp_offer":
+                self._take_offer(messages.offer_sdp(message.get("offer")))
+            case "ice_candidate":
+                self.send(
+                    {
+                        "type": "ice_status",
+                        "message": "Candidates are not needed: the answer holds the server's.",
+                    }
+                )
+            case "end_session" | "disconnect":
+                self._end(messages.optional_text(message, "sessionId"))
+            case str():
+                raise UnknownMessageType
+            case _:
+                raise InvalidMessage("The message has no type.")
+
+    def _init(self, message: Json) -> None:
+        """Choose session and persona; a known session id comes back to its interview."""
+        wanted = messages.optional_text(message, "sessionId")
+        persona_name = messages.optional_text(message, "aiPersona")
+        persona = self._interviews.personas.find(persona_name) if persona_name else None
+        before = self._current()
+        interview = before
+        if wanted is not None and wanted != before.id:
+            interview = self._interviews.find_or_create(wanted)
+            self._attach(interview)
+            if not before.watched:
+                self._interviews.forget(before)
+        if persona is not None and interview.phase is Phase.CREATED:
+            interview.persona = persona
+
+    def _take_offer(self, offer: str) -> None:
+        if self._offer is not None and not self._offer.done():
+            raise SessionBusy
+        # Answering takes a round trip to the model's service; a disconnect must be heard meanwhile.
+        self._offer = self._tasks.start(self._answer(self._current(), offer), "answer offer")
+
+    async def _answer(self, interview: Interview, offer: str) -> None:
+        try:
+            answer = await self._interviews.answer_offer(interview, offer)
+        except InterviewPeerError as error:
+            self._error(error)
+        except Exception:
+            log.exception("an offer failed by a fault of ours")
+            self._error(InterviewPeerError())
+        else:
+            self.send(
+                {
+                    "type": "sdp_answer",
+                    "answer": {"type": "answer", "sdp": answer},
+                    "sessionId": interview.id,
+                }
+            )
+
+    def _end(self, session_id: str | None) -> None:
+        interview = self._current()
+        if session_id is not None and session_id != interview.id:
+            raise SessionNotFound
+        if interview.finished.is_set():
+            self._observed({"type": "session_ended", "sessionId": interview.id})
+        else:
+            interview.end_soon(Reason.CLIENT_REQUEST)
+
+    def _current(self) -> Interview:
+        if self._interview is None:
+            raise SessionNotFound
+        return self._interview
+
+
+def _parse(text: str) -> Json:
+    if len(text) > MAX_MESSAGE_BYTES:
+        raise TooLarge
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidJson from None
+    if not isinstance(message, dict):
+        raise InvalidJson
+    return message
+
+
+async def handle(request: web.Request, interviews: Interviews) -> web.StreamResponse:
+    """Serve one WebSocket."""
+    socket = web.WebSocketResponse(
+        heartbeat=PING_SECONDS, max_msg_size=2 * MAX_MESSAGE_BYTES, compress=False
+    )
+    if not socket.can_prepare(request).ok:
+        raise CallerError("This address is a WebSocket: connect with one.")
+    await socket.prepare(request)
+    await Signalling(socket, interviews).run(request.match_info.get("session_id"))
+    return socket
