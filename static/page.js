@@ -43,6 +43,19 @@ const MEDIA = {
 };
 const SPEAKER_NAMES = { candidate: "You", interviewer: "Interviewer" };
 const TURN_NOTES = { interrupted: "interrupted", failed: "not understood", partial: "", complete: "" };
+/** Why an interview ended, by the server's word for it. */
+const REASONS = {
+  client_request: "it was ended from here",
+  browser_gone: "this page was away for too long",
+  idle: "nothing was said for a long time",
+  abandoned: "the signalling connection closed before it began",
+  operator_request: "the server's operator ended it",
+  server_shutdown: "the server is being stopped",
+  connect_timeout: "the audio connection could not be made in time",
+  browser_failed: "the audio connection to this page broke",
+  model_lost: "the connection to the interviewer was lost",
+  internal: "something went wrong on the server",
+};
 /** Refusals of the model that are part of an ordinary conversation. */
 const BENIGN = new Set([
   "response_cancel_not_active",
@@ -155,8 +168,9 @@ function listenTo(isCurrent) {
     ended: guarded((reason) => {
       endTranscript();
       forget();
-      note(reason === null ? "Disconnected." : `The interview has ended: ${reason}.`);
-      update({ notice: reason === null ? null : `The interview has ended: ${reason}.` });
+      const notice = reason && `The interview has ended: ${REASONS[reason] ?? reason}.`;
+      note(notice ?? "Disconnected.");
+      update({ notice });
     }),
   };
 }

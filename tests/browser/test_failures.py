@@ -1,0 +1,126 @@
+"""Every failure a person can meet is one sentence with a next step, in the alert region."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support import speech
+from tests.support.chromium import Browser, browsing
+from tests.support.server import ServerProcess, running_server, running_simulator
+
+
+async def _alert(browser: Browser, code: str, *parts: str) -> None:
+    """The alert names the failure: its sentence, and what to do next."""
+    await browser.until(f"interviewPeer.state.failure?.code === {code!r}", within=30)
+    said = await browser.page.get_by_role("alert").inner_text()
+    for part in parts:
+        assert part in said
+    assert await browser.ask("interviewPeer.state.stage") == "failed"
+    # The way is free for another try, by keyboard too.
+    assert await browser.page.get_by_role("button", name="Connect", exact=True).is_enabled()
+    assert await browser.ask("document.activeElement.id") == "connect"
+
+
+@pytest.fixture
+def silence(tmp_path: Path) -> Path:
+    return speech.write_wav(tmp_path / "silence.wav", [], tail=30)
+
+
+async def test_a_denied_microphone_is_said_with_the_way_to_allow_it(server: ServerProcess) -> None:
+    async with browsing(None, grant=False) as browser:
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+        await _alert(
+            browser,
+            "MICROPHONE_DENIED",
+            "may not use your microphone",
+            "Allow the microphone for this page",
+        )
+        assert await browser.ask("interviewPeer.state.sessionId") is None
+
+
+async def test_a_missing_microphone_is_said(server: ServerProcess) -> None:
+    async with browsing(None) as browser:
+        await browser.page.add_init_script(
+            "navigator.mediaDevices.getUserMedia = async () => {"
+            " throw new DOMException('Requested device not found', 'NotFoundError'); };"
+        )
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+        await _alert(browser, "NO_MICROPHONE", "No microphone was found", "press Connect")
+
+
+async def test_an_unreachable_server_is_said(server: ServerProcess, silence: Path) -> None:
+    with socket.socket() as taken:
+        # Bound but not listening: connections are refused, and nobody else can take the port.
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        async with browsing(silence) as browser:
+            await browser.page.goto(server.url)
+            await browser.page.get_by_label("Server URL").fill(f"ws://127.0.0.1:{port}/ws")
+            await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+            await _alert(
+                browser, "SERVER_UNREACHABLE", "could not be reached", "Check the server URL"
+            )
+
+
+async def test_an_address_that_is_none_is_said(server: ServerProcess) -> None:
+    async with browsing(None) as browser:
+        await browser.page.goto(server.url)
+        await browser.page.get_by_label("Server URL").fill("not an address")
+        await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+        await browser.until("interviewPeer.state.failure?.code === 'BAD_ADDRESS'")
+        assert "wss://" in await browser.page.get_by_role("alert").inner_text()
+
+
+async def test_a_refusal_of_the_model_is_said_and_names_no_key(
+    tmp_path: Path, silence: Path
+) -> None:
+    async with (
+        running_simulator(tmp_path / "simulator", key="sk-the-right-key") as simulator,
+        running_server(
+            tmp_path / "server",
+            SIMULATION_MODE="false",
+            OPENAI_API_KEY="sk-the-wrong-key",
+            OPENAI_BASE_URL=simulator.url,
+        ) as server,
+        browsing(silence) as browser,
+    ):
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+        await _alert(
+            browser,
+            "UPSTREAM_AUTH_FAILED",
+            "refused this server's credentials",
+            "tell whoever runs this server",
+        )
+        assert "sk-the" not in await browser.page.content()
+
+
+async def test_a_server_that_stops_is_said(tmp_path: Path, silence: Path) -> None:
+    async with browsing(silence) as browser:
+        async with running_server(tmp_path) as server:
+            await browser.page.goto(server.url)
+            await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+            await browser.until("interviewPeer.state.stage === 'live'")
+        await browser.until("interviewPeer.state.stage === 'ended'", within=20)
+        said = await browser.page.locator("#status-detail").inner_text()
+        assert said == "The interview has ended: the server is being stopped."
+
+
+async def test_a_killed_server_is_said_after_trying_to_continue(
+    tmp_path: Path, silence: Path
+) -> None:
+    async with browsing(silence) as browser:
+        with pytest.raises(AssertionError, match="exit code -9"):
+            async with running_server(tmp_path) as server:
+                await browser.page.goto(server.url)
+                await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+                await browser.until("interviewPeer.state.stage === 'live'")
+                server.process.kill()
+                await server.process.wait()
+        await browser.until("interviewPeer.state.stage === 'reconnecting'", within=20)
+        await _alert(browser, "CONNECTION_LOST", "was lost", "start a new interview")

@@ -1,0 +1,98 @@
+"""A browser that goes away, with and without coming back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.support import speech
+from tests.support.chromium import browsing
+from tests.support.server import ServerProcess, running_server
+from tests.support.waiting import eventually
+
+NOTICED_WITHIN = 5.0
+"""Seconds from the death of the browser to the phase `detached`."""
+
+HOLD = 1.0
+ENDING = 3.0
+"""Seconds that hanging up and closing the files may take on a busy machine."""
+
+
+async def test_a_killed_browser_is_noticed_and_its_model_leg_let_go(tmp_path: Path) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=30)
+    async with running_server(tmp_path, INTERVIEW_HOLD_SECONDS=str(HOLD)) as server:
+        async with browsing(silence, may_die=True) as browser:
+            await browser.page.goto(server.url)
+            await browser.page.get_by_role("button", name="Connect", exact=True).click()
+            await browser.until("interviewPeer.state.phase === 'live'")
+            session_id = await browser.ask("interviewPeer.state.sessionId")
+
+            browser.kill()
+            killed = time.monotonic()
+
+            async def phase() -> str:
+                return await server.phase(session_id)
+
+            await eventually(
+                phase, within=NOTICED_WITHIN, what="detached", good=lambda now: now == "detached"
+            )
+            noticed = time.monotonic() - killed
+            await eventually(
+                phase, within=HOLD + ENDING, what="ended", good=lambda now: now == "ended"
+            )
+            assert time.monotonic() - killed > noticed + HOLD * 0.9, "the hold was not kept"
+        _, record = await server.get(f"/api/sessions/{session_id}")
+        assert record.get("reason") == "browser_gone"
+        assert (server.folder(session_id) / "transcript.json").is_file()
+
+
+async def test_a_reload_continues_the_same_interview(server: ServerProcess, tmp_path: Path) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=40)
+    async with browsing(silence) as browser:
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).click()
+        await browser.until("interviewPeer.state.phase === 'live'")
+        session_id = await browser.ask("interviewPeer.state.sessionId")
+
+        await browser.page.reload()
+        await browser.until("interviewPeer.state.stage === 'live'")
+
+        assert await browser.ask("interviewPeer.state.sessionId") == session_id
+        assert await server.phase(session_id) == "live"
+        await browser.page.get_by_role("button", name="Disconnect").click()
+        await browser.until("interviewPeer.state.phase === 'ended'")
+        # What was ended on purpose is not continued.
+        await browser.page.reload()
+        await browser.until("interviewPeer.log.length >= 0 && document.readyState === 'complete'")
+        assert await browser.ask("interviewPeer.state.stage") == "idle"
+
+
+async def test_the_call_goes_on_when_only_the_socket_drops(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=40)
+    async with browsing(silence) as browser:
+        await browser.page.add_init_script(
+            "const Real = WebSocket; window.sockets = [];"
+            "window.WebSocket = class extends Real {"
+            "  constructor(...values) { super(...values); window.sockets.push(this); } };"
+        )
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).click()
+        await browser.until("interviewPeer.state.phase === 'live'")
+        session_id = await browser.ask("interviewPeer.state.sessionId")
+
+        await browser.ask("sockets[0].close()")
+        await browser.until("interviewPeer.log.some((line) => line.text.includes('goes on'))")
+        # The interviewer goes on speaking, and the page goes on hearing it.
+        await browser.until(
+            "captured.events.some((event) => event.type === 'output_audio_buffer.stopped')"
+        )
+        assert await browser.ask("interviewPeer.state.stage") == "live"
+        assert await server.phase(session_id) == "live"
+
+        # Disconnect still ends it at once, not after the hold.
+        await browser.page.get_by_role("button", name="Disconnect").click()
+        await eventually(
+            lambda: server.phase(session_id), within=4, what="ended", good=lambda p: p == "ended"
+        )
