@@ -36,6 +36,10 @@ _SECRET_SHAPES = re.compile(
 )
 _QUERY = re.compile(r"\?[^\s\"]*")
 
+_RECORD_ATTRIBUTES = frozenset(
+    (*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "asctime", "taskName")
+)
+
 _secrets: set[str] = set()
 _secret_pattern: re.Pattern[str] | None = None
 
@@ -98,7 +102,13 @@ class LineFormatter(logging.Formatter):
         if record.name == _ACCESS_LOGGER:
             # A query string may carry a token; the path alone tells what was asked.
             message = _QUERY.sub("", message)
-        fields = getattr(record, "fields", None) or {}
+        # ``extra={…}`` of a plain logger lands in the record as attributes of its own.
+        fields = {
+            name: value
+            for name, value in record.__dict__.items()
+            if name not in _RECORD_ATTRIBUTES
+        }
+        fields.update(fields.pop("fields", None) or {})
         words = [message, *(f"{name}={_value(value)}" for name, value in fields.items())]
         line = f"{time[:-6]}Z {record.levelname} {record.name}: {' '.join(words)}"
         if record.exc_info:
