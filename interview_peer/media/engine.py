@@ -50,6 +50,9 @@ MAX_ADDRESSES: Final = 16
 MAX_TRANSACTIONS: Final = 64
 """Checks of one connection whose responses are awaited; the oldest is forgotten."""
 
+PROBE_SECONDS: Final = 0.1
+"""At most so often a new address is asked whether it is the far end's."""
+
 MAX_HANDSHAKE_QUEUE: Final = 512
 """DTLS datagrams waiting for aiortc's reader; beyond, they are dropped and sent again."""
 
@@ -149,6 +152,10 @@ class Engine:
         self._length = ffi.new("int *")
         self._addresses: collections.deque[Address] = collections.deque()
         self._transactions: collections.deque[bytes] = collections.deque()
+        self._probed: tuple[bytes, Address, CandidatePair] | None = None
+        self._probe_after = 0.0
+        self.moves = 0
+        """How often the far end's address changed and was followed."""
         self._closed = False
 
     # -- setting up -------------------------------------------------------------------------
@@ -263,6 +270,10 @@ class Engine:
             return False
         return self.port.send(protected, self.remote)
 
+    def learn_ssrc(self, ssrc: int) -> None:
+        """Note a stream that came authenticated, so that it is known from a new address."""
+        self.port.learn_ssrc(ssrc, self)
+
     def check(self) -> None:
         """Send one ICE check over the current pair, without waiting or sending it again.
 
@@ -293,6 +304,67 @@ class Engine:
             return
         self.last_heard = at
         self.on_rtp(length[0], at)
+
+    def stray(self, size: int, at: float, addr: Address) -> None:
+        """Take a packet of a known stream from an unknown address: the far end's may be new.
+
+        Only what authenticates is taken, and nothing is sent there but one check; its verified
+        response makes the address the one we send to.
+        """
+        rx = self._rx
+        if rx is None or 192 <= self._buffer[1] <= 208:
+            self.dropped["unknown"] += 1
+            return
+        length = self._length
+        length[0] = size
+        if lib.srtp_unprotect(rx, self._pointer, length):
+            self.dropped["unprotect"] += 1
+            return
+        self.last_heard = at
+        self._probe(addr, at)
+        self.on_rtp(length[0], at)
+
+    def _probe(self, addr: Address, at: float) -> None:
+        """Ask an address whether it is the far end's, at most once per ``PROBE_SECONDS``."""
+        if at < self._probe_after or self._protocol is None:
+            return
+        self._probe_after = at + PROBE_SECONDS
+        candidate = Candidate(
+            foundation="moved",
+            component=1,
+            transport="udp",
+            priority=candidate_priority(1, "prflx"),
+            host=addr[0],
+            port=addr[1],
+            type="prflx",
+        )
+        pair = CandidatePair(self._protocol, candidate)
+        request = self._ice.build_request(pair, nominate=False)
+        request.add_message_integrity(self._ice.remote_password.encode())
+        self._probed = (request.transaction_id, addr, pair)
+        self._protocol.send_stun(request, addr)
+
+    def _moved(self, data: bytes, addr: Address) -> bool:
+        """Whether ``data`` answers our question to a new address; if it holds, send there."""
+        if self._probed is None or data[8:20] != self._probed[0]:
+            return False
+        _, asked, pair = self._probed
+        self._probed = None
+        try:
+            message = stun.parse_message(data)
+            holds = (
+                message.message_class == stun.Class.RESPONSE
+                and "MESSAGE-INTEGRITY" in message.attributes
+                and message.check_message_integrity(self._ice.remote_password.encode())
+            )
+        except Exception:
+            holds = False
+        if holds and addr == asked:
+            self.moves += 1
+            pair.state = CandidatePair.State.SUCCEEDED
+            pair.nominated = True
+            self._ice._nominated[1] = pair
+        return True
 
     def _rtcp(self, size: int, at: float) -> None:
         try:
@@ -334,7 +406,8 @@ class Engine:
         if self._protocol is None:
             return
         try:
-            self._protocol.datagram_received(data, addr)
+            if not self._moved(data, addr):
+                self._protocol.datagram_received(data, addr)
         except Exception:
             self.dropped["stun"] += 1
             return

@@ -3,15 +3,19 @@
 Decrypt, rewrite the header in place, encrypt for the other leg, send: all in the buffer the
 datagram arrived in. The far end sees one continuous stream with one SSRC, whatever legs and
 SSRCs come and go at the near end; holes in the sequence numbers stay, so that it can conceal
-them. Not responsible for what is recorded: a tap is handed each payload.
+them. Towards the model, silence takes the place of a browser that sends nothing. Not responsible
+for what is recorded: a tap is handed each payload.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from ..core import rtcp
 from .leg import Leg
@@ -19,8 +23,24 @@ from .leg import Leg
 Tap = Callable[[float, int, int, int, bytes], None]
 """Takes ``(arrival, ssrc, sequence, timestamp, Opus payload)``; must return at once."""
 
-FLOOR_DISTANCE = 1024
+FLOOR_DISTANCE: Final = 1024
 """How far behind the newest packet one may come and still be sent: SRTP's replay window."""
+
+FRAME: Final = 960
+"""20 ms of the 48 kHz RTP clock: what both ends put into one packet."""
+
+FRAME_SECONDS: Final = 0.02
+
+FILL_AFTER_SECONDS: Final = 0.3
+"""Silence of the source after which we speak silence ourselves.
+
+Not below: jitter of 150 +- 100 ms would pass for silence, and good packets be refused."""
+
+RESUME_SECONDS: Final = 0.03
+"""How long packets that come in the past are watched before they are judged; two packets."""
+
+SILENCE: Final = b"\xf8\xff\xfe"
+"""20 ms of coded silence: what libopus makes of digital zero, CELT fullband, mono."""
 
 _FIELDS = struct.Struct("!HII")
 _HEADER = struct.Struct("!BBHII")
@@ -31,23 +51,34 @@ class ForwarderCounters:
     """What became of the packets of one direction."""
 
     forwarded: int = 0
+    filled: int = 0
+    """Packets of silence we sent in the place of a source that sent nothing."""
     malformed: int = 0
     wrong_payload_type: int = 0
     not_ready: int = 0
     """Decrypted before the other leg could send: dropped, not queued."""
     refused: int = 0
     """Came after their place had been given away; sending them would reuse key stream."""
+    stale: int = 0
+    """Came behind silence that had taken their time already."""
     not_sent: int = 0
     """The socket was full."""
     rebased: int = 0
 
 
 class Forwarder:
-    """One direction between two legs, either of which may be replaced while it runs."""
+    """One direction between two legs, either of which may be replaced while it runs.
 
-    def __init__(self, tap: Tap | None = None) -> None:
+    Args:
+        tap: is handed each packet's payload, before anything can drop it.
+        fill: speak silence to the sink while the source sends nothing. Its owner must call
+            ``stop`` at the end.
+    """
+
+    def __init__(self, tap: Tap | None = None, *, fill: bool = False) -> None:
         self.counters = ForwarderCounters()
         self._tap = tap
+        self._fill = fill
         self._source: Leg | None = None
         self._sink: Leg | None = None
         self._in_ssrc: int | None = None
@@ -59,6 +90,11 @@ class Forwarder:
         self._last_sequence = secrets.randbits(15)
         self._last_timestamp = secrets.randbits(32)
         self._last_at: float | None = None
+        self._interrupted = False
+        """Whether silence of ours was sent since the source's last packet."""
+        self._behind: tuple[float, int] | None = None
+        """When the first packet in the past came, and how far behind it was."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def connect(self, source: Leg | None, sink: Leg | None) -> None:
         """Forward from ``source`` to ``sink`` from now on; the leg before goes unheard.
@@ -69,14 +105,27 @@ class Forwarder:
             self._source.engine.on_rtp = self._source.deliver
         self._source, self._sink = source, sink
         self._in_ssrc = None
+        self._behind = None
         if source is not None:
             source.engine.on_rtp = self.packet
             source.path_loss = self._sink_loss
+        if self._fill and sink is not None and self._timer is None:
+            self._watch(FILL_AFTER_SECONDS)
+        elif sink is None:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop filling."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _sink_loss(self) -> float:
         """The share of this direction's packets that the far receiver reports lost."""
         heard = self._sink.sending.heard if self._sink is not None else None
         return heard.fraction_lost if heard is not None else 0.0
+
+    # -- forwarding ---------------------------------------------------------------------------
 
     def packet(self, size: int, at: float) -> None:
         """Forward the packet that lies in the source's buffer. The hot path."""
@@ -107,7 +156,11 @@ class Forwarder:
             self.counters.not_ready += 1
             return
         if ssrc != self._in_ssrc:
+            source.engine.learn_ssrc(ssrc)
             self._rebase(ssrc, sequence, timestamp, at)
+        elif self._interrupted and not self._resume(sequence, timestamp, at):
+            self.counters.stale += 1
+            return
         ahead = (sequence - self._floor) & 0xFFFF
         if ahead >= 0x8000:
             self.counters.refused += 1
@@ -128,25 +181,103 @@ class Forwarder:
             out_timestamp,
             sending.ssrc,
         )
+        if (out_sequence - self._last_sequence) & 0xFFFF < 0x8000:
+            # Whether or not the socket takes it, its number and its time are spoken for.
+            self._last_sequence = out_sequence
+            self._last_timestamp = sending.last_timestamp = out_timestamp
+            self._last_at = sending.last_at = at
         if not sink.engine.forward(source.engine, offset, size - offset):
             self.counters.not_sent += 1
             return
         self.counters.forwarded += 1
         sending.packets += 1
         sending.octets += end - start
-        if (out_sequence - self._last_sequence) & 0xFFFF < 0x8000:
-            self._last_sequence = out_sequence
-            self._last_timestamp = sending.last_timestamp = out_timestamp
-            self._last_at = sending.last_at = at
 
     def _rebase(self, ssrc: int, sequence: int, timestamp: int, at: float) -> None:
         """Join a new input stream to the end of what was sent: next number, time gone by."""
-        elapsed = 0.0 if self._last_at is None else at - self._last_at
-        next_timestamp = self._last_timestamp + max(960, int(elapsed * rtcp.CLOCK_RATE))
-        self._sequence_offset = (self._last_sequence + 1 - sequence) & 0xFFFF
+        next_timestamp = self._last_timestamp + self._elapsed(at)
         self._timestamp_offset = (next_timestamp - timestamp) & 0xFFFFFFFF
-        self._floor = sequence
         self._in_ssrc = ssrc
-        # Even if this packet is not sent, its number is spoken for.
-        self._last_sequence = (self._last_sequence + 1) & 0xFFFF
+        self._renumber(sequence)
         self.counters.rebased += 1
+
+    def _renumber(self, sequence: int) -> None:
+        """Give this input packet the next number; what was numbered before it is refused."""
+        self._sequence_offset = (self._last_sequence + 1 - sequence) & 0xFFFF
+        self._floor = sequence
+        self._interrupted = False
+        self._behind = None
+
+    def _elapsed(self, at: float) -> int:
+        """RTP clock units since the last packet sent; at least one frame."""
+        if self._last_at is None:
+            return FRAME
+        return max(FRAME, int((at - self._last_at) * rtcp.CLOCK_RATE))
+
+    def _resume(self, sequence: int, timestamp: int, at: float) -> bool:
+        """Whether a packet that follows silence of ours may be sent, and how it is numbered.
+
+        Under the offset from before, its time is either ahead of what was sent (audio was lost,
+        time went on: keep the time, renumber) or behind. Behind by the same amount for a while,
+        the sender's clock stood still, as a browser's does while its track is away: rebase.
+        Behind by less and less, a stalled network empties its queue: those words' time has been
+        filled, and playing them would delay the conversation for the rest of the call.
+        """
+        mapped = (timestamp + self._timestamp_offset) & 0xFFFFFFFF
+        ahead = (mapped - self._last_timestamp) & 0xFFFFFFFF
+        if 0 < ahead < 0x80000000:
+            self._renumber(sequence)
+            return True
+        behind = (-ahead) & 0xFFFFFFFF
+        if self._behind is None:
+            self._behind = (at, behind)
+            return False
+        since, before = self._behind
+        if at - since < RESUME_SECONDS:
+            return False
+        if behind + 2 * FRAME > before:
+            self._rebase(self._in_ssrc or 0, sequence, timestamp, at)
+            return True
+        self._behind = (at, behind)
+        return False
+
+    # -- filling ------------------------------------------------------------------------------
+
+    def _watch(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._sink is None:
+            return
+        now = time.monotonic()
+        if not self._sink.connected:
+            self._watch(FILL_AFTER_SECONDS)
+            return
+        if self._last_at is None:
+            # Nothing was ever sent: the stream begins now.
+            self._last_at = now - FILL_AFTER_SECONDS
+        silent = now - self._last_at
+        if not self._interrupted and silent < FILL_AFTER_SECONDS:
+            self._watch(FILL_AFTER_SECONDS - silent)
+            return
+        self.fill(now)
+        self._watch(max(0.0, (self._last_at or now) + FRAME_SECONDS - time.monotonic()))
+
+    def fill(self, now: float) -> None:
+        """Send one packet of silence in the source's place, stamped as late as it is sent."""
+        sink = self._sink
+        if sink is None:
+            return
+        if self._interrupted and self._last_at is not None:
+            # Whole frames, so that the silence is gapless and its clock keeps our pace.
+            frames = max(1, round((now - self._last_at) / FRAME_SECONDS))
+            step, at = frames * FRAME, self._last_at + frames * FRAME_SECONDS
+        else:
+            step, at = self._elapsed(now), now
+        self._interrupted = True
+        self._last_sequence = (self._last_sequence + 1) & 0xFFFF
+        self._last_timestamp = (self._last_timestamp + step) & 0xFFFFFFFF
+        self._last_at = at
+        if sink.send_audio(self._last_sequence, self._last_timestamp, SILENCE):
+            self.counters.filled += 1

@@ -15,11 +15,12 @@ import ipaddress
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from ..errors import ConfigurationError
 
 Address = tuple[str, int]
+Key = TypeVar("Key")
 
 MAX_DATAGRAM: Final = 2048
 """Larger than any packet of ours or a browser's: WebRTC keeps below 1,500 bytes."""
@@ -54,6 +55,9 @@ class Endpoint(Protocol):
 
     def packet(self, size: int, at: float) -> None:
         """Handle the SRTP or SRTCP packet in the first ``size`` bytes of the port's buffer."""
+
+    def stray(self, size: int, at: float, addr: Address) -> None:
+        """Judge a packet that carries this endpoint's SSRC but comes from an unknown address."""
 
 
 def stun_username(data: bytes) -> str | None:
@@ -101,6 +105,7 @@ class UdpPort:
         self._by_ufrag: dict[str, Endpoint] = {}
         self._by_address: dict[Address, Endpoint] = {}
         self._by_transaction: dict[bytes, Endpoint] = {}
+        self._by_ssrc: dict[int, Endpoint] = {}
         self._receive: Callable[..., tuple[int, tuple[str, int]]] = sock.recvfrom_into
         self._send = sock.sendto
         self._is_ipv6 = sock.family == socket.AF_INET6
@@ -120,9 +125,11 @@ class UdpPort:
         """
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-            family, kind, protocol, _, address = found[0]
-            sock = socket.socket(family, kind, protocol)
+            family, address = _literal(host, port)
+            if address is None:
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+                family, _, _, _, address = found[0]
+            sock = socket.socket(family, socket.SOCK_DGRAM)
         except OSError as error:
             raise ConfigurationError(
                 f"INTERVIEW_UDP_HOST {host!r} is not an address of this machine "
@@ -148,6 +155,7 @@ class UdpPort:
         self._by_ufrag.clear()
         self._by_address.clear()
         self._by_transaction.clear()
+        self._by_ssrc.clear()
 
     def register(self, endpoint: Endpoint) -> None:
         """Take an endpoint in; its fragment must be free (128 random bits make it so)."""
@@ -159,9 +167,9 @@ class UdpPort:
         """Forget an endpoint, its addresses and its open transactions."""
         if self._by_ufrag.get(endpoint.ufrag) is endpoint:
             del self._by_ufrag[endpoint.ufrag]
-        for table in (self._by_address, self._by_transaction):
-            for key in [key for key, owner in table.items() if owner is endpoint]:
-                del table[key]  # type: ignore[arg-type]
+        _drop(self._by_address, endpoint)
+        _drop(self._by_transaction, endpoint)
+        _drop(self._by_ssrc, endpoint)
 
     def expect(self, transaction: bytes, endpoint: Endpoint) -> None:
         """Hand the response with this 12-byte transaction id to ``endpoint``."""
@@ -179,6 +187,11 @@ class UdpPort:
         """Stop taking ``addr`` for ``endpoint``'s, unless it has become another's."""
         if self._by_address.get(addr) is endpoint:
             del self._by_address[addr]
+
+    def learn_ssrc(self, ssrc: int, endpoint: Endpoint) -> None:
+        """Know a stream by its SSRC should its address change. The first to use an SSRC keeps it,
+        so that nobody takes another's by sending its number."""
+        self._by_ssrc.setdefault(ssrc, endpoint)
 
     def send(self, data: bytes | bytearray | memoryview, addr: Address) -> bool:
         """Send one datagram now or never: a full socket buffer drops it, counted."""
@@ -207,10 +220,20 @@ class UdpPort:
                 addr = addr[:2]
             first = buffer[0]
             endpoint = by_address.get(addr)
-            if 127 < first < 192 and endpoint is not None and size > 12:
-                endpoint.packet(size, time.monotonic())
+            if 127 < first < 192 and size > 12:
+                if endpoint is not None:
+                    endpoint.packet(size, time.monotonic())
+                else:
+                    self._stray(size, addr)
             else:
                 self._other(size, first, addr, endpoint)
+
+    def _stray(self, size: int, addr: Address) -> None:
+        endpoint = self._by_ssrc.get(int.from_bytes(self.buffer[8:12], "big"))
+        if endpoint is None:
+            self.dropped["unknown"] += 1
+        else:
+            endpoint.stray(size, time.monotonic(), addr)
 
     def _other(self, size: int, first: int, addr: Address, endpoint: Endpoint | None) -> None:
         if not 0 < size < MAX_DATAGRAM:
@@ -241,6 +264,22 @@ class UdpPort:
                 self.dropped["transaction"] += 1
             else:
                 endpoint.stun_response(data, addr)
+
+
+def _literal(
+    host: str, port: int
+) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | None]:
+    """An address that needs no look-up, which would wait for a thread; else nothing."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return socket.AF_INET, None
+    return (socket.AF_INET6 if version == 6 else socket.AF_INET), (host, port)
+
+
+def _drop(table: dict[Key, Endpoint], endpoint: Endpoint) -> None:
+    for key in [key for key, owner in table.items() if owner is endpoint]:
+        del table[key]
 
 
 def _announceable(address: str) -> str:

@@ -113,7 +113,8 @@ class Interview:
         self._folder = InterviewFolder(around.data_dir, session_id)
         self._started_at = time.monotonic()
         self._wall_started_at = datetime.now(UTC)
-        self._up = Forwarder(functools.partial(self._heard, Speaker.CANDIDATE))
+        # The model must always hear something, or its speech detection waits for ever.
+        self._up = Forwarder(functools.partial(self._heard, Speaker.CANDIDATE), fill=True)
         self._down = Forwarder(functools.partial(self._heard, Speaker.INTERVIEWER))
         self._relay = EventRelay(self._journal, self._elapsed, around.redactor, self._log)
 
