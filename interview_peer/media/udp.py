@@ -15,7 +15,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ..errors import ConfigurationError
 
@@ -125,8 +125,9 @@ class UdpPort:
         """
         loop = asyncio.get_running_loop()
         try:
-            family, address = _literal(host, port)
-            if address is None:
+            address: Any = (host, port)
+            family = _literal_family(host)
+            if family is None:
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
                 family, _, _, _, address = found[0]
             sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -266,15 +267,13 @@ class UdpPort:
                 endpoint.stun_response(data, addr)
 
 
-def _literal(
-    host: str, port: int
-) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | None]:
-    """An address that needs no look-up, which would wait for a thread; else nothing."""
+def _literal_family(host: str) -> socket.AddressFamily | None:
+    """The family of an address that needs no look-up, which would wait for a thread."""
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
-        return socket.AF_INET, None
-    return (socket.AF_INET6 if version == 6 else socket.AF_INET), (host, port)
+        return None
+    return socket.AF_INET6 if version == 6 else socket.AF_INET
 
 
 def _drop(table: dict[Key, Endpoint], endpoint: Endpoint) -> None:
