@@ -339,7 +339,7 @@ class Transcript:
         played = reply is not None and reply.playout_started_at is not None
         if reply is not None and reply.out_of_band and not (entry.in_conversation or played):
             return False
-        return bool(entry.text) or played or entry.heard_ms is not None
+        return played or bool(entry.text)
 
     def _turn(self, entry: _Entry, speaker: Speaker) -> Turn:
         if speaker is Speaker.CANDIDATE:

@@ -269,6 +269,20 @@ def test_ga_fields_win_over_beta_fields() -> None:
     )
 
 
+def test_beta_fields_join_the_ga_fields_that_are_there() -> None:
+    audio = {"output": {"speed": 1.1}, "input": {"turn_detection": None}}
+    session = {"type": "realtime", "voice": "ash", "audio": audio}
+    assert to_model(update(session)) == update(
+        {
+            "type": "realtime",
+            "audio": {
+                "output": {"speed": 1.1, "voice": "ash"},
+                "input": {"turn_detection": None},
+            },
+        }
+    )
+
+
 @pytest.mark.parametrize("audio", [None, "odd", {"output": 5}])
 def test_a_malformed_ga_field_is_left_for_the_service_to_refuse(audio: Any) -> None:
     result = to_model(update({"type": "realtime", "voice": "ash", "audio": audio}))

@@ -329,6 +329,14 @@ def test_a_reply_without_its_text_events_takes_it_from_the_item() -> None:
     assert script(transcript) == [("A", "Hm.", COMPLETE)]
 
 
+def test_an_item_that_repeats_the_pieces_makes_them_final() -> None:
+    body = message("A", "assistant", "completed", {"type": "output_audio", "transcript": "Hm."})
+    transcript = listen(
+        reply_opened("R", "A", None), said_delta("R", "A", "Hm."), item("done", None, body)
+    )
+    assert script(transcript) == [("A", "Hm.", COMPLETE)]
+
+
 def test_a_reply_of_several_parts_ends_with_all_of_its_text() -> None:
     parts: list[Json] = [
         {"type": "output_audio", "transcript": "One."},
@@ -404,6 +412,15 @@ def test_an_out_of_band_reply_that_is_not_heard_is_no_turn() -> None:
     assert script(listen(unheard_reply, playout("started", "R"))) == [("A", "score: 4", COMPLETE)]
 
 
+def test_a_reply_whose_item_joined_the_conversation_is_a_turn_whatever_its_start_said() -> None:
+    transcript = listen(
+        reply_created("R", conversation=None),
+        reply_opened("R", "A", None),
+        said("R", "A", "Hello."),
+    )
+    assert script(transcript) == [("A", "Hello.", COMPLETE)]
+
+
 # Interruption
 
 QUESTION = "What did you build, and why did you build it that way?"
@@ -453,6 +470,11 @@ def test_interruption_during_generation_is_the_same_wherever_the_cut_is_told(pos
     )
     _interrupted(transcript)
     assert [turn.item_id for turn in transcript.turns()] == ["U", "A", "U2"]
+
+
+def test_a_cut_told_before_the_end_of_generation_is_not_forgotten() -> None:
+    closing = reply_closed("R", "A", "U", QUESTION)
+    _interrupted(listen(_generated(), playout("cleared", "R"), closing), heard_ms=None)
 
 
 def test_a_client_may_interrupt() -> None:
@@ -535,6 +557,26 @@ def test_a_predecessor_outweighs_an_earlier_null() -> None:
     assert [turn.item_id for turn in transcript.turns()] == ["A", "U"]
 
 
+def test_the_first_predecessor_named_stays() -> None:
+    steps = [*typed("A", None, "a"), *typed("B", "A", "b"), *typed("C", "A", "c")]
+    body = message("C", "user", "completed", {"type": "input_text", "text": "c"})
+    transcript = listen(steps, item("done", "B", body), item("done", ABSENT, body))
+    assert [turn.item_id for turn in transcript.turns()] == ["A", "C", "B"]
+
+
+def test_an_event_that_names_no_predecessor_takes_no_place_away() -> None:
+    body = message("A", "user", "completed", {"type": "input_text", "text": "a"})
+    transcript = listen(
+        typed("B", ABSENT, "b"), item("added", None, body), item("done", ABSENT, body)
+    )
+    assert [turn.item_id for turn in transcript.turns()] == ["A", "B"]
+
+
+def test_a_chain_whose_beginning_is_unknown_keeps_its_own_order() -> None:
+    transcript = listen(typed("C", "B", "c"), typed("B", "lost", "b"), typed("A", None, "a"))
+    assert [turn.item_id for turn in transcript.turns()] == ["A", "B", "C"]
+
+
 def test_items_that_follow_each_other_in_a_circle_are_not_lost() -> None:
     transcript = listen(
         typed("X", "Y", "x"), typed("Y", "X", "y"), typed("S", "S", "s"), typed("A", None, "a")
@@ -585,21 +627,30 @@ def test_a_deleted_item_vanishes_and_its_followers_stay_in_place() -> None:
 
 
 def test_an_item_created_again_under_its_old_id_moves_to_its_new_place() -> None:
-    steps = [*typed("A", None, "a"), *typed("B", "A", "b"), *typed("C", "B", "c")]
-    for text in ("b2", "b3"):
-        steps += [deleted("B"), *typed("B", "C", text)]
-    assert script(listen(steps)) == [
-        ("A", "a", COMPLETE),
-        ("C", "c", COMPLETE),
-        ("B", "b3", COMPLETE),
-    ]
+    transcript = listen(
+        typed("A", None, "a"),
+        typed("B", "A", "b"),
+        typed("D", "B", "d"),
+        typed("C", "B", "c"),
+        deleted("B"),
+        typed("B", "D", "b again"),
+    )
+    assert [turn.text for turn in transcript.turns()] == ["a", "c", "d", "b again"]
 
 
-def test_items_created_again_without_a_place_do_not_collide() -> None:
-    steps = typed("B", ABSENT, "b1")
-    for text in ("b2", "b3"):
-        steps = [*steps, deleted("B"), *typed("B", ABSENT, text), *typed(f"after {text}", "B", "x")]
-    assert [turn.text for turn in listen(steps).turns()] == ["x", "b3", "x"]
+def test_each_former_place_of_an_item_created_again_is_remembered() -> None:
+    transcript = listen(
+        typed("A", None, "a"),
+        typed("B", "A", "b1"),
+        typed("C", "B", "c"),
+        deleted("B"),
+        typed("B", "C", "b2"),
+        typed("D", "B", "d"),
+        deleted("B"),
+        typed("B", "D", "b3"),
+        typed("E", "B", "e"),
+    )
+    assert [turn.text for turn in transcript.turns()] == ["a", "c", "d", "b3", "e"]
 
 
 def test_events_that_say_nothing_about_speech_change_nothing() -> None:
