@@ -33,9 +33,7 @@ class Line:
         place = self.timeline.place
         for now, batch in sender.batches(self.end):
             for each in batch:
-                self._take(
-                    place(each.at, each.sequence, each.timestamp, each.payload, each.source)
-                )
+                self._take(place(each.at, each.sequence, each.timestamp, each.payload, each.source))
             self._take(self.timeline.fill_to(now))
         self._take(self.timeline.drain())
         self.counters = self.timeline.counters
