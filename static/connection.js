@@ -36,7 +36,9 @@ export function serverAddress(text, pageIsSecure) {
   } catch {
     throw new Failure("BAD_ADDRESS");
   }
-  if (!["ws:", "wss:"].includes(url.protocol) || !url.hostname) throw new Failure("BAD_ADDRESS");
+  // Some browsers keep what cannot be in a host name, percent-encoded, instead of refusing it.
+  const isAddress = ["ws:", "wss:"].includes(url.protocol) && /^[^%\s]+$/.test(url.hostname);
+  if (!isAddress) throw new Failure("BAD_ADDRESS");
   if (url.pathname === "/") url.pathname = "/ws";
   url.hash = "";
   const http = `${url.protocol === "wss:" ? "https:" : "http:"}//${url.host}`;
