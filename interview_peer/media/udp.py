@@ -25,6 +25,10 @@ Key = TypeVar("Key")
 MAX_DATAGRAM: Final = 2048
 """Larger than any packet of ours or a browser's: WebRTC keeps below 1,500 bytes."""
 
+TRAILER_ROOM: Final = 148
+"""Bytes of the buffer beyond any datagram: libsrtp encrypts in place and writes its tag behind
+the packet without knowing where the buffer ends."""
+
 BATCH: Final = 32
 """Datagrams read in one wake-up before other work of the event loop gets its turn."""
 
@@ -99,7 +103,7 @@ class UdpPort:
         self._loop = asyncio.get_running_loop()
         self.address: Address = sock.getsockname()[:2]
         self.announced: tuple[str, ...] = tuple(announced) or (self.address[0],)
-        self.buffer = bytearray(MAX_DATAGRAM)
+        self.buffer = bytearray(MAX_DATAGRAM + TRAILER_ROOM)
         self.dropped: collections.Counter[str] = collections.Counter()
         """Datagrams not delivered, and packets not sent, by reason."""
         self._by_ufrag: dict[str, Endpoint] = {}
@@ -210,7 +214,7 @@ class UdpPort:
         buffer, receive, by_address = self.buffer, self._receive, self._by_address
         for _ in range(BATCH):
             try:
-                size, addr = receive(buffer)
+                size, addr = receive(buffer, MAX_DATAGRAM)
             except BlockingIOError:
                 return
             except OSError:
