@@ -131,6 +131,6 @@ def test_a_file_cut_anywhere_plays_up_to_its_last_whole_page(torn: int) -> None:
     for _ in range(10):
         data += muxer.add([SILENCE_20_MS] * 25) + muxer.flush()
     kept = data[: len(data) - torn]
-    with av.open(io.BytesIO(kept)) as container:
+    with av.open(io.BytesIO(kept), mode="r") as container:
         samples = sum(frame.samples for frame in container.decode(audio=0))
     assert samples == (10 if torn == 0 else 9) * 24_000 - PRE_SKIP

@@ -23,7 +23,7 @@ def mark(seed: int) -> Samples:
     frequencies = np.fft.rfftfreq(size, 1 / RATE)
     spectrum[(frequencies < 300) | (frequencies > 3_500)] = 0
     noise = np.fft.irfft(spectrum, size) * np.hanning(size)
-    return (noise / np.abs(noise).max() * 0.5).astype(np.float32)
+    return np.asarray(noise / np.abs(noise).max() * 0.5, np.float32)
 
 
 def marked_signal(frames: int, marks: dict[int, int]) -> Samples:
@@ -58,7 +58,7 @@ def encode(signal: Samples, channels: int = 1) -> list[bytes]:
 def decode(path: Path) -> Samples:
     """What a plain decode of a file gives, container times ignored as most players do."""
     blocks: list[npt.NDArray[np.float32]] = []
-    with av.open(path) as container:
+    with av.open(path, mode="r") as container:
         for frame in container.decode(audio=0):
             assert frame.sample_rate == RATE
             blocks.append(np.asarray(frame.to_ndarray(), np.float32)[0])
