@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from . import __version__
 from .core.redaction import Redactor
 from .errors import ConfigurationError
 from .media.engine import check_versions
+from .media.meters import LoopWatch
 from .media.udp import UdpPort, default_address
 from .model.openai_realtime import RealtimeConnector
 from .personas import Personas
@@ -43,6 +45,7 @@ class Server:
     interviews: Interviews
     browser_port: UdpPort
     storage: StorageWorker
+    loop_watch: LoopWatch
 
 
 @contextlib.asynccontextmanager
@@ -55,14 +58,13 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
     """
     check_versions()
     personas = Personas.load(settings.personas_dir)
-    if settings.public_ips and not settings.udp_host:
-        media_host = "0.0.0.0"
-    else:
-        media_host = settings.udp_host or default_address()
+    media_host = settings.udp_host or default_address()
     async with contextlib.AsyncExitStack() as stack:
         browser_port = await UdpPort.open(media_host, settings.udp_port, settings.public_ips)
         stack.callback(browser_port.close)
-        model_host = browser_port.address[0]
+        # A name like fly-global-services is for what comes in; what we open ourselves takes the
+        # ordinary route.
+        model_host = media_host if _is_address(media_host) else default_address()
 
         base_url, key = settings.openai_base_url, settings.openai_api_key
         api_key = key.get_secret_value() if key is not None else ""
@@ -80,6 +82,9 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 headers={"User-Agent": f"interview_peer/{__version__}"},
             )
         )
+        loop_watch = LoopWatch()
+        loop_watch.start()
+        stack.push_async_callback(loop_watch.close)
         storage = StorageWorker()
         storage.start()
         stack.push_async_callback(storage.close)
@@ -104,7 +109,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(interviews.close)
 
         runner = web.AppRunner(
-            make_app(settings, interviews),
+            make_app(settings, interviews, browser_port, loop_watch),
             shutdown_timeout=5,
         )
         await runner.setup()
@@ -126,9 +131,17 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         )
         # What lives now lives as long as the process: keep it out of every later collection.
         gc.freeze()
-        yield Server(url, port, interviews, browser_port, storage)
+        yield Server(url, port, interviews, browser_port, storage, loop_watch)
         # Interviews end before the HTTP server does, so that clients are told over signalling.
         await interviews.close()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def serve(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from aiortc.sdp import candidate_from_sdp
 
 from ..core import rtcp, sdp
 from ..errors import InvalidSdp, UpstreamInvalidAnswer
+from ..types import Json
 from .engine import Engine
 from .udp import UdpPort
 
@@ -229,6 +230,29 @@ class Leg:
             sending.last_timestamp = timestamp & 0xFFFFFFFF
             sending.last_at = time.monotonic()
         return sent
+
+    def statistics(self) -> Json:
+        """Packets, octets, loss, jitter and round trip, both ways; times in milliseconds."""
+        received, sent = self.reception, self.sending
+        trip, heard, delay = sent.round_trip, sent.heard, self.port.delay
+        return {
+            "received": {
+                "packets": received.packets,
+                "octets": received.octets,
+                "lost": received.lost,
+                "jitter_ms": round(received.jitter / rtcp.CLOCK_RATE * 1000, 3),
+            },
+            "sent": {
+                "packets": sent.packets,
+                "octets": sent.octets,
+                "fraction_lost": heard.fraction_lost if heard is not None else None,
+                "round_trip_ms": round(trip * 1000, 3) if trip is not None else None,
+            },
+            "added_delay_p50_ms": round(delay.quantile(0.5) * 1000, 3),
+            "added_delay_p99_ms": round(delay.quantile(0.99) * 1000, 3),
+            "address_changes": self.engine.moves,
+            "dropped": dict(self.engine.dropped),
+        }
 
     def _rtcp(self, data: bytes, at: float) -> None:
         received = rtcp.parse(data)

@@ -13,11 +13,14 @@ import asyncio
 import collections
 import ipaddress
 import socket
+import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from ..errors import ConfigurationError
+from .meters import SAMPLE_EVERY, DelayMeter
 
 Address = tuple[str, int]
 Key = TypeVar("Key")
@@ -33,6 +36,11 @@ BATCH: Final = 32
 """Datagrams read in one wake-up before other work of the event loop gets its turn."""
 
 RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+_SO_TIMESTAMPNS: Final = 35
+"""Linux's number for the receive time stamp; Python's socket module has no name for it."""
+_TIMESPEC = struct.Struct("@qq")
+_CONTROL_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 
 STUN_BINDING_REQUEST: Final = b"\x00\x01"
 STUN_USERNAME: Final = 0x0006
@@ -106,6 +114,9 @@ class UdpPort:
         self.buffer = bytearray(MAX_DATAGRAM + TRAILER_ROOM)
         self.dropped: collections.Counter[str] = collections.Counter()
         """Datagrams not delivered, and packets not sent, by reason."""
+        self.delay = DelayMeter()
+        """From the kernel's receipt of a packet to the end of its forwarding, sampled."""
+        self._wake_ups = 0
         self._by_ufrag: dict[str, Endpoint] = {}
         self._by_address: dict[Address, Endpoint] = {}
         self._by_transaction: dict[bytes, Endpoint] = {}
@@ -143,6 +154,8 @@ class UdpPort:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            if sys.platform == "linux":
+                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             sock.bind(address)
         except OSError as error:
             sock.close()
@@ -212,6 +225,9 @@ class UdpPort:
 
     def _readable(self) -> None:
         buffer, receive, by_address = self.buffer, self._receive, self._by_address
+        self._wake_ups += 1
+        if self._wake_ups % SAMPLE_EVERY == 0:
+            self._measured()
         for _ in range(BATCH):
             try:
                 size, addr = receive(buffer, MAX_DATAGRAM)
@@ -232,6 +248,25 @@ class UdpPort:
                     self._stray(size, addr)
             else:
                 self._other(size, first, addr, endpoint)
+
+    def _measured(self) -> None:
+        """Handle one datagram, the oldest that waits, and note how long it was with us."""
+        try:
+            size, control, _, addr = self._sock.recvmsg_into([self.buffer], _CONTROL_BYTES)
+        except OSError:
+            return
+        addr = addr[:2]
+        endpoint = self._by_address.get(addr)
+        first = self.buffer[0]
+        if not (127 < first < 192 and size > 12 and endpoint is not None):
+            self._other(size, first, addr, endpoint)
+            return
+        endpoint.packet(size, time.monotonic())
+        for level, kind, data in control:
+            if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+                # The wall clock may be set back meanwhile; a delay is never negative.
+                self.delay.add(max(0.0, time.time() - seconds - nanoseconds / 1e9))
 
     def _stray(self, size: int, addr: Address) -> None:
         endpoint = self._by_ssrc.get(int.from_bytes(self.buffer[8:12], "big"))

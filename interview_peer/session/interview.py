@@ -161,6 +161,16 @@ class Interview:
             message["reason"] = self.reason.value
         return message
 
+    def statistics(self) -> Json:
+        """What each leg and each direction has carried so far; for operators."""
+        legs = {"browser": self._browser, "model": self._model_leg}
+        return {
+            "legs": {name: leg.statistics() for name, leg in legs.items() if leg is not None},
+            "to_model": dataclasses.asdict(self._up.counters),
+            "to_browser": dataclasses.asdict(self._down.counters),
+            "events": dict(self._relay.counters),
+        }
+
     # -- negotiation --------------------------------------------------------------------------
 
     async def answer_offer(self, offer_sdp: str) -> str:

@@ -22,6 +22,8 @@ from ..errors import (
     SessionNotFound,
     UnsupportedContentType,
 )
+from ..media.meters import LoopWatch
+from ..media.udp import UdpPort
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
@@ -42,9 +44,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Api:
     """The routes and what they need."""
 
-    def __init__(self, settings: Settings, interviews: Interviews) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        interviews: Interviews,
+        browser_port: UdpPort,
+        loop_watch: LoopWatch,
+    ) -> None:
         self._settings = settings
         self._interviews = interviews
+        self._browser_port = browser_port
+        self._loop_watch = loop_watch
         self._started = time.monotonic()
         self._static = static_dir()
 
@@ -216,6 +226,7 @@ class Api:
                 "id": session_id,
                 "phase": running.phase.value if running is not None else Phase.ENDED.value,
                 "reason": running.reason.value if running and running.reason else None,
+                "statistics": running.statistics() if running is not None else None,
                 "files": sorted(file.name for file in files if not file.name.startswith(".")),
             }
         )
@@ -245,6 +256,7 @@ class Api:
                 "uptime": round(time.monotonic() - self._started, 3),
                 "sessions": len(self._interviews),
                 "interviews": self._interviews.running,
+                "media": self._media(),
                 "env": {
                     "node_env": "development" if settings.simulation else "production",
                     "mode": "simulation" if settings.simulation else "live",
@@ -253,6 +265,19 @@ class Api:
                 },
             }
         )
+
+    def _media(self) -> Json:
+        """How late this process is, and what its UDP port dropped."""
+        delay, lag = self._browser_port.delay, self._loop_watch
+        return {
+            "loop_lag_ms": round(lag.recent * 1000, 3),
+            "loop_held_over_5_ms": lag.lag.late,
+            "added_delay_p50_ms": round(delay.quantile(0.5) * 1000, 3),
+            "added_delay_p99_ms": round(delay.quantile(0.99) * 1000, 3),
+            "late_packets_sampled": delay.late,
+            "packets_sampled": delay.count,
+            "dropped": dict(self._browser_port.dropped),
+        }
 
 
 async def _call_offer(request: web.Request) -> str:
@@ -295,12 +320,14 @@ def _check_session(session: Any) -> None:
         raise InvalidMessage("The part session must be a JSON object.")
 
 
-def make_app(settings: Settings, interviews: Interviews) -> web.Application:
+def make_app(
+    settings: Settings, interviews: Interviews, browser_port: UdpPort, loop_watch: LoopWatch
+) -> web.Application:
     """The HTTP application; the caller runs it."""
     app = web.Application(
         middlewares=forms.middlewares(settings), client_max_size=forms.MAX_BODY_BYTES
     )
-    Api(settings, interviews).add_to(app)
+    Api(settings, interviews, browser_port, loop_watch).add_to(app)
     return app
 
 
