@@ -146,6 +146,7 @@ class Reception:
         self.jitter = 0.0
         self._transit = transit
         self._expected_before = self._packets_before = 0
+        self._last_sr = 0
 
     def sender_report(self, report: SenderReport, at: float) -> None:
         """Remember the sender's last report, to be echoed as LSR and DLSR."""

@@ -24,6 +24,9 @@ SUPPORTED_FINGERPRINTS = frozenset({"sha-256", "sha-384", "sha-512"})
 OPUS_FMTP = "minptime=10;useinbandfec=1"
 """What browsers and OpenAI both write. Without it in offer and answer no encoder sends FEC."""
 
+RTP_PAYLOAD_TYPES = frozenset(map(str, [*range(64), *range(96, 128)]))
+"""Seven bits, without those that look like RTCP beside the marker bit (RFC 5761 section 4)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -139,7 +142,7 @@ def opus_payload_type(text: str) -> int | None:
             continue
         for value in section.values("rtpmap"):
             number, _, encoding = value.partition(" ")
-            if encoding.lower().startswith("opus/48000") and number.isdigit():
+            if encoding.lower().startswith("opus/48000") and number in RTP_PAYLOAD_TYPES:
                 return int(number)
         return None
     return None
