@@ -78,9 +78,7 @@ class LossyLink:
     def through(self, text: str) -> str:
         """The far end's session description with the link's address in every UDP candidate."""
         host, port = self.address
-        return re.sub(
-            r"(?mi)^(a=candidate:\S+ \d+ udp \d+ )\S+ \d+", rf"\g<1>{host} {port}", text
-        )
+        return re.sub(r"(?mi)^(a=candidate:\S+ \d+ udp \d+ )\S+ \d+", rf"\g<1>{host} {port}", text)
 
     async def rebind(self) -> Address:
         """Show the far end a new source port from now on, as a NAT that lost its mapping does."""
