@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from ..types import Json
 
@@ -20,6 +21,8 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         # Longest first, so that a secret that contains another is masked whole.
         self._secrets = tuple(sorted({s for s in secrets if s}, key=len, reverse=True))
+        # Within JSON text a quotation mark or a backslash of a secret is escaped.
+        self._spellings = tuple(json.dumps(s, ensure_ascii=False)[1:-1] for s in self._secrets)
 
     def text(self, text: str) -> str:
         """The text with each secret masked."""
@@ -37,7 +40,18 @@ class Redactor:
         if not self._secrets:
             return event, text
         plain = json.dumps(event, ensure_ascii=False) if "\\" in text else text
-        clean = self.text(plain)
-        if clean is plain:
+        if not any(spelling in plain for spelling in self._spellings):
             return event, text
-        return json.loads(clean), clean
+        clean: Json = self._masked(event)
+        return clean, json.dumps(clean)
+
+    def _masked(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self.text(value)
+            case list():
+                return [self._masked(one) for one in value]
+            case dict():
+                return {self.text(key): self._masked(one) for key, one in value.items()}
+            case _:
+                return value
