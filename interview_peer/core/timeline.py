@@ -143,8 +143,10 @@ class Timeline:
         """
         arrival = int((at - self._started_at) * SAMPLE_RATE)
         output: list[bytes] = []
+        paused = arrival - self._last_arrival > _RESUME
         if self._held:
-            self._release(arrival, output)
+            # What came before a pause says nothing about the offset after it.
+            self._release(None if paused else arrival, output)
         step = ((sequence - self._newest + 0x8000) & 0xFFFF) - 0x8000
         if source != self._source or not _OLDEST <= step <= _NEWEST:
             if source == self._former and arrival - self._switched_at < SAMPLE_RATE:
@@ -159,9 +161,7 @@ class Timeline:
         if number < self._next and self._anchored:
             self._count_old(number)
             return output
-        if arrival - self._last_arrival > _RESUME or (
-            arrival - time < self._offset - _RESUME and self._look_until is None
-        ):
+        if paused or (self._look_until is None and arrival - time < self._offset - _RESUME):
             # After a pause, or sent before its own time: RTP time and our clock may disagree.
             self._look_until = arrival + _LOOK
         self._last_arrival = arrival

@@ -90,6 +90,28 @@ def test_speech_after_a_pause_lands_where_it_was_spoken(clock_stands: bool, seco
     assert line.counters.reanchors == (1 if clock_stands else 0)
 
 
+def test_packets_far_apart_are_not_held_for_ever() -> None:
+    line = Timeline(START)
+    for index in range(40):
+        at = START + 0.25 * index
+        line.place(at, index, index * 12_000, b"\x78ab")
+        assert line.counters.packets >= index - 1
+    line.drain()
+    assert line.counters.packets == 40
+
+
+def test_a_clock_that_stands_twice_in_short_order_is_noticed_twice() -> None:
+    sender = Sender(START)
+    sender.talk(2)
+    sender.pause(1, clock_stands=True)
+    sender.talk(0.1)
+    sender.pause(0.26, clock_stands=True)
+    sender.talk(2)
+    line = Line(sender)
+    assert worst(line, sender) < BOUND
+    assert line.counters.reanchors == 2
+
+
 def test_several_pauses_of_a_standing_clock_do_not_add_up() -> None:
     sender = Sender(START)
     for _ in range(12):
