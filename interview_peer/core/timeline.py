@@ -36,7 +36,8 @@ LOOK_SECONDS = 0.3
 """How much is heard before an offset is chosen: of fifteen packets, one had little jitter."""
 
 FILL_LAG_SECONDS = 0.4
-"""Silence is written up to this long ago, so that packets that come late, or were held back, still find their place."""
+"""Silence is written up to this long ago, so that packets that come late, or were held back, still
+find their place."""
 
 RESUME_SECONDS = 0.2
 """A pause in arrivals longer than this, or a disagreement between RTP time and our clock larger
