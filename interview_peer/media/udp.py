@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import ipaddress
 import socket
 import struct
@@ -36,6 +37,9 @@ BATCH: Final = 32
 """Datagrams read in one wake-up before other work of the event loop gets its turn."""
 
 RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+_MAPPED: Final = "::ffff:"
+"""How an IPv6 socket writes IPv4 addresses (RFC 4291 section 2.5.5.2)."""
 
 _SO_TIMESTAMPNS: Final = 35
 """Linux's number for the receive time stamp; Python's socket module has no name for it."""
@@ -90,13 +94,12 @@ def default_address() -> str:
 
     Asks the routing table by connecting a UDP socket, which sends nothing.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # TEST-NET-1 (RFC 5737): never assigned, so only the default route can match.
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
+    # Documentation addresses (RFC 5737, RFC 3849): never assigned, so only a default route fits.
+    for family, nowhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((nowhere, 9))
+            return str(probe.getsockname()[0])
+    return "127.0.0.1"
 
 
 class UdpPort:
@@ -156,6 +159,9 @@ class UdpPort:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             if sys.platform == "linux":
                 sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            if family == socket.AF_INET6:
+                # One socket for both families where the address allows it ("::").
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind(address)
         except OSError as error:
             sock.close()
@@ -213,6 +219,8 @@ class UdpPort:
 
     def send(self, data: bytes | bytearray | memoryview, addr: Address) -> bool:
         """Send one datagram now or never: a full socket buffer drops it, counted."""
+        if self._is_ipv6 and ":" not in addr[0]:
+            addr = (_MAPPED + addr[0], addr[1])
         try:
             self._send(data, addr)
         except BlockingIOError:
@@ -238,7 +246,7 @@ class UdpPort:
                 self.dropped["receive_error"] += 1
                 continue
             if self._is_ipv6:
-                addr = addr[:2]
+                addr = _plain(addr)
             first = buffer[0]
             endpoint = by_address.get(addr)
             if 127 < first < 192 and size > 12:
@@ -255,7 +263,7 @@ class UdpPort:
             size, control, _, addr = self._sock.recvmsg_into([self.buffer], _CONTROL_BYTES)
         except OSError:
             return
-        addr = addr[:2]
+        addr = _plain(addr)
         endpoint = self._by_address.get(addr)
         first = self.buffer[0]
         if not (127 < first < 192 and size > 12 and endpoint is not None):
@@ -304,6 +312,12 @@ class UdpPort:
                 self.dropped["transaction"] += 1
             else:
                 endpoint.stun_response(data, addr)
+
+
+def _plain(addr: tuple[Any, ...]) -> Address:
+    """An address as everybody else writes it: no scope, IPv4 as IPv4."""
+    host: str = addr[0]
+    return (host.removeprefix(_MAPPED) if "." in host else host), addr[1]
 
 
 def _literal_family(host: str) -> socket.AddressFamily | None:

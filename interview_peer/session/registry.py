@@ -117,8 +117,9 @@ class Interviews:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
-        running = [one for one in self._interviews.values() if one.phase is not Phase.CREATED]
-        await asyncio.gather(*(one.end(Reason.SERVER_SHUTDOWN) for one in running))
+        await asyncio.gather(
+            *(one.end(Reason.SERVER_SHUTDOWN) for one in list(self._interviews.values()))
+        )
         self._interviews.clear()
 
     async def _sweep(self) -> None:
