@@ -80,7 +80,7 @@ async function openMicrophone() {
   }
 }
 
-/** One socket and one peer connection. `hooks`: message, event, remote, media, socketClosed, lost. */
+/** One socket, one peer connection. `hooks`: message, event, remote, media, socketClosed, lost. */
 class Link {
   #address;
   #hooks;
@@ -235,6 +235,8 @@ export class Connection {
   #link = null;
   #microphone = null;
   #sessionId;
+  #endingFor = null; // why the server is ending the interview, once it is
+  #told = null; // what the server last complained of; if the interview fails, that is why
   #stage = "idle";
 
   /**
@@ -287,11 +289,10 @@ export class Connection {
   disconnect() {
     if (this.#over) return;
     const link = this.#link;
-    const goodbye = { type: "disconnect", ...(this.#sessionId && { sessionId: this.#sessionId }) };
-    const told = link?.signal(goodbye) ?? false;
+    const told = link?.signal({ type: "disconnect" }) ?? false;
     this.#finish("ended", { keepSocket: told });
     if (told) setTimeout(() => link.socket.close(), GOODBYE_WITHIN_MS);
-    else if (this.#sessionId) this.#sayGoodbye(goodbye);
+    else if (this.#sessionId) this.#sayGoodbye();
     this.#listener.ended(null);
   }
 
@@ -348,7 +349,10 @@ export class Connection {
         if (this.#stage === "live") this.#end(message.reason);
         break;
       case "error":
-        if (this.#stage === "live") this.#listener.warn(serverFailure(message));
+        if (this.#stage === "live") {
+          this.#told = serverFailure(message);
+          this.#listener.warn(this.#told);
+        }
         break;
       default:
         break;
@@ -362,8 +366,14 @@ export class Connection {
     this.#listener.log(`Interview phase: ${phase}${reason ? ` (${reason})` : ""}.`);
     if (this.#stage !== "live") return;
     if (phase === "detached") this.#lost("the server no longer hears this page");
+    if (phase === "ending") this.#endingFor = reason ?? "";
     if (phase === "ended") this.#end(reason);
-    if (phase === "failed") this.#fail(new Failure("INTERVIEW_FAILED"));
+    if (phase === "failed") this.#fail(this.#why(reason) ?? new Failure("INTERVIEW_FAILED"));
+  }
+
+  /** The server's own sentence about the end of the interview, if it is about this reason. */
+  #why(reason) {
+    return this.#told?.code === String(reason).toUpperCase() ? this.#told : null;
   }
 
   #event(data) {
@@ -384,25 +394,37 @@ export class Connection {
 
   async #lost(reason) {
     if (this.#stage !== "live") return;
+    if (this.#endingFor !== null) {
+      // The server hangs up before its last file is written; there is nothing to come back to.
+      const why = this.#why(this.#endingFor);
+      if (why) this.#fail(why);
+      else this.#end(this.#endingFor);
+      return;
+    }
     this.#listener.log(`The connection was lost: ${reason}. Trying to continue the interview.`);
     this.#listener.change({ channelOpen: false });
     this.#enter("reconnecting");
     const deadline = performance.now() + RESUME_WITHIN_MS;
     while (!this.#over) {
       const left = deadline - performance.now();
-      if (left <= 0) return this.#fail(new Failure("CONNECTION_LOST"));
+      if (left <= 0) {
+        this.#fail(new Failure("CONNECTION_LOST"));
+        return;
+      }
       try {
         await within(left, this.#connect(), new Failure("CONNECTION_LOST"));
         this.#listener.log("The interview continues.");
-        return undefined;
+        return;
       } catch (error) {
-        if (this.#over) return undefined;
-        if (GONE.has(error.code)) return this.#end("the server no longer holds it");
+        if (this.#over) return;
+        if (GONE.has(error.code)) {
+          this.#end("the server no longer holds it");
+          return;
+        }
         this.#listener.log(`That did not work: ${error.message}`);
         await pause(RESUME_PAUSE_MS);
       }
     }
-    return undefined;
   }
 
   #setupFailed(error, resuming) {
@@ -434,11 +456,13 @@ export class Connection {
   }
 
   /** The old socket is gone: a fresh one carries the goodbye, so that the server need not wait. */
-  #sayGoodbye(message) {
+  #sayGoodbye() {
+    const sessionId = this.#sessionId;
     const socket = new WebSocket(this.#address.socket);
     socket.onopen = () => {
-      socket.send(JSON.stringify(message));
-      socket.close();
+      socket.send(JSON.stringify({ type: "init", sessionId }));
+      socket.send(JSON.stringify({ type: "disconnect", sessionId }));
+      setTimeout(() => socket.close(), GOODBYE_WITHIN_MS);
     };
   }
 }

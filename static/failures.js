@@ -99,7 +99,7 @@ export function serverFailure(message) {
   const said = typeof message.message === "string" ? message.message.trim() : "";
   const sentence = said || "The server refused the interview without saying why.";
   const step = AFTER_SERVER_ERROR[code] ?? TRY_AGAIN;
-  return new Failure(code, sentence, said.includes("try again") ? "Press Connect." : step);
+  return new Failure(code, sentence, / (try|connect) again/.test(said) ? "Press Connect." : step);
 }
 
 /** An `error` event of the model's service, as a Failure that does not end the interview. */

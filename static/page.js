@@ -42,7 +42,12 @@ const MEDIA = {
   closed: "Closed",
 };
 const SPEAKER_NAMES = { candidate: "You", interviewer: "Interviewer" };
-const TURN_NOTES = { interrupted: "interrupted", failed: "not understood", partial: "", complete: "" };
+const TURN_NOTES = {
+  partial: "",
+  complete: "",
+  interrupted: "interrupted",
+  failed: "not understood",
+};
 /** Why an interview ended, by the server's word for it. */
 const REASONS = {
   client_request: "it was ended from here",
@@ -168,7 +173,8 @@ function listenTo(isCurrent) {
     ended: guarded((reason) => {
       endTranscript();
       forget();
-      const notice = reason && `The interview has ended: ${REASONS[reason] ?? reason}.`;
+      const why = REASONS[reason] || reason || "the server ended it";
+      const notice = reason === null ? null : `The interview has ended: ${why}.`;
       note(notice ?? "Disconnected.");
       update({ notice });
     }),

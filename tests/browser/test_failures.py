@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 
@@ -98,6 +99,29 @@ async def test_a_refusal_of_the_model_is_said_and_names_no_key(
             "tell whoever runs this server",
         )
         assert "sk-the" not in await browser.page.content()
+
+
+async def test_a_model_that_goes_away_is_said(tmp_path: Path, silence: Path) -> None:
+    key = "sk-the-right-key"
+    async with contextlib.AsyncExitStack() as stack:
+        calls = await stack.enter_async_context(contextlib.AsyncExitStack())
+        simulator = await calls.enter_async_context(
+            running_simulator(tmp_path / "simulator", key=key)
+        )
+        server = await stack.enter_async_context(
+            running_server(
+                tmp_path / "server",
+                SIMULATION_MODE="false",
+                OPENAI_API_KEY=key,
+                OPENAI_BASE_URL=simulator.url,
+            )
+        )
+        browser = await stack.enter_async_context(browsing(silence))
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+        await browser.until("interviewPeer.state.phase === 'live'")
+        await calls.aclose()
+        await _alert(browser, "MODEL_LOST", "Press Connect")
 
 
 async def test_a_server_that_stops_is_said(tmp_path: Path, silence: Path) -> None:
