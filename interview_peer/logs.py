@@ -99,18 +99,17 @@ class LineFormatter(logging.Formatter):
         """The whole record as redacted text."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         message = _one_line(record.getMessage())
-        if record.name == _ACCESS_LOGGER:
-            # A query string may carry a token; the path alone tells what was asked.
-            message = _QUERY.sub("", message)
         # ``extra={…}`` of a plain logger lands in the record as attributes of its own.
         fields = {
-            name: value
-            for name, value in record.__dict__.items()
-            if name not in _RECORD_ATTRIBUTES
+            name: value for name, value in record.__dict__.items() if name not in _RECORD_ATTRIBUTES
         }
         fields.update(fields.pop("fields", None) or {})
         words = [message, *(f"{name}={_value(value)}" for name, value in fields.items())]
-        line = f"{time[:-6]}Z {record.levelname} {record.name}: {' '.join(words)}"
+        text = " ".join(words)
+        if record.name == _ACCESS_LOGGER:
+            # A query string may carry a token, and aiohttp repeats the request line in its fields.
+            text = _QUERY.sub("", text)
+        line = f"{time[:-6]}Z {record.levelname} {record.name}: {text}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         if record.stack_info:

@@ -155,3 +155,11 @@ def test_access_line_has_no_query_string(stream: io.StringIO) -> None:
         '127.0.0.1 "GET /ws?token=hidden HTTP/1.1" 101 "http://h/?t=hidden"'
     )
     assert stream.getvalue().endswith('127.0.0.1 "GET /ws HTTP/1.1" 101 "http://h/"\n')
+
+
+def test_fields_of_an_access_line_have_no_query_string_either(stream: io.StringIO) -> None:
+    logging.getLogger("aiohttp.access").info(
+        "asked", extra={"first_request_line": "GET /ws?token=hidden HTTP/1.1"}
+    )
+    assert "GET /ws HTTP/1.1" in stream.getvalue()
+    assert "hidden" not in stream.getvalue()
