@@ -83,6 +83,7 @@ async def connected(
     host: str = "127.0.0.1",
     change_answer: Callable[[str], str] | None = None,
     dtls_server: bool = True,
+    srtp_profiles_reversed: bool = False,
 ) -> AsyncIterator[Ends]:
     """Two connected legs with an open channel, closed at the end.
 
@@ -91,6 +92,7 @@ async def connected(
         host: where the ports that are made here are bound.
         change_answer: rewrites the answer on its way back.
         dtls_server: the answering leg's role.
+        srtp_profiles_reversed: the offering leg wants AES-CM with SHA-1 rather than AES-GCM.
     """
     near_heard, far_heard = Heard(), Heard()
     near = Leg("near", await own_port(host), near_heard, own_port=True)
@@ -103,7 +105,11 @@ async def connected(
     )
     ends = Ends(near, far, near_heard, far_heard)
     try:
-        answer = await far.answer(await near.offer())
+        offer = await near.offer()
+        if srtp_profiles_reversed:
+            dtls = near.engine.pc.getTransceivers()[0].sender.transport
+            dtls._srtp_profiles = dtls._srtp_profiles[::-1]
+        answer = await far.answer(offer)
         await near.accept(change_answer(answer) if change_answer else answer)
         await until(lambda: ends.ready, "both legs connected, channel open")
         yield ends
