@@ -359,7 +359,7 @@ async def test_two_peers_connect_through_the_hooks(
     dtls_server: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered: list[Any] = []
-    moved_into_queue: list[bytes] = []
+    queued: list[tuple[bytes, int]] = []
 
     async def register(parameters: Any) -> None:
         registered.append(parameters)
@@ -387,15 +387,14 @@ async def test_two_peers_connect_through_the_hooks(
             # Keying material exports: what a forwarder outside Python would start from.
             assert len(ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", 88)) == 88
 
-        def into_queue(data: bytes, component: int) -> None:
-            moved_into_queue.append(data)
-
-        monkeypatch.setattr(ends.far.engine._ice, "data_received", into_queue)
+        ice = ends.far.engine._ice
+        monkeypatch.setattr(ice, "data_received", counted(ice.data_received, queued))
         heard = packets_of(ends.far)
         assert ends.near.send_audio(1, 960, b"payload", marker=True)
         await until(lambda: heard, "the packet at the far end")
         assert heard[0][12:] == b"payload"
-        assert moved_into_queue == [], "media must not pass through aioice's queue"
+        media = [data for data, _ in queued if data[0] > 127]
+        assert media == [], "media must not pass through aioice's queue"
 
         assert not [thread.name for thread in threading.enumerate() if "decoder" in thread.name]
         running = " ".join(str(task.get_coro()) for task in asyncio.all_tasks())
