@@ -18,7 +18,7 @@ from . import __version__
 from .core.redaction import Redactor
 from .errors import ConfigurationError
 from .media.engine import check_versions
-from .media.meters import LoopWatch
+from .media.meters import LoopWatch, media_health
 from .media.udp import UdpPort, default_address
 from .model.openai_realtime import RealtimeConnector
 from .personas import Personas
@@ -109,7 +109,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(interviews.close)
 
         runner = web.AppRunner(
-            make_app(settings, interviews, browser_port, loop_watch),
+            make_app(settings, interviews, lambda: media_health(browser_port, loop_watch)),
             shutdown_timeout=5,
         )
         await runner.setup()

@@ -11,8 +11,11 @@ import asyncio
 import bisect
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
+
+from ..types import Json
 
 BOUNDS: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Upper bounds of the meter's buckets, in seconds; the last bucket takes the rest."""
@@ -56,6 +59,18 @@ class DelayMeter:
         return 0.0
 
 
+class Port(Protocol):
+    """What ``media_health`` reads of a UDP port."""
+
+    @property
+    def delay(self) -> DelayMeter:
+        """Sampled delays."""
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Datagrams dropped, by reason."""
+
+
 class LoopWatch:
     """Measures how long the event loop is held by other work: the media's loop-lag gauge."""
 
@@ -86,3 +101,17 @@ class LoopWatch:
             self.lag.add(lag)
             self.recent = max(lag, self.recent * 0.97)
             due = now + LAG_SECONDS
+
+
+def media_health(port: Port, watch: LoopWatch) -> Json:
+    """How late this process is and what its UDP port dropped; times in milliseconds."""
+    delay = port.delay
+    return {
+        "loop_lag_ms": round(watch.recent * 1000, 3),
+        "loop_held_over_5_ms": watch.lag.late,
+        "added_delay_p50_ms": round(delay.quantile(0.5) * 1000, 3),
+        "added_delay_p99_ms": round(delay.quantile(0.99) * 1000, 3),
+        "late_packets_sampled": delay.late,
+        "packets_sampled": delay.count,
+        "dropped": dict(port.dropped),
+    }

@@ -59,6 +59,10 @@ FAILURE_SENTENCES: Final = {
 """What a candidate is told when an interview fails; the code is the reason in upper case."""
 
 
+FILES_SECONDS: Final = 20.0
+"""How long the ending waits for the disk."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
     """What every interview of this process shares."""
@@ -501,14 +505,17 @@ class Interview:
     async def _end_files(self, now: float) -> None:
         if self._recorder is None:
             return
-        summary = await self._around.storage.finish(self._recorder, now)
         document = self._relay.transcript.document(self.id, self._wall_started_at)
         try:
-            await self._around.storage.run(
-                lambda: self._folder.write_json("transcript.json", document)
-            )
-        except OSError as error:
-            self._log.error("no transcript file", extra={"error": type(error).__name__})
+            # A disk that hangs must not keep the interview from ending; the thread goes on.
+            async with asyncio.timeout(FILES_SECONDS):
+                summary = await self._around.storage.finish(self._recorder, now)
+                await self._around.storage.run(
+                    lambda: self._folder.write_json("transcript.json", document)
+                )
+        except (OSError, TimeoutError) as error:
+            self._log.error("files are not complete", extra={"error": type(error).__name__})
+            return
         self._log.info(
             "interview over",
             extra={

@@ -105,6 +105,30 @@ class Interviews:
             raise AtCapacity
         return await interview.answer_offer(offer_sdp)
 
+    async def files(self, session_id: str) -> list[str] | None:
+        """Names of the files an interview has on disk; nothing if it has no folder.
+
+        Raises ``InvalidSessionId`` if the id is no name.
+        """
+        folder = InterviewFolder(self._around.data_dir, SessionId(session_id))
+
+        def look() -> list[str] | None:
+            if not folder.exists():
+                return None
+            return sorted(one.name for one in folder.path.iterdir() if one.name[0] != ".")
+
+        return await self._around.storage.run(look)
+
+    async def transcript(self, session_id: str) -> bytes | None:
+        """The finished transcript as JSON; nothing before it is written. Raises as ``files``."""
+        path = InterviewFolder(self._around.data_dir, SessionId(session_id)).path
+
+        def read() -> bytes | None:
+            file = path / "transcript.json"
+            return file.read_bytes() if file.is_file() else None
+
+        return await self._around.storage.run(read)
+
     @property
     def running(self) -> int:
         """Interviews that hold legs now."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import BodyPartReader, web
 
 from ..core import sdp
-from ..core.lifecycle import Phase, Reason
+from ..core.lifecycle import OVER, Phase, Reason
 from ..core.persona import ga_model
 from ..errors import (
     CallerError,
@@ -20,15 +20,13 @@ from ..errors import (
     NotFound,
     SdpTooLarge,
     SessionNotFound,
+    TooLarge,
     UnsupportedContentType,
 )
-from ..media.meters import LoopWatch
-from ..media.udp import UdpPort
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
-from ..storage.folder import InterviewFolder
-from ..types import Json, SessionId
+from ..types import Json
 from . import forms, messages, signalling
 
 KEY_SECONDS: Final = 60
@@ -48,13 +46,11 @@ class Api:
         self,
         settings: Settings,
         interviews: Interviews,
-        browser_port: UdpPort,
-        loop_watch: LoopWatch,
+        media_health: Callable[[], Json],
     ) -> None:
         self._settings = settings
         self._interviews = interviews
-        self._browser_port = browser_port
-        self._loop_watch = loop_watch
+        self._media_health = media_health
         self._started = time.monotonic()
         self._static = static_dir()
 
@@ -194,7 +190,7 @@ class Api:
         """End a call; a second time it is not found, as at OpenAI."""
         call_id = request.match_info["call_id"]
         interview = self._interviews.find(call_id.removeprefix(CALL_PREFIX))
-        if not call_id.startswith(CALL_PREFIX) or interview.phase in (Phase.ENDED, Phase.FAILED):
+        if not call_id.startswith(CALL_PREFIX) or interview.phase in OVER:
             raise SessionNotFound
         interview.end_soon(Reason.CLIENT_REQUEST)
         return web.Response(status=200)
@@ -211,36 +207,31 @@ class Api:
     # -- operators ------------------------------------------------------------------------------
 
     async def interview(self, request: web.Request) -> web.Response:
-        """Phase and files of one interview, running or over."""
+        """Phase, statistics and files of one interview, running or over."""
         session_id = request.match_info["session_id"]
-        folder = self._folder(session_id)
+        files = await self._interviews.files(session_id)
         try:
-            running: Interview | None = self._interviews.find(session_id)
+            known: Interview | None = self._interviews.find(session_id)
         except SessionNotFound:
-            running = None
-        files = folder.path.iterdir() if folder.exists() else ()
-        if running is None and not folder.exists():
+            known = None
+        if known is None and files is None:
             raise SessionNotFound
         return web.json_response(
             {
                 "id": session_id,
-                "phase": running.phase.value if running is not None else Phase.ENDED.value,
-                "reason": running.reason.value if running and running.reason else None,
-                "statistics": running.statistics() if running is not None else None,
-                "files": sorted(file.name for file in files if not file.name.startswith(".")),
+                "phase": known.phase.value if known is not None else Phase.ENDED.value,
+                "reason": known.reason.value if known and known.reason else None,
+                "statistics": known.statistics() if known is not None else None,
+                "files": files or [],
             }
         )
 
     async def transcript(self, request: web.Request) -> web.Response:
         """The finished transcript of one interview."""
-        folder = self._folder(request.match_info["session_id"])
-        path = folder.path / "transcript.json"
-        if not path.is_file():
+        body = await self._interviews.transcript(request.match_info["session_id"])
+        if body is None:
             raise NotFound("There is no finished transcript of that interview.")
-        return web.Response(body=path.read_bytes(), content_type="application/json")
-
-    def _folder(self, session_id: str) -> InterviewFolder:
-        return InterviewFolder(self._settings.data_dir, SessionId(session_id))
+        return web.Response(body=body, content_type="application/json")
 
     async def health(self, request: web.Request) -> web.Response:
         """Whether the server answers."""
@@ -256,7 +247,7 @@ class Api:
                 "uptime": round(time.monotonic() - self._started, 3),
                 "sessions": len(self._interviews),
                 "interviews": self._interviews.running,
-                "media": self._media(),
+                "media": self._media_health(),
                 "env": {
                     "node_env": "development" if settings.simulation else "production",
                     "mode": "simulation" if settings.simulation else "live",
@@ -265,19 +256,6 @@ class Api:
                 },
             }
         )
-
-    def _media(self) -> Json:
-        """How late this process is, and what its UDP port dropped."""
-        delay, lag = self._browser_port.delay, self._loop_watch
-        return {
-            "loop_lag_ms": round(lag.recent * 1000, 3),
-            "loop_held_over_5_ms": lag.lag.late,
-            "added_delay_p50_ms": round(delay.quantile(0.5) * 1000, 3),
-            "added_delay_p99_ms": round(delay.quantile(0.99) * 1000, 3),
-            "late_packets_sampled": delay.late,
-            "packets_sampled": delay.count,
-            "dropped": dict(self._browser_port.dropped),
-        }
 
 
 async def _call_offer(request: web.Request) -> str:
@@ -308,7 +286,9 @@ async def _multipart_offer(request: web.Request) -> str:
                 _check_session(json.loads(body))
     except CallerError:
         raise
-    except (ValueError, RecursionError, web.HTTPRequestEntityTooLarge):
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge from None
+    except (ValueError, RecursionError):
         raise InvalidMessage("The multipart body could not be read.") from None
     if offer is None:
         raise InvalidSdp("The part sdp is missing.")
@@ -321,13 +301,13 @@ def _check_session(session: Any) -> None:
 
 
 def make_app(
-    settings: Settings, interviews: Interviews, browser_port: UdpPort, loop_watch: LoopWatch
+    settings: Settings, interviews: Interviews, media_health: Callable[[], Json]
 ) -> web.Application:
     """The HTTP application; the caller runs it."""
     app = web.Application(
         middlewares=forms.middlewares(settings), client_max_size=forms.MAX_BODY_BYTES
     )
-    Api(settings, interviews, browser_port, loop_watch).add_to(app)
+    Api(settings, interviews, media_health).add_to(app)
     return app
 
 
