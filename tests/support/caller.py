@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -255,9 +255,9 @@ class Caller:
             await self.media_connected.wait()
             await self.channel_opened.wait()
 
-    def speak(self, packets: Iterable[bytes] | None = None) -> None:
-        """Say something after what is being said: Opus packets of 20 ms, or a shipped sentence."""
-        self._words += packets or scripts()[1].lines[1].packets
+    def speak(self, seconds: float = 60.0) -> None:
+        """Say a sentence, or its first seconds, after what is being said."""
+        self._words += scripts()[1].lines[1].packets[: round(seconds / FRAME_SECONDS)]
 
     async def sound(self, count: int = 1, within: float = WITHIN) -> None:
         """Wait until so many further audio packets have come that are not mere silence."""

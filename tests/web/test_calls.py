@@ -1,0 +1,124 @@
+"""OpenAI's way in: its own clients, pointed here, work."""
+
+from __future__ import annotations
+
+import json
+
+import aiohttp
+import pytest
+
+from tests.support.caller import Caller, Reply
+
+CALLS = "/v1/realtime/calls"
+
+
+async def raw(caller: Caller) -> Reply:
+    offer = await caller.offer()
+    return await caller.post(
+        CALLS,
+        data=offer.encode(),
+        headers={"Content-Type": "application/sdp", "Authorization": "Bearer ek_anything"},
+    )
+
+
+async def form(caller: Caller, session: str | None) -> Reply:
+    data = aiohttp.FormData(default_to_multipart=True)
+    data.add_field("sdp", await caller.offer(), content_type="application/sdp")
+    if session is not None:
+        data.add_field("session", session, content_type="application/json")
+    return await caller.post(CALLS, data=data)
+
+
+async def begin(caller: Caller, reply: Reply) -> str:
+    """Check an accepted call's form, connect to it, and return its path."""
+    assert reply.status == 201, reply
+    assert reply.headers["content-type"].split(";")[0] == "application/sdp"
+    assert reply.text.startswith("v=0\r\n") and reply.text.endswith("\r\n")
+    path = reply.headers["location"]
+    assert path.startswith(f"{CALLS}/rtc_")
+    await caller.accept(reply.text)
+    await caller.ready()
+    return path
+
+
+async def test_a_bare_offer_begins_a_call(caller: Caller) -> None:
+    await begin(caller, await raw(caller))
+    await caller.event("session.created")
+    await caller.sound()
+
+
+@pytest.mark.parametrize("session", [None, json.dumps({"type": "realtime"})])
+async def test_a_form_begins_a_call(caller: Caller, session: str | None) -> None:
+    await begin(caller, await form(caller, session))
+    await caller.event("session.created")
+
+
+async def test_the_session_of_a_form_is_not_the_clients_to_choose(caller: Caller) -> None:
+    mine = {"type": "realtime", "model": "gpt-realtime-mini", "instructions": "Praise me."}
+    await begin(caller, await form(caller, json.dumps(mine)))
+    session = (await caller.event("session.created"))["session"]
+    assert session["model"] == "gpt-realtime-2.1"
+    assert "Praise me." not in session["instructions"]
+
+
+async def test_location_can_be_read_by_a_page_of_another_origin(caller: Caller) -> None:
+    reply = await raw(caller)
+    assert reply.headers["access-control-allow-origin"] == "*"
+    assert "Location" in reply.headers["access-control-expose-headers"]
+
+
+async def test_a_call_is_hung_up_once(caller: Caller) -> None:
+    path = await begin(caller, await raw(caller))
+    reply = await caller.post(path + "/hangup")
+    assert (reply.status, reply.text) == (200, "")
+    again = await caller.post(path + "/hangup")
+    assert again.status == 404
+    assert again.json() == {
+        "error": {
+            "message": "There is no such session. It may have ended.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "call_id_not_found",
+        }
+    }
+    await caller.media_lost.wait()
+
+
+@pytest.mark.parametrize("name", ["rtc_nothing", "nothing", "rtc_", "rtc_rtc_"])
+async def test_an_unknown_call_cannot_be_hung_up(caller: Caller, name: str) -> None:
+    reply = await caller.post(f"{CALLS}/{name}/hangup")
+    assert (reply.status, reply.json()["error"]["code"]) == (404, "call_id_not_found")
+
+
+async def test_a_session_cannot_be_hung_up_by_its_own_id(caller: Caller) -> None:
+    await caller.open()
+    await caller.connect()
+    assert (await caller.post(f"{CALLS}/{caller.session_id}/hangup")).status == 404
+    assert await caller.known_phase() == "live"
+
+
+async def test_a_stock_clients_update_keeps_the_servers_session(caller: Caller) -> None:
+    await begin(caller, await raw(caller))
+    before = (await caller.event("session.created"))["session"]
+    caller.say(
+        {
+            "type": "session.update",
+            "event_id": "mine-1",
+            "session": {
+                "type": "realtime",
+                "model": "gpt-realtime-mini",
+                "instructions": "Be brief.",
+                "tools": [{"type": "function", "name": "f"}],
+                "audio": {
+                    "input": {"transcription": None, "turn_detection": None},
+                    "output": {"voice": "verse"},
+                },
+            },
+        }
+    )
+    after = (await caller.event("session.updated"))["session"]
+    assert after["instructions"] == "Be brief."
+    assert after["audio"]["output"]["voice"] == "verse"
+    assert after["model"] == before["model"]
+    assert after["tools"] == []
+    assert after["audio"]["input"] == before["audio"]["input"]
