@@ -8,7 +8,7 @@
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
     │   ├── PersonaNotFound, TooLarge
-    │   └── Unauthorized, NotFound, MethodNotAllowed
+    │   └── Unauthorized, NotFound, MethodNotAllowed, RateLimited
     ├── UpstreamError          the voice service refused or failed         502, 503
     │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
     │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
@@ -201,6 +201,15 @@ class MethodNotAllowed(CallerError):
     status = 405
     sentence = "This address does not take that method."
     openai_code = "method_not_allowed"
+
+
+class RateLimited(CallerError):
+    """The caller asks more often than this path allows."""
+
+    code = "RATE_LIMITED"
+    status = 429
+    sentence = "That was asked too often. Wait a moment, then try again."
+    openai_code = "rate_limit_exceeded"
 
 
 class UpstreamError(InterviewPeerError):

@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from interview_peer.core.turn import IceServer, read_servers
 from interview_peer.errors import ConfigurationError
 
 ENV_FILE = Path(".env")
@@ -34,6 +35,7 @@ ENV_FILE = Path(".env")
 _PREFIX = "INTERVIEW_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+_SHORTEST_TURN_SECRET = 16
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -55,6 +57,14 @@ _MUST_BE = {
     "udp_host": "must be an IP address or a host name, without a port",
     "udp_port": "must be a whole number from 0 to 65535 (0 picks a free port)",
     "public_ips": "must be IP addresses or host names, separated by commas",
+    "ice_servers": (
+        "must be stun:, stuns:, turn: or turns: addresses separated by commas, or a JSON array of "
+        "objects with urls and, both or neither, username and credential"
+    ),
+    "turn_secret": (
+        f"must be at least {_SHORTEST_TURN_SECRET} visible ASCII characters without spaces"
+    ),
+    "turn_ttl_seconds": "must be a whole number of seconds from 60 to 86400",
     "allow_anonymous": "must be true or false",
     "require_consent": "must be true or false",
     "hold_seconds": "must be a number of seconds from 0 to 600",
@@ -126,6 +136,19 @@ class Settings(BaseSettings):
     )
     """Addresses announced to browsers instead of the bound one."""
 
+    ice_servers: Annotated[tuple[IceServer, ...], NoDecode] = Field(
+        default=(), validation_alias="INTERVIEW_ICE_SERVERS"
+    )
+    """STUN and TURN servers that browsers are told of."""
+
+    turn_secret: SecretStr | None = Field(default=None, validation_alias="INTERVIEW_TURN_SECRET")
+    """Shared with the relays; signs short-lived credentials for those without their own."""
+
+    turn_ttl_seconds: int = Field(
+        default=14400, ge=60, le=86400, validation_alias="INTERVIEW_TURN_TTL_SECONDS"
+    )
+    """How long such a credential opens a relay."""
+
     allow_anonymous: bool = Field(default=False, validation_alias="INTERVIEW_ALLOW_ANONYMOUS")
     """Let anyone who reaches a live server hold interviews."""
 
@@ -186,7 +209,12 @@ class Settings(BaseSettings):
     def _check_public_ips(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(_host(part) for part in value))
 
-    @pydantic.field_validator("openai_api_key", "admin_key")
+    @pydantic.field_validator("ice_servers", mode="before")
+    @classmethod
+    def _read_ice_servers(cls, value: object) -> tuple[IceServer, ...]:
+        return read_servers(value)
+
+    @pydantic.field_validator("openai_api_key", "admin_key", "turn_secret")
     @classmethod
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
         # A key goes into a header: a line break in it would be a header of its own.
@@ -196,6 +224,14 @@ class Settings(BaseSettings):
         if not _VISIBLE.fullmatch(key):
             raise ValueError("not a key")
         return SecretStr(key)
+
+    @pydantic.field_validator("turn_secret")
+    @classmethod
+    def _check_turn_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        # Every browser gets a signature made with it, and can try guesses against that in peace.
+        if value is not None and len(value.get_secret_value()) < _SHORTEST_TURN_SECRET:
+            raise ValueError("too short")
+        return value
 
     @pydantic.field_validator("openai_base_url")
     @classmethod
@@ -246,6 +282,11 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 "INTERVIEW_REQUIRE_CONSENT cannot be true yet: the consent step is not available."
             )
+        if self.turn_secret is None and any(one.needs_credential for one in self.ice_servers):
+            raise ConfigurationError(
+                "INTERVIEW_ICE_SERVERS names a turn: server without a credential: give it one, or "
+                "set INTERVIEW_TURN_SECRET."
+            )
         if self.simulation:
             return self
         if self.openai_api_key is None:
@@ -271,7 +312,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Values that must never be logged, in plain text."""
-        keys = (self.openai_api_key, self.admin_key)
+        keys = (self.openai_api_key, self.admin_key, self.turn_secret)
         return tuple(key.get_secret_value() for key in keys if key is not None)
 
 

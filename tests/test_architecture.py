@@ -29,7 +29,7 @@ ROOMS = {
 LEAVES = {
     "types": set[str](),
     "errors": set[str](),
-    "settings": EVERYONES,
+    "settings": EVERYONES | {"core"},
     "logs": EVERYONES,
 }
 

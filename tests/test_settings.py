@@ -129,6 +129,12 @@ def test_value_is_read_in_the_form_it_is_used(
         ("INTERVIEW_UDP_PORT", "1.5"),
         ("INTERVIEW_PUBLIC_IP", "203.0.113.5;203.0.113.6"),
         ("INTERVIEW_PUBLIC_IP", "203.0.113"),
+        ("INTERVIEW_ICE_SERVERS", "relay.example.org"),
+        ("INTERVIEW_ICE_SERVERS", '[{"urls": "turn:a", "credential": "x"}]'),
+        ("INTERVIEW_TURN_SECRET", "fifteen-letters"),
+        ("INTERVIEW_TURN_SECRET", "two words of more than sixteen letters"),
+        ("INTERVIEW_TURN_TTL_SECONDS", "59"),
+        ("INTERVIEW_TURN_TTL_SECONDS", "86401"),
         ("INTERVIEW_ALLOW_ANONYMOUS", "maybe"),
         ("INTERVIEW_REQUIRE_CONSENT", "maybe"),
         ("INTERVIEW_REQUIRE_CONSENT", "true"),
@@ -153,7 +159,7 @@ def test_wrong_value_is_one_sentence_that_names_the_setting_and_not_the_value(
     sentence = sentence_of()
     assert sentence.startswith(f"{name} ")
     assert sentence.endswith(".")
-    if name.endswith("_KEY"):
+    if name.endswith(("_KEY", "_SECRET")):
         assert value not in sentence
 
 
@@ -243,6 +249,47 @@ def test_secrets_are_hidden_in_every_printed_form(monkeypatch: pytest.MonkeyPatc
     assert KEY not in printed
     assert "operator-0123" not in printed
     assert settings.secrets == (KEY, "operator-0123")
+
+
+def test_relay_without_a_credential_needs_the_shared_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INTERVIEW_ICE_SERVERS", "stun:s.example.org,turn:t.example.org")
+    assert sentence_of(simulation=True).startswith(
+        "INTERVIEW_ICE_SERVERS names a turn: server without a credential"
+    )
+    monkeypatch.setenv("INTERVIEW_TURN_SECRET", " sixteen-letters-\n")
+    settings = load_settings(simulation=True)
+    assert [server.urls for server in settings.ice_servers] == [
+        ("stun:s.example.org",),
+        ("turn:t.example.org",),
+    ]
+    assert settings.secrets == ("sixteen-letters-",)
+    assert "sixteen-letters-" not in f"{settings!r} {settings.model_dump_json()}"
+
+
+def test_relays_own_credential_is_read_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "INTERVIEW_ICE_SERVERS",
+        '[{"urls": "turn:a", "username": "me", "credential": "0penSesame"}]',
+    )
+    settings = load_settings(simulation=True)
+    (server,) = settings.ice_servers
+    assert server.credential is not None
+    assert server.credential.get_secret_value() == "0penSesame"
+    printed = f"{settings!r} {settings!s} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "0penSesame" not in printed
+
+
+def test_relays_credential_is_in_no_refusal_and_none_of_its_causes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INTERVIEW_ICE_SERVERS", '[{"urls": "turn:a", "credential": "0penSesame"}')
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(simulation=True)
+    assert "0penSesame" not in caught.value.message
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
 
 
 def test_refused_secret_is_nowhere_in_the_error_or_its_causes(

@@ -27,7 +27,7 @@ from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
 from ..types import Json
-from . import forms, messages, signalling
+from . import forms, ice, messages, signalling
 
 KEY_SECONDS: Final = 60
 """How long the seeds' ephemeral keys lived; the answer keeps saying so."""
@@ -64,6 +64,7 @@ class Api:
         router.add_post("/api/sdp-exchange", self.sdp_exchange)
         router.add_get("/api/sessions/{session_id}", self.session)
         router.add_get("/api/personas", self.personas)
+        router.add_get(ice.PATH, ice.IceServersPath(self._settings).get)
         router.add_post("/v1/realtime/calls", self.create_call)
         router.add_post("/v1/realtime/calls/{call_id}/hangup", self.hang_up)
         router.add_get("/api/interviews/{session_id}", self.interview)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 256 * 1024
 SEED_PATHS: Final = ("/api/generate-ephemeral-key", "/api/sdp-exchange", "/api/sessions")
-CORS_PATHS: Final = (*SEED_PATHS, "/api/personas", "/v1/", "/health")
+CORS_PATHS: Final = (*SEED_PATHS, "/api/personas", "/api/ice-servers", "/v1/", "/health")
 OPERATOR_PATHS: Final = "/api/interviews"
 
 PAGE_HEADERS: Final = {

@@ -1,0 +1,50 @@
+"""How often a caller may ask: a bucket of tokens for each network address."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from typing import Final
+
+MAX_CALLERS: Final = 10_000
+"""Buckets kept; beyond, the one that was not used for longest is forgotten, and so is full."""
+
+
+class Allowance:
+    """``burst`` requests at once, then ``per_second`` of them, for each caller."""
+
+    def __init__(self, per_second: float, burst: int, callers: int = MAX_CALLERS) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._callers = callers
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, caller: str, now: float) -> bool:
+        """Whether the caller may go on at ``now`` (seconds of a clock that never goes back)."""
+        tokens, at = self._buckets.get(caller, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - at) * self._per_second)
+        allowed = tokens >= 1
+        self._buckets[caller] = (tokens - allowed, now)
+        self._buckets.move_to_end(caller)
+        if len(self._buckets) > self._callers:
+            self._buckets.popitem(last=False)
+        return allowed
+
+
+def caller_of(address: str | None) -> str:
+    """What counts as one caller: an IPv4 address, or an IPv6 network of 64 bits.
+
+    A household holds a whole IPv6 network and could use a new address for each request.
+    """
+    try:
+        known = ipaddress.ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(known, ipaddress.IPv6Address):
+        if known.ipv4_mapped is not None:
+            return str(known.ipv4_mapped)
+        return str(ipaddress.IPv6Network((known, 64), strict=False))
+    return str(known)
