@@ -28,7 +28,7 @@ def decoded(message: str | bytes) -> Json:
         raise Fault("invalid_event", "Events are sent as text.")
     try:
         event = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Fault("invalid_event", "The message is not valid JSON.") from None
     if not isinstance(event, dict):
         raise Fault("invalid_event", "The event is not a JSON object.")

@@ -85,7 +85,7 @@ def check_item(item: object) -> Json:
     if not isinstance(item, dict):
         raise Fault("missing_required_parameter", "Missing required parameter: 'item'.", "item")
     kind = item.get("type")
-    if kind not in _REQUIRED:
+    if not isinstance(kind, str) or kind not in _REQUIRED:
         names = ", ".join(f"'{name}'" for name in _REQUIRED)
         message = f"Invalid value: '{kind}'. Supported values are: {names}."
         raise Fault("invalid_value", message, "item.type")

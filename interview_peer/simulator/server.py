@@ -295,7 +295,7 @@ async def _offer_and_session(request: web.Request) -> tuple[str, Any]:
     if "session" in parts:
         try:
             session = json.loads(parts["session"])
-        except ValueError:
+        except (ValueError, RecursionError):
             message = "Invalid type for 'session': expected an object."
             raise Refusal(400, "invalid_type", message, "session") from None
         if session is None:

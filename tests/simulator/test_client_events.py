@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from interview_peer.simulator.client_events import CLIENT_FIELDS
 from interview_peer.simulator.commands import Listen
 from interview_peer.types import Json
 
@@ -115,6 +116,31 @@ def test_a_mistake_is_named_and_ends_nothing(
     talk.client("response.create")
     talk.pass_until("response.done")
     assert not talk.hung_up
+
+
+FIELDS = [(kind, field) for kind, fields in CLIENT_FIELDS.items() for field in fields]
+INNER = ["type", "id", "role", "content", "tools", "tool_choice", "audio", "conversation", "input"]
+ODD = [None, [], {}, [[]], [{}], [{"type": []}], {"type": []}, {"output": {"voice": []}}, 1.5, "x"]
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS)
+def test_odd_values_are_answered_and_never_raise(kind: str, field: str) -> None:
+    for odd in ODD:
+        for inner in INNER:
+            wholes: list[Any] = [odd, {"type": "realtime", inner: odd}]
+            wholes.append({"type": "message", "role": "user", "content": [], inner: odd})
+            wholes.append({inner: odd})
+            for whole in wholes:
+                talk = Talk().opened()
+                talk.client(kind, **{field: whole})
+                talk.pass_time(0.5)
+                assert talk.events, (kind, field, whole)
+
+
+def test_json_nested_beyond_reason_is_no_event() -> None:
+    talk = Talk().opened()
+    talk.raw("[" * 100_000)
+    assert talk.error()["code"] == "invalid_event"
 
 
 def test_a_second_response_at_a_time_is_refused() -> None:
