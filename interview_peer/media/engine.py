@@ -17,13 +17,13 @@ import importlib.metadata
 import logging
 import secrets
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import aiortc.rtcsctptransport
 from aioice import stun
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
-from aioice.ice import CandidatePair, StunProtocol
+from aioice.ice import CandidatePair, ConnectionClosed, ConnectionEvent, StunProtocol
 from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
@@ -190,6 +190,7 @@ class Engine:
         self._ice._local_username = self.ufrag
         self._ice._nominated = _Nominated(self._pair_nominated)
         self._ice.get_component_candidates = self._candidates
+        self._ice.get_event = _closed_is_an_event(self._ice.get_event)
         self.port.register(self)
 
     async def _candidates(
@@ -513,6 +514,21 @@ class _SharedTransport(asyncio.DatagramTransport):
     def abort(self) -> None:
         """The same as ``close``: nothing is buffered here."""
         self.close()
+
+
+def _closed_is_an_event(
+    get_event: Callable[[], Awaitable[ConnectionEvent | None]],
+) -> Callable[[], Awaitable[ConnectionEvent]]:
+    """Tell aiortc that a connection is closed even if that was before it first asked.
+
+    aioice answers nothing then, and aiortc 1.16.0 asks again at once, for ever, in one turn of the
+    event loop: a connection closed as soon as it was made would stop the whole process.
+    """
+
+    async def event() -> ConnectionEvent:
+        return await get_event() or ConnectionClosed()
+
+    return event
 
 
 async def _register_nothing(parameters: Any) -> None:

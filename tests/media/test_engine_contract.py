@@ -72,6 +72,7 @@ TABLE = [
         "async (component, addresses, timeout=5)",
         "replaces it, so that no other socket is opened",
     ),
+    Reliance("Connection", "get_event", "async ()", "keeps aiortc from asking a closed one again"),
     Reliance("Connection", "build_request", "(pair, nominate)", "makes checks of its own"),
     Reliance("Connection", "data_received", "(data, component)", "hands DTLS to aiortc"),
     Reliance(
