@@ -88,7 +88,10 @@ export class Transcript {
 
   /** Copies of the turns: {id, speaker, text, status, heardMs}, in conversation order. */
   turns() {
-    return this.#order.map((id) => ({ ...this.#turns.get(id) }));
+    return this.#order.map((id) => {
+      const turn = this.#turns.get(id);
+      return { ...turn, text: turn.text.trim() };
+    });
   }
 
   /** "candidate", "interviewer" or null: whose voice sounds now, as the model sees it. */
