@@ -157,6 +157,8 @@ class Engine:
         self.moves = 0
         """How often the far end's address changed and was followed."""
         self._closed = False
+        self._connect: Callable[[], Coroutine[Any, Any, None]]
+        self._connects: set[asyncio.Task[Any]] = set()
 
     # -- setting up -------------------------------------------------------------------------
 
@@ -190,6 +192,8 @@ class Engine:
         self._ice._local_username = self.ufrag
         self._ice._nominated = _Nominated(self._pair_nominated)
         self._ice.get_component_candidates = self._candidates
+        self._connect = self._ice.connect
+        self._ice.connect = self._connecting
         self._ice.get_event = _closed_is_an_event(self._ice.get_event)
         self.port.register(self)
 
@@ -218,6 +222,14 @@ class Engine:
         self._ice._protocols.append(protocol)
         self._protocol = protocol
         return candidates
+
+    async def _connecting(self) -> None:
+        """Stand in for aioice's ``connect``: note aiortc's task, which goes on to DTLS and SCTP."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._connects.add(task)
+            task.add_done_callback(self._connects.discard)
+        await self._connect()
 
     # -- sending ----------------------------------------------------------------------------
 
@@ -459,6 +471,12 @@ class Engine:
     async def close(self) -> None:
         """Tell the far end, stop aiortc's tasks, and leave the port. Idempotent."""
         first, self._closed = not self._closed, True
+        # Without this, connecting that succeeds while aiortc closes goes on afterwards, for ever.
+        connects = [task for task in self._connects if task is not asyncio.current_task()]
+        for task in connects:
+            task.cancel()
+        if connects:
+            await asyncio.wait(connects)
         await self.pc.close()
         if first:
             self._rx = self._tx = None
