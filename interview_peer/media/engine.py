@@ -17,7 +17,7 @@ import importlib.metadata
 import logging
 import secrets
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import aiortc.rtcsctptransport
