@@ -120,7 +120,18 @@ def test_a_mistake_is_named_and_ends_nothing(
 
 FIELDS = [(kind, field) for kind, fields in CLIENT_FIELDS.items() for field in fields]
 INNER = ["type", "id", "role", "content", "tools", "tool_choice", "audio", "conversation", "input"]
-ODD = [None, [], {}, [[]], [{}], [{"type": []}], {"type": []}, {"output": {"voice": []}}, 1.5, "x"]
+ODD: list[Any] = [
+    None,
+    [],
+    {},
+    [[]],
+    [{}],
+    [{"type": []}],
+    {"type": []},
+    {"output": {"voice": []}},
+    1.5,
+    "x",
+]
 
 
 @pytest.mark.parametrize(("kind", "field"), FIELDS)

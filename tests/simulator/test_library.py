@@ -61,6 +61,17 @@ def test_after_the_closing_the_questions_come_round_again() -> None:
     assert script.line(2 * count - 2) is script.lines[1]
 
 
+def page(*lengths: int, body: bytes) -> bytes:
+    """An Ogg page with this segment table; the header's other fields do not matter here."""
+    return b"OggS" + bytes(22) + bytes([len(lengths), *lengths]) + body
+
+
+def test_a_packet_may_be_longer_than_a_segment_and_than_a_page() -> None:
+    headers = page(1, 1, body=b"HT")
+    audio = page(255, 45, 255, body=b"a" * 300 + b"b" * 255) + page(0, 2, body=b"cc")
+    assert opus_packets(headers + audio) == [b"a" * 300, b"b" * 255, b"cc"]
+
+
 def test_bytes_that_are_no_ogg_pages_are_refused() -> None:
     with pytest.raises(ValueError, match="Ogg"):
         opus_packets(b"RIFF" + bytes(100))
