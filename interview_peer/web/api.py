@@ -71,7 +71,7 @@ class Api:
         router.add_get("/api/interviews/{session_id}/transcript", self.transcript)
         router.add_get("/health", self.health)
         router.add_get("/healthz", self.healthz)
-        router.add_static("/static/", self._static)
+        router.add_get("/static/{path:.+}", self.static)
 
     # -- the page and the socket ----------------------------------------------------------------
 
@@ -80,6 +80,16 @@ class Api:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self.socket(request)
         return web.FileResponse(self._static / "index.html")
+
+    async def static(self, request: web.Request) -> web.StreamResponse:
+        """One of the page's files; what is missing is told in our own form."""
+        try:
+            path = (self._static / request.match_info["path"]).resolve()
+        except ValueError:
+            raise NotFound from None
+        if not path.is_relative_to(self._static.resolve()) or not path.is_file():
+            raise NotFound
+        return web.FileResponse(path)
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The signalling WebSocket."""

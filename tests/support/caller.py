@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import aiohttp
+import yarl
 
 from interview_peer.media.leg import Leg
 from interview_peer.media.udp import UdpPort
@@ -182,10 +183,9 @@ class Caller:
     # -- HTTP -----------------------------------------------------------------------------------
 
     async def request(self, method: str, path: str, **options: Any) -> Reply:
-        """One HTTP exchange; ``options`` as aiohttp takes them."""
-        async with self._http.request(
-            method, self.url + path, allow_redirects=False, **options
-        ) as response:
+        """One HTTP exchange with this very path; ``options`` as aiohttp takes them."""
+        url = yarl.URL(self.url + path, encoded=True)
+        async with self._http.request(method, url, allow_redirects=False, **options) as response:
             body = (await response.read()).decode()
             headers = {name.lower(): value for name, value in response.headers.items()}
         self.heard += [f"{name}: {value}" for name, value in headers.items()]
@@ -264,10 +264,15 @@ class Caller:
         for _ in range(count):
             await self.audio.take(lambda packet: len(packet) > 8, "sound", within)
 
-    def say(self, event: Json | str) -> None:
-        """Send one event."""
+    def say(self, event: Json | str | bytes) -> None:
+        """Send one event, or a raw message."""
         assert self._leg is not None
-        self._leg.send_text(event if isinstance(event, str) else json.dumps(event))
+        if isinstance(event, bytes):
+            # A leg of ours sends text alone; a browser's channel takes both.
+            assert self._leg._channel is not None
+            self._leg._channel.send(event)
+        else:
+            self._leg.send_text(event if isinstance(event, str) else json.dumps(event))
 
     async def event(
         self, kind: str, within: float = WITHIN, where: Callable[[Json], bool] | None = None

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import aiohttp
 
 from interview_peer.app import Server, running
 from interview_peer.settings import Settings
 
-Traces = tuple[list[str], list[str], int]
+from .caller import Caller
+from .waiting import eventually
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a process holds: tasks, threads, and how many open descriptors."""
+
+    tasks: Counter[str]
+    threads: Counter[str]
+    descriptors: int
+
+    def beyond(self, before: Traces) -> str:
+        """What there is more of than before; empty if nothing."""
+        more = {**(self.tasks - before.tasks), **(self.threads - before.threads)}
+        if self.descriptors > before.descriptors:
+            more["descriptors"] = self.descriptors - before.descriptors
+        return ", ".join(f"{count} x {what}" for what, count in more.items())
 
 
 @contextlib.asynccontextmanager
@@ -28,9 +51,12 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Server]:
         "data_dir": data_dir,
         "simulation": True,
     }
+    # No connection to the voice service stays open for reuse, so that descriptors can be counted.
+    unpooled = functools.partial(aiohttp.TCPConnector, force_close=True)
     try:
-        async with running(Settings(**{**chosen, **settings})) as server:
-            yield server
+        with mock.patch("aiohttp.client.TCPConnector", unpooled):
+            async with running(Settings(**{**chosen, **settings})) as server:
+                yield server
     finally:
         # The server freezes what it was made of, for a life as long as the process's.
         gc.unfreeze()
@@ -47,8 +73,33 @@ def live(base_url: str, key: str = "sk-test-of-no-worth", **settings: Any) -> di
 
 
 def traces() -> Traces:
-    """What could be left over: names of tasks, names of threads, number of open descriptors."""
+    """What could be left over: tasks and threads by what they run, and the open descriptors."""
     gc.collect()
-    tasks = sorted(task.get_name() for task in asyncio.all_tasks() if not task.done())
-    threads = sorted(thread.name for thread in threading.enumerate())
-    return tasks, threads, len(os.listdir("/proc/self/fd"))
+    tasks = Counter(_work(task) for task in asyncio.all_tasks() if not task.done())
+    names = [thread.name for thread in threading.enumerate()]
+    # Those of the event loop's own small pool, for looking up addresses, come as they are needed.
+    threads = Counter(name for name in names if not name.startswith("asyncio_"))
+    return Traces(tasks, threads, len(os.listdir("/proc/self/fd")))
+
+
+async def recorded(server: Server, caller: Caller) -> None:
+    """Wait until the files of this caller's interview are open, so that they can be counted."""
+    path = server.interviews.find(caller.session_id)._folder.path
+
+    async def look() -> int:
+        return await asyncio.to_thread(lambda: len(list(path.glob("*.*"))))
+
+    await eventually(look, within=5, what="three files", good=lambda count: count == 3)
+
+
+async def nothing_left(before: Traces, within: float = 10.0) -> None:
+    """Wait until there is no task, thread or descriptor beyond those of ``before``."""
+
+    async def look() -> str:
+        return traces().beyond(before)
+
+    await eventually(look, within=within, what="nothing left over", good=lambda more: not more)
+
+
+def _work(task: asyncio.Task[Any]) -> str:
+    return str(getattr(task.get_coro(), "__qualname__", task))
