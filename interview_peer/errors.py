@@ -14,6 +14,7 @@
     │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
     ├── AtCapacity             as many interviews as we take               503
     ├── ConnectTimeout         a leg never connected                       503
+    ├── StateUnavailable       the database does not answer                503
     └── ConfigurationError     the operator must change a setting          exit code 2
 
 ``code`` is stable and documented in ``docs/errors.md``. Messages are whole sentences for a
@@ -296,6 +297,15 @@ class ConnectTimeout(InterviewPeerError):
         "A firewall may block it: try another network."
     )
     openai_code = "connect_timeout"
+
+
+class StateUnavailable(InterviewPeerError):
+    """The database is locked, lost or too slow. Trying again may help."""
+
+    code = "STATE_UNAVAILABLE"
+    status = 503
+    sentence = "This server cannot reach its database just now. Please try again in a moment."
+    openai_code = "state_unavailable"
 
 
 class ConfigurationError(InterviewPeerError):

@@ -20,8 +20,12 @@ ROOMS = {
     "storage": EVERYONES | {"core", "logs", "settings"},
     "simulator": EVERYONES | {"core", "media", "logs", "settings"},
     "personas": EVERYONES | {"core"},
-    "session": EVERYONES | {"core", "media", "model", "personas", "storage", "logs", "settings"},
-    "web": EVERYONES | {"core", "personas", "session", "logs", "settings"},
+    "state": EVERYONES | {"core", "notices", "logs"},
+    "notices": EVERYONES | {"core", "state", "logs", "settings"},
+    "session": EVERYONES
+    | {"core", "media", "model", "personas", "state", "storage", "logs", "settings"},
+    "web": EVERYONES
+    | {"core", "notices", "personas", "session", "state", "storage", "logs", "settings"},
 }
 """What a room may import of the package, beside itself. Modules of the top level are not listed:
 ``app`` and ``cli`` put everything together; the others are held by the rules below."""
@@ -40,6 +44,10 @@ LIBRARIES: dict[str, Callable[[str], bool]] = {
     "av": lambda module: module.startswith("simulator/"),
     "aiohttp": lambda module: not module.startswith(("core/", "media/", "storage/")),
     "asyncio": lambda module: not module.startswith("core/"),
+    "sqlalchemy": lambda module: module.startswith(("state/", "notices/", "web/")),
+    "alembic": lambda module: module.startswith("state/"),
+    "aiosqlite": lambda module: module.startswith("state/"),
+    "asyncpg": lambda module: module.startswith("state/"),
 }
 """Who may import a library."""
 
