@@ -168,10 +168,11 @@ deliveries = Table(
     # Repeated from the notice: order holds per interview and destination.
     Column("interview_id", _id()),
     Column("sequence", Integer),
-    # Where to, when it is no kept endpoint; ``secret_ref`` says which secret signs then.
+    # "default", an endpoint's id, or "callback:…": what waits, rests and is counted together.
+    Column("destination", String(128), nullable=False),
+    # Where to, when it is an interview's own callback.
     Column("url", Text),
-    Column("secret_ref", String(128)),
-    # "due", "delivered" or "dead".
+    # "due", "paused", "delivered" or "dead".
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     _time("next_at"),
@@ -182,10 +183,11 @@ deliveries = Table(
     _time("lease_until", nullable=True),
     Column("last_status", Integer),
     Column("last_error", Text),
-    Index(None, "state", "next_at"),
+    Index(None, "state", "destination", "next_at"),
     Index(None, "notice_id"),
-    Index(None, "interview_id", "state", "sequence"),
-    Index(None, "endpoint_id", "state"),
+    Index(None, "interview_id", "destination", "state", "sequence"),
+    Index(None, "endpoint_id"),
+    Index(None, "created_at"),
 )
 
 attempts = Table(
