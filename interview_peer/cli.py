@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from interview_peer import __version__, logs
-from interview_peer.errors import ConfigurationError
+from interview_peer.errors import ConfigurationError, StateUnavailable
 from interview_peer.settings import Settings, load_settings
 from interview_peer.types import SessionId
 
@@ -54,6 +54,8 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ConfigurationError as error:
             _exit(error.message, 2)
+        except StateUnavailable:
+            _exit("The database does not answer; nothing was changed.", 1)
         except CommandFailed as error:
             _exit(str(error), 1)
         except (KeyboardInterrupt, EOFError):
@@ -159,6 +161,35 @@ def simulate(host: str, port: int, udp_host: str, echo_key: bool) -> None:
 
 
 @main.command()
+@click.option("--data-dir", help="Folder of the SQLite file.  [INTERVIEW_DATA_DIR; data]")
+def migrate(data_dir: str | None) -> None:
+    """Bring the database to this program's version.
+
+    Needed before serving from PostgreSQL (DATABASE_URL); SQLite is brought along by serving.
+    """
+    # Nobody is talked to, so neither a key nor a door is asked for.
+    settings = load_settings(simulation=True, data_dir=data_dir)
+    _configure_logs(settings)
+
+    async def run() -> None:
+        from interview_peer.state import migrate as migrations
+        from interview_peer.state.database import Database
+
+        database = await Database.open(settings.state_url, settings.data_dir)
+        try:
+            changed = await migrations.upgrade(database)
+        finally:
+            await database.close()
+        done = "is now at" if changed else "is already at"
+        click.echo(f"The database {done} version {migrations.NEWEST}.")
+
+    try:
+        _run(run)
+    except OSError as error:
+        raise CommandFailed(f"{error.filename or settings.data_dir}: {error.strerror}.") from error
+
+
+@main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def transcript(folder: Path) -> None:
     """Rebuild FOLDER/transcript.json from FOLDER/events.jsonl."""
@@ -215,7 +246,7 @@ def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
             raise
     except Exception as raised:
         error = _only_cause(raised)
-        if isinstance(error, ConfigurationError | CommandFailed):
+        if isinstance(error, ConfigurationError | CommandFailed | StateUnavailable):
             raise error from None
         if isinstance(error, OSError) and not asked_to_stop and _is_start_problem(error):
             raise error from None

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import dotenv
 import pydantic
@@ -52,6 +52,7 @@ _MUST_BE = {
     "log_level": f"must be one of {', '.join(_LOG_LEVELS)}",
     "simulation": "must be true or false",
     "data_dir": "must be a folder, not a file",
+    "database_url": "must be a postgresql:// address; leave it out for SQLite",
     "personas_dir": "must be an existing folder",
     "admin_key": "must be a key: visible ASCII characters without spaces",
     "udp_host": "must be an IP address or a host name, without a port",
@@ -117,7 +118,10 @@ class Settings(BaseSettings):
     """Talk to the built-in simulator instead of OpenAI."""
 
     data_dir: Path = Field(default=Path("data"), validation_alias="INTERVIEW_DATA_DIR")
-    """Folder that ``interviews/<id>/`` is made in."""
+    """Folder that ``interviews/<id>/`` is made in, and the SQLite file."""
+
+    database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
+    """PostgreSQL to keep the state in; None is an SQLite file in ``data_dir``. Has a password."""
 
     personas_dir: Path | None = Field(default=None, validation_alias="INTERVIEW_PERSONAS_DIR")
     """Folder with further persona files; they win over shipped ones of the same name."""
@@ -245,6 +249,19 @@ class Settings(BaseSettings):
             raise ValueError("not a base address")
         return value.rstrip("/")
 
+    @pydantic.field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        text = value.get_secret_value().strip()
+        url = urlsplit(text)
+        if not _VISIBLE.fullmatch(text) or url.scheme not in ("postgresql", "postgres"):
+            raise ValueError("not PostgreSQL")
+        if url.port == 0 or not url.path.strip("/"):
+            raise ValueError("no database")
+        return SecretStr(text)
+
     @pydantic.field_validator("openai_model")
     @classmethod
     def _check_model(cls, value: str | None) -> str | None:
@@ -310,10 +327,20 @@ class Settings(BaseSettings):
             return self.host.lower() == "localhost"
 
     @property
+    def state_url(self) -> str | None:
+        """``database_url`` in plain text; None is SQLite."""
+        return None if self.database_url is None else self.database_url.get_secret_value()
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Values that must never be logged, in plain text."""
         keys = (self.openai_api_key, self.admin_key, self.turn_secret)
-        return tuple(key.get_secret_value() for key in keys if key is not None)
+        held = [key.get_secret_value() for key in keys if key is not None]
+        if self.database_url is not None:
+            # The password alone: the rest of the address may be told.
+            password = urlsplit(self.database_url.get_secret_value()).password
+            held += {password, unquote(password)} if password else ()
+        return tuple(held)
 
 
 class _SettingsFromEnvironment(Settings):

@@ -25,6 +25,7 @@ from interview_peer import logs, reload
 from interview_peer.cli import main
 from interview_peer.errors import ConfigurationError
 from interview_peer.settings import Settings, env_name
+from interview_peer.state.migrate import NEWEST
 
 Serve = Callable[[Settings], Awaitable[None]]
 
@@ -239,6 +240,33 @@ def test_second_interrupt_ends_an_orderly_stop_that_hangs(
     serve_is(serve)
     result = run("serve", "--simulation")
     assert (result.exit_code, result.stderr) == (130, "Stopped at once.\n")
+
+
+def test_migrate_brings_an_empty_folder_to_the_newest_version_once(tmp_path: Path) -> None:
+    first = run("migrate", "--data-dir", str(tmp_path / "there"))
+    again = run("migrate", "--data-dir", str(tmp_path / "there"))
+    assert (first.exit_code, first.stderr) == (0, "")
+    assert first.stdout == f"The database is now at version {NEWEST}.\n"
+    assert again.stdout == f"The database is already at version {NEWEST}.\n"
+    database = tmp_path / "there" / "interview_peer.db"
+    assert stat.S_IMODE(database.stat().st_mode) == 0o600
+
+
+def test_migrate_brings_postgresql_to_the_newest_version(postgres_url: str) -> None:
+    result = run("migrate", env={"DATABASE_URL": postgres_url})
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"The database is now at version {NEWEST}.\n",
+    )
+
+
+def test_migrate_without_an_answer_exits_1_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("interview_peer.state.database.PATIENCE_SECONDS", 0.2)
+    result = run("migrate", env={"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/none"})
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "The database does not answer; nothing was changed.\n"
 
 
 JOURNAL_START = {

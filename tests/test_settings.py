@@ -121,6 +121,10 @@ def test_value_is_read_in_the_form_it_is_used(
         ("OPENAI_BASE_URL", "https://example.org:99999/v1"),
         ("OPENAI_BASE_URL", "https://example.org/\nv1"),
         ("INTERVIEW_MODEL", "two words"),
+        ("DATABASE_URL", "mysql://me:pass@db.example.org/interviews"),
+        ("DATABASE_URL", "postgresql://db.example.org"),
+        ("DATABASE_URL", "postgresql://db.example.org:0/interviews"),
+        ("DATABASE_URL", "db.example.org/interviews"),
         ("LOG_LEVEL", "chatty"),
         ("SIMULATION_MODE", "perhaps"),
         ("INTERVIEW_PERSONAS_DIR", "nowhere"),
@@ -300,6 +304,17 @@ def test_refused_secret_is_nowhere_in_the_error_or_its_causes(
         load_settings()
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+def test_password_of_the_database_is_a_secret_in_every_spelling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = "postgresql://me:0pen%2FSesame@db.example.org/interviews?sslmode=require"
+    monkeypatch.setenv("DATABASE_URL", f" {url}\n")
+    settings = load_settings(simulation=True)
+    assert settings.state_url == url
+    assert "Sesame" not in f"{settings!r} {settings.model_dump_json()}"
+    assert set(settings.secrets) == {"0pen%2FSesame", "0pen/Sesame"}
 
 
 def test_every_setting_says_what_it_must_be() -> None:

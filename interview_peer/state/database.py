@@ -75,7 +75,7 @@ class Database:
 
     @classmethod
     async def open(
-        cls, url: str | None, data_dir: Path, *, patience: float = PATIENCE_SECONDS
+        cls, url: str | None, data_dir: Path, *, patience: float | None = None
     ) -> Database:
         """Open PostgreSQL at ``url``, or the SQLite file in ``data_dir``, which is made.
 
@@ -85,6 +85,7 @@ class Database:
             ConfigurationError: the URL is not one of PostgreSQL.
             OSError: the file or its folder cannot be made.
         """
+        patience = PATIENCE_SECONDS if patience is None else patience
         engine = _postgres(url) if url else await asyncio.to_thread(_sqlite, data_dir, patience)
         return cls(engine, patience)
 
@@ -256,14 +257,18 @@ def is_passing(error: BaseException) -> bool:
         if code is not None:
             # The low byte is the kind; the rest says more exactly what.
             return code & 0xFF in _SQLITE_PASSING
-        state = getattr(origin, "sqlstate", None) or ""
-        return str(state).startswith(_POSTGRES_PASSING)
+        return sql_state(error).startswith(_POSTGRES_PASSING)
     if isinstance(error, asyncpg.PostgresError):
         return str(error.sqlstate or "").startswith(_POSTGRES_PASSING)
     if isinstance(error, asyncpg.InterfaceError):
         return True
     # ``OSError`` covers refused and reset connections; a pool without a free one times out.
     return isinstance(error, OSError | TimeoutError | PoolTimeout | StateUnavailable)
+
+
+def sql_state(error: DBAPIError) -> str:
+    """PostgreSQL's five characters for what went wrong; empty for SQLite."""
+    return str(getattr(error.orig, "sqlstate", None) or "")
 
 
 def _sqlite(data_dir: Path, patience: float) -> AsyncEngine:
