@@ -111,7 +111,7 @@ class Before:
 
 
 def free_at(created_at: float, before: Before) -> float | None:
-    """When a notice may be sent, in the clock of its arguments; None as long as its turn is to come.
+    """When a notice may be sent, in the arguments' clock; None while others go out before it.
 
     Behind notices that were never tried it waits its turn, however long: these go out before it.
     Behind failing ones it waits ``HOLD`` seconds at most, counted from when it began to wait.

@@ -113,7 +113,7 @@ class TranscriptCompleted:
     type: ClassVar[str] = "transcript.completed"
     turns: int
     transcript: Json | None
-    """The document, as ``GET /api/interviews/{id}/transcript`` gives it; None if it does not fit."""
+    """The document that ``GET /api/interviews/{id}/transcript`` gives; None if it does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
