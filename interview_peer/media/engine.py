@@ -169,13 +169,18 @@ class Engine:
         opus = [codec for codec in capabilities.codecs if codec.mimeType.lower() == "audio/opus"]
         transceiver.setCodecPreferences(opus)
 
-    def prepare(self, *, dtls_server: bool | None = None) -> None:
+    def prepare(
+        self, *, dtls_server: bool | None = None, receive_window: int | None = None
+    ) -> None:
         """Take over sockets and media.
 
         Args:
             dtls_server: wait for the far end's ClientHello (True) where it leaves us the choice.
                 The DTLS server's preference picks the cipher, so as the answerer to a browser
                 this gets AES-256-GCM instead of AES-CM with SHA-1.
+            receive_window: bytes of an unfinished message that the event channel takes in.
+                aiortc gives room back only when a message is whole, so one larger than its
+                1 MiB would stop the channel for good.
         """
         (transceiver,) = self.pc.getTransceivers()
         sender, receiver = transceiver.sender, transceiver.receiver
@@ -184,6 +189,8 @@ class Engine:
         receiver.receive = _register_nothing  # type: ignore[method-assign]
         self.ssrc = sender._ssrc
         self._dtls = sender.transport
+        if receive_window is not None and self.pc.sctp is not None:
+            self.pc.sctp._advertised_rwnd = receive_window
         if dtls_server and self._dtls._role == "auto":
             self._dtls._set_role("server")
         self._dtls.on("statechange", self._dtls_changed)
