@@ -135,7 +135,8 @@ class Forwarder:
         buffer = source.port.buffer
         first = buffer[0]
         start = 12 + ((first & 0x0F) << 2)
-        if first & 0x10 and start + 4 <= size:
+        if first & 0x10:
+            # Of a header cut short what lies in the buffer behind is read: it leads beyond, too.
             start += 4 + ((buffer[start + 2] << 8 | buffer[start + 3]) << 2)
         if start >= size:
             self.counters.malformed += 1
