@@ -28,6 +28,7 @@ from ..errors import (
     SessionBusy,
     SessionEnded,
     SessionIdTaken,
+    UpstreamError,
     UpstreamTimeout,
 )
 from ..media.forwarder import Forwarder
@@ -200,6 +201,8 @@ class Interview:
         try:
             return await asyncio.shield(self._negotiation)
         except asyncio.CancelledError:
+            if self.reason is Reason.MODEL_LOST:
+                raise UpstreamError from None
             if self._life.over:
                 raise SessionEnded from None
             raise
