@@ -19,7 +19,7 @@ from pathlib import Path
 from interview_peer.types import Json
 
 from . import machine, report, subjects
-from .subjects import BenchFailed, Generator, Subject
+from .subjects import BenchFailed, Generator, Place, Subject
 
 KINDS = ("direct", "ours", "plain", "janus")
 FULL_ROWS = (1, 10, 50, 100, 150, 200, 250, 300)
@@ -30,8 +30,8 @@ DIRECT_ROWS = (50,)
 EVENTS_PER_SECOND = 5.0
 SETTLE_SECONDS = 1.2
 OVERLOADED_MS = 200.0
-RETRY_SECONDS = 22 * 60
-"""After so long no window is measured again, whatever else ran on its core."""
+PAUSE_SECONDS = 2.0
+"""Before a disturbed window is measured again."""
 
 
 @dataclass
@@ -42,9 +42,10 @@ class Plan:
     seconds: float
     repeat: int
     kinds: tuple[str, ...]
-    retries: int = 2
-    server_core: int = 0
-    load_core: int = 0
+    patience: float = 300.0
+    """Seconds that measuring disturbed windows again may take in all."""
+    server: Place = Place(0)
+    load: Place = Place(0)
     notes: list[str] = field(default_factory=list)
 
 
@@ -55,6 +56,7 @@ class Bench:
         self.plan = plan
         self.results = report.Results()
         self._began = time.monotonic()
+        self._patience = plan.patience
 
     def run(self) -> report.Results:
         """Measure everything."""
@@ -69,14 +71,14 @@ class Bench:
 
     def _measure(self, kind: str, repetition: int) -> None:
         plan = self.plan
-        with subjects.load_generator(_generator_kind(kind), plan.load_core) as generator:
+        with subjects.load_generator(_generator_kind(kind), plan.load) as generator:
             if kind == "direct":
                 self._rows(kind, generator, repetition, DIRECT_ROWS, events=False)
                 return
             start: dict[str, Callable[[], AbstractContextManager[Subject]]] = {
-                "ours": lambda: subjects.our_server(generator.far_end or "", plan.server_core),
-                "plain": lambda: subjects.plain_relay(generator.far_end or "", plan.server_core),
-                "janus": lambda: subjects.janus(plan.server_core),
+                "ours": lambda: subjects.our_server(generator.far_end or "", plan.server),
+                "plain": lambda: subjects.plain_relay(generator.far_end or "", plan.server),
+                "janus": lambda: subjects.janus(plan.server),
             }
             with start[kind]() as subject:
                 generator.ask("subject", url=subject.url, pid=subject.pid)
@@ -86,7 +88,7 @@ class Bench:
                     self.results.set_ups.append(generator.ask("set_ups", count=10))
                     self._rows(kind, generator, repetition, plan.rows, events=True)
                 else:
-                    rows = PLAIN_ROWS if kind == "plain" else JANUS_ROWS
+                    rows: tuple[int, ...] = PLAIN_ROWS if kind == "plain" else JANUS_ROWS
                     rows = tuple(row for row in rows if row <= max(plan.rows))
                     self._rows(kind, generator, repetition, rows, events=False)
 
@@ -110,35 +112,37 @@ class Bench:
                 window["repetition"] = repetition
                 self.results.add(kind, calls, rate, window)
                 self._say("  " + report.brief(window))
-            if report.worst_p99(window) > OVERLOADED_MS:
+            if calls > 100 and report.worst_p99(window) > OVERLOADED_MS:
                 self._say("  overloaded: no more calls")
                 return
 
     def _window(self, generator: Generator, rate: float) -> Json:
         """One measurement; again, while others disturb it, and the least disturbed counts."""
-        best: Json | None = None
-        for _ in range(self.plan.retries + 1):
-            window = generator.ask(
-                "measure",
-                seconds=self.plan.seconds,
-                settle=SETTLE_SECONDS,
-                events=rate,
-                core=self.plan.server_core,
-            )
-            if best is None or report.foreign(window) < report.foreign(best):
+        best = self._once(generator, rate)
+        while report.foreign(best) > report.DISTURBED and self._patience > 0:
+            began = time.monotonic()
+            time.sleep(PAUSE_SECONDS)
+            window = self._once(generator, rate)
+            if report.foreign(window) < report.foreign(best):
                 best = window
-            undisturbed = report.foreign(best) < report.DISTURBED
-            if undisturbed or time.monotonic() - self._began > RETRY_SECONDS:
-                break
-        assert best is not None
+            self._patience -= time.monotonic() - began
         return best
+
+    def _once(self, generator: Generator, rate: float) -> Json:
+        return generator.ask(
+            "measure",
+            seconds=self.plan.seconds,
+            settle=SETTLE_SECONDS,
+            events=rate,
+            core=self.plan.server.core,
+        )
 
     def _say(self, line: str) -> None:
         sys.stderr.write(f"[{time.monotonic() - self._began:5.0f} s] {line}\n")
 
 
 def _generator_kind(kind: str) -> str:
-    return {"direct": "direct", "janus": "janus"}.get(kind, "relay")
+    return {"direct": "direct", "janus": "janus", "plain": "transcoder"}.get(kind, "relay")
 
 
 def parse(arguments: list[str]) -> tuple[Plan, argparse.Namespace]:
@@ -149,11 +153,18 @@ def parse(arguments: list[str]) -> tuple[Plan, argparse.Namespace]:
     parser.add_argument("--repeat", type=int, help="repetitions  [5; quick: 1]")
     parser.add_argument("--rows", help="numbers of interviews, as in 1,10,50")
     parser.add_argument("--only", help=f"subjects, from {','.join(KINDS)}")
-    parser.add_argument("--retries", type=int, help="per window, while others disturb it  [2]")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        help="minutes spent in all on measuring again what others disturbed  [5; quick: 0]",
+    )
+    parser.add_argument(
+        "--realtime", action="store_true", help="go before other processes, on a busy machine"
+    )
     parser.add_argument("--output", type=Path, help="where the table goes  [docs/performance.md]")
     parser.add_argument("--raw", type=Path, help="where every window goes, as JSON")
     options = parser.parse_args(arguments)
-    rows = QUICK_ROWS if options.quick else FULL_ROWS
+    rows: tuple[int, ...] = QUICK_ROWS if options.quick else FULL_ROWS
     if options.rows:
         rows = tuple(sorted({int(row) for row in options.rows.split(",")}))
     kinds = tuple(options.only.split(",")) if options.only else KINDS
@@ -166,19 +177,26 @@ def parse(arguments: list[str]) -> tuple[Plan, argparse.Namespace]:
         seconds=options.seconds or (2.0 if options.quick else 4.0),
         repeat=options.repeat or (1 if options.quick else 5),
         kinds=tuple(kind for kind in KINDS if kind in kinds),
-        retries=options.retries if options.retries is not None else (0 if options.quick else 2),
+        patience=60 * (options.patience or (0.0 if options.quick else 5.0)),
     )
     return plan, options
 
 
-def prepare(plan: Plan) -> None:
+def prepare(plan: Plan, *, realtime: bool = False) -> None:
     """Choose cores and leave out what this machine cannot measure.
 
     Raises:
-        BenchFailed: Janus was insisted on and cannot be measured.
+        BenchFailed: Janus was insisted on and cannot be measured, or there is no real time.
     """
     cores = machine.cores()
-    plan.server_core, plan.load_core = cores[0], cores[-1]
+    if realtime and not subjects.may_run_realtime():
+        raise BenchFailed("--realtime needs the right to set it (root, or CAP_SYS_NICE).")
+    plan.server, plan.load = Place(cores[0], realtime), Place(cores[-1], realtime)
+    if realtime:
+        plan.notes.append(
+            "Servers and generator ran with real-time priority (`--realtime`), because the "
+            "machine did other work meanwhile."
+        )
     if len(cores) < 2:
         plan.notes.append("Only one core: server and load share it, and delays mean little.")
     if "janus" in plan.kinds and (missing := subjects.janus_missing()):
@@ -192,7 +210,7 @@ def main() -> int:
     """Measure, print, write; the exit code says whether it could be measured."""
     plan, options = parse(sys.argv[1:])
     try:
-        prepare(plan)
+        prepare(plan, realtime=options.realtime)
         results = Bench(plan).run()
     except BenchFailed as error:
         sys.stderr.write(f"{error}\n")

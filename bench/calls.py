@@ -8,6 +8,7 @@ how the two ends of a call are told to belong together.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -206,7 +207,11 @@ class Janus:
 
 
 class Router:
-    """Sets calls up through one kind of subject: ``relay``, ``janus`` or ``direct``."""
+    """Sets calls up through one kind of subject.
+
+    Kinds: ``relay``, ``transcoder`` (the same, but what comes out is not what went in), ``janus``
+    and ``direct``.
+    """
 
     def __init__(self, kind: str, pump: Pump, caller_host: str) -> None:
         self.kind = kind
@@ -269,9 +274,11 @@ class Router:
         self.pump.add_port(caller.port)
         number = next(self._numbers)
         sink = far if far is not None else caller
-        streams = [Stream(self.pump, TO_MODEL, 2 * number, caller.leg, sink.leg)]
+        bursts = self.kind == "transcoder"
+        make = functools.partial(Stream, self.pump, bursts=bursts)
+        streams = [make(TO_MODEL, 2 * number, caller.leg, sink.leg)]
         if far is not None:
-            streams.append(Stream(self.pump, TO_BROWSER, 2 * number + 1, far.leg, caller.leg))
+            streams.append(make(TO_BROWSER, 2 * number + 1, far.leg, caller.leg))
             self.pump.event_sources.append(EventSource(self.pump, number, far.leg))
         self.pump.streams += streams
 

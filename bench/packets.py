@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 
+from interview_peer.core.opus import SILENCE_20_MS
 from interview_peer.simulator.library import scripts
 
 FRAME = 960
@@ -47,7 +48,17 @@ def speech() -> tuple[bytes, ...]:
 
     Each is complete but for its last eight bytes.
     """
-    packets = (
-        packet for script in scripts() for line in script.lines for packet in line.packets
-    )
+    packets = (packet for script in scripts() for line in script.lines for packet in line.packets)
     return tuple(with_room(packet)[: -STAMP.size] for packet in packets)
+
+
+def loudest(speech: tuple[bytes, ...], count: int) -> tuple[bytes, ...]:
+    """The ``count`` consecutive packets of speech that take the most bytes."""
+    sizes = [len(head) for head in speech]
+    best = max(range(len(speech) - count), key=lambda at: sum(sizes[at : at + count]))
+    return speech[best : best + count]
+
+
+def silence() -> bytes:
+    """Digital silence as the head of a stamped packet."""
+    return with_room(SILENCE_20_MS)[: -STAMP.size]

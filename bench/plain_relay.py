@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import aioice.ice
 import aiohttp
+import aioice.ice
 from aiohttp import web
 from aiortc import (
     RTCBundlePolicy,
@@ -48,10 +48,10 @@ class PlainRelay:
         self._kept += [caller, model]
         tracks: list[MediaStreamTrack] = []
         caller.on("track", tracks.append)
-        caller.on("datachannel", lambda channel: join(channel, behind))
         await caller.setRemoteDescription(RTCSessionDescription(await request.text(), "offer"))
         model.addTrack(tracks[0])
         behind = model.createDataChannel("oai-events")
+        caller.on("datachannel", lambda channel: join(channel, behind))
         model.on("track", caller.addTrack)
         await model.setLocalDescription(await model.createOffer())
         form = aiohttp.FormData(default_to_multipart=True)

@@ -29,6 +29,12 @@ from . import packets
 TICK_SECONDS: Final = 0.00025
 SWEEP_SECONDS: Final = 0.001
 GOLDEN: Final = (math.sqrt(5) - 1) / 2
+BURST_PERIOD: Final = 50
+"""Packets from one burst of speech to the next."""
+
+SOUND_BYTES: Final = 48
+"""An RTP packet of this size is not coded silence."""
+
 TO_MODEL: Final = 0
 TO_BROWSER: Final = 1
 
@@ -103,9 +109,7 @@ class Window:
     start: int
     end: int
     sent: list[int] = field(default_factory=lambda: [0, 0])
-    delays: tuple[array[int], array[int]] = field(
-        default_factory=lambda: (array("q"), array("q"))
-    )
+    delays: tuple[array[int], array[int]] = field(default_factory=lambda: (array("q"), array("q")))
     """Nanoseconds, by direction."""
     late: array[int] = field(default_factory=lambda: array("q"))
     """How long after its time each packet was sent: the generator's own lateness."""
@@ -113,6 +117,14 @@ class Window:
     event_delays: array[int] = field(default_factory=lambda: array("q"))
     unstamped: int = 0
     """Packets that hold no stamp of ours: transcoded, or silence made on the way."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was sent has arrived."""
+        return (
+            self.sent == [len(delays) for delays in self.delays]
+            and len(self.event_delays) == self.events_sent
+        )
 
 
 class Stream:
@@ -122,10 +134,22 @@ class Stream:
     thousand packets a second each way, the generator must not be what is measured.
     """
 
-    def __init__(self, pump: Pump, direction: int, number: int, source: Leg, sink: Leg) -> None:
+    def __init__(
+        self,
+        pump: Pump,
+        direction: int,
+        number: int,
+        source: Leg,
+        sink: Leg,
+        *,
+        bursts: bool = False,
+    ) -> None:
         self.phase = (number * GOLDEN) % 1.0
         self._pump = pump
         self._direction = direction
+        self._bursts = bursts
+        self._burst_sent = 0
+        self._quiet = 0
         self._source = source
         self._sink = sink
         self._speech = pump.speech
@@ -157,14 +181,15 @@ class Stream:
         sequence = self._sequence = (self._sequence + 1) & 0xFFFF
         timestamp = self._timestamp = (self._timestamp + frames * packets.FRAME) & 0xFFFFFFFF
         self._position += 1
-        head = self._speech[self._position % len(self._speech)]
+        now = time.time_ns()
+        if self._bursts:
+            head = self._burst(cycle, now)
+        else:
+            head = self._speech[self._position % len(self._speech)]
         scratch = pump.scratch
         end = 12 + len(head)
-        _HEADER.pack_into(
-            scratch, 0, 0x80, self._payload_type, sequence, timestamp, self._ssrc
-        )
+        _HEADER.pack_into(scratch, 0, 0x80, self._payload_type, sequence, timestamp, self._ssrc)
         scratch[12:end] = head
-        now = time.time_ns()
         packets.STAMP.pack_into(scratch, end, now)
         length = self._length
         length[0] = end + packets.STAMP.size
@@ -172,7 +197,7 @@ class Stream:
             return
         window = pump.window
         if window is not None and window.start <= now < window.end:
-            window.sent[self._direction] += 1
+            window.sent[self._direction] += not self._bursts or self._burst_sent == now
         try:
             self._send(pump.scratch_view[: length[0]], self._remote)
         except OSError:
@@ -205,6 +230,9 @@ class Stream:
         window = self._pump.window
         if window is None:
             return
+        if self._bursts:
+            self._judge_burst(size, arrived, window)
+            return
         if size >= _SMALLEST_STAMPED:
             (sent,) = packets.STAMP.unpack_from(buffer, size - packets.STAMP.size)
             if window.start <= sent < window.end:
@@ -214,6 +242,22 @@ class Stream:
                 return
         if window.start <= arrived < window.end:
             window.unstamped += 1
+
+    def _burst(self, cycle: int, now: int) -> bytes:
+        """Speech for 0.2 s of each second, and silence: through a transcoder no stamp comes."""
+        step = cycle % BURST_PERIOD
+        if step == 0:
+            self._burst_sent = now
+        return self._pump.burst[step] if step < len(self._pump.burst) else self._pump.silence
+
+    def _judge_burst(self, size: int, arrived: int, window: Window) -> None:
+        """Time the first packet that is not silence; an encoder makes silence a few bytes."""
+        if size < SOUND_BYTES:
+            self._quiet += 1
+            return
+        quiet, self._quiet = self._quiet, 0
+        if quiet >= 10 and window.start <= self._burst_sent < window.end:
+            window.delays[self._direction].append(arrived - self._burst_sent)
 
 
 class EventSource:
@@ -311,6 +355,8 @@ class Pump:
 
     def __init__(self) -> None:
         self.speech = packets.speech()
+        self.burst = packets.loudest(self.speech, 10)
+        self.silence = packets.silence()
         self.scratch = bytearray(2048)
         self.scratch_pointer = ffi.from_buffer(self.scratch)
         self.scratch_view = memoryview(self.scratch)

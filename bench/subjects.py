@@ -32,13 +32,20 @@ from interview_peer.types import Json
 ROOT: Final = Path(__file__).resolve().parents[1]
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
-PRIORITY: Final = -10
 ANSWER_SECONDS: Final = 180.0
 _OURS: Final = ("INTERVIEW_", "OPENAI_", "LOG_LEVEL", "SIMULATION_MODE", "PORT")
 
 
 class BenchFailed(Exception):
     """The benchmark cannot go on; the sentence says why."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process runs, and whether it goes before ordinary ones."""
+
+    core: int
+    realtime: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,19 +92,19 @@ class Generator:
 
 
 @contextlib.contextmanager
-def load_generator(kind: str, core: int) -> Iterator[Generator]:
+def load_generator(kind: str, place: Place) -> Iterator[Generator]:
     """A generator of ``bench.load``'s kinds, on this core."""
     # Janus never uses loopback's own address, so its callers live on the machine's.
     host = default_address() if kind == "janus" else "127.0.0.1"
     with _folder() as folder:
         log = folder / "generator.log"
         command = [sys.executable, "-m", "bench.load", kind, host]
-        with _process(command, core, log, stdin=subprocess.PIPE) as process:
+        with _process(command, place, log, stdin=subprocess.PIPE) as process:
             yield Generator(process, log)
 
 
 @contextlib.contextmanager
-def our_server(far_end: str, core: int) -> Iterator[Subject]:
+def our_server(far_end: str, place: Place) -> Iterator[Subject]:
     """The real server, live, recording, with the generator's far end as the voice service."""
     with _folder() as folder:
         environment = {
@@ -111,17 +118,17 @@ def our_server(far_end: str, core: int) -> Iterator[Subject]:
         }
         command = [sys.executable, "-m", "interview_peer", "serve", "--port", "0"]
         log = folder / "server.log"
-        with _process(command, core, log, environment=environment, cwd=folder) as process:
+        with _process(command, place, log, environment=environment, cwd=folder) as process:
             yield Subject(_ready(process, log), process.pid)
 
 
 @contextlib.contextmanager
-def plain_relay(far_end: str, core: int) -> Iterator[Subject]:
+def plain_relay(far_end: str, place: Place) -> Iterator[Subject]:
     """aiortc's own way of relaying."""
     with _folder() as folder:
         log = folder / "plain.log"
         command = [sys.executable, "-m", "bench.plain_relay", far_end]
-        with _process(command, core, log) as process:
+        with _process(command, place, log) as process:
             yield Subject(_ready(process, log), process.pid)
 
 
@@ -137,7 +144,7 @@ def janus_missing() -> str | None:
 
 
 @contextlib.contextmanager
-def janus(core: int) -> Iterator[Subject]:
+def janus(place: Place) -> Iterator[Subject]:
     """Debian's Janus with its echo test and nothing else, configured in a folder of its own."""
     libraries = _janus_libraries()
     port = _free_port()
@@ -184,7 +191,7 @@ admin: {{
         )
         log = folder / "janus.log"
         command = ["janus", "-C", str(folder / "janus.jcfg"), "-F", str(folder)]
-        with _process(command, core, log) as process:
+        with _process(command, place, log) as process:
             _wait_for_port(port, process, log)
             yield Subject(f"ws://127.0.0.1:{port}", process.pid)
 
@@ -205,7 +212,7 @@ def _folder() -> Iterator[Path]:
 @contextlib.contextmanager
 def _process(
     command: Sequence[str],
-    core: int,
+    place: Place,
     log: Path,
     *,
     environment: dict[str, str] | None = None,
@@ -224,7 +231,7 @@ def _process(
             text=True,
             cwd=cwd,
             env={**kept, "PYTHONPATH": str(ROOT), **(environment or {})},
-            preexec_fn=_pinned(core),
+            preexec_fn=_pinned(place.core, place.realtime),
         )
         try:
             yield process
@@ -232,16 +239,28 @@ def _process(
             _stop(process)
 
 
-def _pinned(core: int) -> Callable[[], None]:
+def may_run_realtime() -> bool:
+    """Whether processes can be put before all ordinary ones of the machine."""
+    try:
+        subprocess.run(
+            ["true"],
+            preexec_fn=lambda: os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1)),
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _pinned(core: int, realtime: bool) -> Callable[[], None]:
     """What a child does before it becomes the program: choose its core, die with its parent."""
     libc = ctypes.CDLL(ctypes.util.find_library("c"))
     set_parent_death_signal = 1
 
     def prepare() -> None:
         os.sched_setaffinity(0, {core})
-        # All that is measured or measures goes before whatever else this machine does.
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+        if realtime:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
         libc.prctl(set_parent_death_signal, signal.SIGKILL)
