@@ -254,7 +254,7 @@ export class Connection {
   #listener;
   #link = null;
   #microphone = null;
-  #ice = {}; // the newest that the server told
+  #ice = null; // the newest that the server told
   #sessionId;
   #endingFor = null; // why the server is ending the interview, once it is
   #told = null; // what the server last complained of; if the interview fails, that is why
@@ -358,7 +358,11 @@ export class Connection {
     try {
       this.#ice = await iceConfiguration(this.#address.http);
     } catch (error) {
-      this.#listener.log(`The server named no relays (${error.message}). Going on without new ones.`);
+      // A server that cannot be reached for a while is told of often enough.
+      if (!this.#ice) {
+        this.#listener.log(`The server named no relays (${error.message}). Going on without.`);
+      }
+      this.#ice ??= {};
     }
     if (!relayOnly()) return this.#ice;
     this.#listener.log("Audio may go through a relay alone, because of ?relay=1.");
