@@ -2,7 +2,8 @@
 
 ``python -m bench.load KIND ADDRESS`` with KIND as in ``calls.Router``, ADDRESS the callers'.
 The first line out says where the far end's HTTP is. Commands: ``subject`` (url, pid),
-``set_ups`` (count), ``state``, ``ramp`` (calls), ``measure`` (seconds, settle, events, core) and ``quit``.
+``set_ups`` (count), ``state``, ``ramp`` (calls), ``measure`` (seconds, settle, events, core)
+and ``quit``.
 """
 
 from __future__ import annotations
