@@ -228,6 +228,23 @@ async def test_stray_datagram_is_counted_and_never_answered(
         await offerer.close()
 
 
+async def test_check_without_priority_is_dropped_though_it_verifies(
+    port: UdpPort, stranger: Stranger
+) -> None:
+    async with connected(far_port=port) as ends:
+        theirs = Credentials(ends.far.engine.ufrag, ends.far.engine._ice.local_password)
+        ours = Credentials(ends.near.engine.ufrag, "")
+        with nothing_raised():
+            for _ in range(3):
+                stranger.send(
+                    check(theirs, ours, change=lambda message: message.attributes.pop("PRIORITY")),
+                    port.address,
+                )
+            stranger.send(check(theirs, ours), port.address)
+            await until(lambda: stranger.received, "the answer to a whole check")
+        assert port.dropped["integrity"] == 3
+
+
 async def test_strangers_cannot_disturb_a_connected_leg(port: UdpPort, stranger: Stranger) -> None:
     async with connected(far_port=port) as ends:
         local = Credentials(ends.far.engine.ufrag, "p" * 22)
