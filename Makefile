@@ -1,6 +1,8 @@
 # make run     start the server in simulation on http://localhost:8080 (live with SIMULATION_MODE=false)
 # make test    every test; ARGS="-k transcript" passes arguments on to pytest
 # make check   linter, formatter, strict type check
+# make bench   what the relay costs and how late it makes packets (a quarter of an hour, two cores,
+#              Linux; ARGS=--quick takes a minute; writes docs/performance.md)
 # make format  let the linter and the formatter mend what they can
 # make lock    write the lock files anew (needs uv; ARGS=--upgrade takes newer versions)
 #
@@ -16,7 +18,7 @@ LOCK := $(UV) pip compile --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean
+.PHONY: help run test check bench format lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//; 1,/^$$/p' Makefile | sed '/^PYTHON/,$$d'
@@ -31,6 +33,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

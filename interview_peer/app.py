@@ -131,9 +131,11 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         )
         # What lives now lives as long as the process: keep it out of every later collection.
         gc.freeze()
-        yield Server(url, port, interviews, browser_port, storage, loop_watch)
-        # Interviews end before the HTTP server does, so that clients are told over signalling.
-        await interviews.close()
+        try:
+            yield Server(url, port, interviews, browser_port, storage, loop_watch)
+        finally:
+            # Interviews end before the HTTP server does, so that clients are told over signalling.
+            await interviews.close()
 
 
 def _is_address(host: str) -> bool:

@@ -8,6 +8,7 @@
 
 import { Failure, microphoneFailure, serverFailure } from "./failures.js";
 
+const ICE_SERVERS_WITHIN_MS = 2_000;
 const SOCKET_OPENS_WITHIN_MS = 10_000;
 const ANSWER_WITHIN_MS = 20_000; // the server gives up after 15 s and says so; let it speak first
 const MEDIA_WITHIN_MS = 15_000;
@@ -80,7 +81,25 @@ async function openMicrophone() {
   }
 }
 
-/** One socket, one peer connection. `hooks`: message, event, remote, media, socketClosed, lost. */
+/** The server's relays and STUN servers, as RTCPeerConnection takes them. May reject. */
+async function iceConfiguration(http) {
+  const signal = AbortSignal.timeout(ICE_SERVERS_WITHIN_MS);
+  const response = await fetch(`${http}/api/ice-servers`, { signal });
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  const { iceServers, iceTransportPolicy } = await response.json();
+  const configuration = { iceServers, iceTransportPolicy };
+  // What the browser will not take must show here, where an interview can go on without it.
+  new RTCPeerConnection(configuration).close();
+  return configuration;
+}
+
+/** For whoever tests a relay: `?relay=1` on the page's address leaves audio no other way. */
+const relayOnly = () => new URLSearchParams(location.search).get("relay") === "1";
+
+/**
+ * One socket, one peer connection. `hooks`: message, event, remote, media, socketClosed, lost,
+ * relayFailed.
+ */
 class Link {
   #address;
   #hooks;
@@ -90,10 +109,10 @@ class Link {
   #closed = false;
   #timers = new Set();
 
-  constructor(address, microphone, hooks) {
+  constructor(address, microphone, ice, hooks) {
     this.#address = address;
     this.#hooks = hooks;
-    const peer = new RTCPeerConnection();
+    const peer = new RTCPeerConnection(ice);
     this.peer = peer;
     for (const track of microphone.getTracks()) peer.addTrack(track, microphone);
     this.channel = peer.createDataChannel("oai-events");
@@ -101,6 +120,7 @@ class Link {
       if (!this.#closed) hooks.remote(event.streams[0] ?? new MediaStream([event.track]));
     };
     peer.onconnectionstatechange = () => this.#peerChanged();
+    peer.onicecandidateerror = (event) => this.#closed || hooks.relayFailed(event);
     this.channel.onopen = () => this.#peerChanged();
     this.channel.onmessage = (event) => this.#closed || hooks.event(event.data);
     this.channel.onclose = () => {
@@ -234,6 +254,7 @@ export class Connection {
   #listener;
   #link = null;
   #microphone = null;
+  #ice = null; // the newest that the server told
   #sessionId;
   #endingFor = null; // why the server is ending the interview, once it is
   #told = null; // what the server last complained of; if the interview fails, that is why
@@ -312,6 +333,8 @@ export class Connection {
 
   async #connect() {
     this.#link?.close();
+    const ice = await this.#iceConfiguration();
+    if (this.#over) throw new Failure("CONNECTION_LOST");
     const hooks = {
       message: (message) => this.#message(message),
       event: (data) => this.#event(data),
@@ -319,14 +342,36 @@ export class Connection {
       media: (media, channelOpen) => this.#listener.change({ media, channelOpen }),
       socketClosed: (code, ours) => this.#socketClosed(code, ours),
       lost: (reason) => this.#lost(reason),
+      relayFailed: (event) => this.#relayFailed(event),
     };
-    const link = new Link(this.#address, this.#microphone, hooks);
+    const link = new Link(this.#address, this.#microphone, ice, hooks);
     this.#link = link;
     const init = { type: "init" };
     if (this.#sessionId) init.sessionId = this.#sessionId;
     else if (this.#persona) init.aiPersona = this.#persona;
     await link.open(init);
     if (this.#link === link && !this.#over) this.#enter("live");
+  }
+
+  /** Asked anew for each link: a relay counts what one credential was used for. */
+  async #iceConfiguration() {
+    try {
+      this.#ice = await iceConfiguration(this.#address.http);
+    } catch (error) {
+      // A server that cannot be reached for a while is told of often enough.
+      if (!this.#ice) {
+        this.#listener.log(`The server named no relays (${error.message}). Going on without.`);
+      }
+      this.#ice ??= {};
+    }
+    if (!relayOnly()) return this.#ice;
+    this.#listener.log("Audio may go through a relay alone, because of ?relay=1.");
+    return { ...this.#ice, iceTransportPolicy: "relay" };
+  }
+
+  #relayFailed({ url, errorCode, errorText }) {
+    const why = errorText || "no answer";
+    this.#listener.log(`${url} could not be used: ${why} (${errorCode}).`);
   }
 
   #message(message) {

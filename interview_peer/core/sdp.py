@@ -86,7 +86,21 @@ def check_offer(text: str) -> None:
         raise InvalidSdp("The offer must have one audio section and one data section.")
     if any(section.kind not in ("audio", "application") for section in media):
         raise InvalidSdp("The offer may hold audio and a data channel only.")
+    _check_bundle(sections[0], media)
     _check_transport(sections[0], audio[0])
+
+
+def _check_bundle(session: Section, media: list[Section]) -> None:
+    """A bundle must name sections that are there: aiortc takes the first one's transport for all
+    and does not look whether there is one."""
+    mids = [[line for line in part.lines if line.startswith("a=mid:")] for part in media]
+    names = [name for part in mids for name in part]
+    if any(len(part) > 1 for part in mids) or len(set(names)) < len(names):
+        raise InvalidSdp("The offer's sections must each have one name of their own.")
+    for group in session.values("group"):
+        semantics, _, tags = group.partition(" ")
+        if semantics == "BUNDLE" and any(f"a=mid:{tag}" not in names for tag in tags.split()):
+            raise InvalidSdp("The offer bundles a section that it does not have.")
 
 
 def _check_transport(session: Section, audio: Section) -> None:

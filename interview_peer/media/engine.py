@@ -53,6 +53,10 @@ MAX_TRANSACTIONS: Final = 64
 PROBE_SECONDS: Final = 0.1
 """At most so often a new address is asked whether it is the far end's."""
 
+MAX_STREAMS: Final = 64
+"""SSRCs taken from one far end. libsrtp keeps a context for each that authenticates and looks
+through all of them for every packet; a browser uses one or two."""
+
 MAX_HANDSHAKE_QUEUE: Final = 512
 """DTLS datagrams waiting for aiortc's reader; beyond, they are dropped and sent again."""
 
@@ -152,6 +156,7 @@ class Engine:
         self._length = ffi.new("int *")
         self._addresses: collections.deque[Address] = collections.deque()
         self._transactions: collections.deque[bytes] = collections.deque()
+        self._streams: set[bytes] = set()
         self._probed: tuple[bytes, Address, CandidatePair] | None = None
         self._probe_after = 0.0
         self.moves = 0
@@ -169,13 +174,18 @@ class Engine:
         opus = [codec for codec in capabilities.codecs if codec.mimeType.lower() == "audio/opus"]
         transceiver.setCodecPreferences(opus)
 
-    def prepare(self, *, dtls_server: bool | None = None) -> None:
+    def prepare(
+        self, *, dtls_server: bool | None = None, receive_window: int | None = None
+    ) -> None:
         """Take over sockets and media.
 
         Args:
             dtls_server: wait for the far end's ClientHello (True) where it leaves us the choice.
                 The DTLS server's preference picks the cipher, so as the answerer to a browser
                 this gets AES-256-GCM instead of AES-CM with SHA-1.
+            receive_window: bytes of an unfinished message that the event channel takes in.
+                aiortc gives room back only when a message is whole, so one larger than its
+                1 MiB would stop the channel for good.
         """
         (transceiver,) = self.pc.getTransceivers()
         sender, receiver = transceiver.sender, transceiver.receiver
@@ -184,6 +194,8 @@ class Engine:
         receiver.receive = _register_nothing  # type: ignore[method-assign]
         self.ssrc = sender._ssrc
         self._dtls = sender.transport
+        if receive_window is not None and self.pc.sctp is not None:
+            self.pc.sctp._advertised_rwnd = receive_window
         if dtls_server and self._dtls._role == "auto":
             self._dtls._set_role("server")
         self._dtls.on("statechange", self._dtls_changed)
@@ -310,11 +322,16 @@ class Engine:
         if 192 <= self._buffer[1] <= 208:
             self._rtcp(size, at)
             return
+        stream = self._view[8:12].tobytes()
+        if stream not in self._streams and len(self._streams) >= MAX_STREAMS:
+            self.dropped["streams"] += 1
+            return
         length = self._length
         length[0] = size
         if lib.srtp_unprotect(rx, self._pointer, length):
             self.dropped["unprotect"] += 1
             return
+        self._streams.add(stream)
         self.last_heard = at
         self.on_rtp(length[0], at)
 
@@ -380,11 +397,16 @@ class Engine:
         return True
 
     def _rtcp(self, size: int, at: float) -> None:
+        stream = self._view[4:8].tobytes()
+        if stream not in self._streams and len(self._streams) >= MAX_STREAMS:
+            self.dropped["streams"] += 1
+            return
         try:
             data = self._dtls._rx_srtp.unprotect_rtcp(bytes(self._view[:size]))
         except (SrtpError, ValueError):
             self.dropped["unprotect"] += 1
             return
+        self._streams.add(stream)
         self.last_heard = at
         self.on_rtcp(data, at)
 
@@ -402,7 +424,8 @@ class Engine:
             return False
         try:
             message = stun.parse_message(data)
-            if "MESSAGE-INTEGRITY" not in message.attributes or not (
+            # aioice takes PRIORITY for granted.
+            if not {"MESSAGE-INTEGRITY", "PRIORITY"} <= message.attributes.keys() or not (
                 message.check_message_integrity(self._ice.local_password.encode())
             ):
                 return False
@@ -477,7 +500,11 @@ class Engine:
             task.cancel()
         if connects:
             await asyncio.wait(connects)
-        await self.pc.close()
+        try:
+            await self.pc.close()
+        except Exception as error:
+            # aiortc stumbles over a section without transport, left by an offer it half applied.
+            log.warning("a connection did not close cleanly: %s", type(error).__name__)
         if first:
             self._rx = self._tx = None
             self.remote = None

@@ -109,10 +109,11 @@ class Forwarder:
         if source is not None:
             source.engine.on_rtp = self.packet
             source.path_loss = self._sink_loss
-        if self._fill and sink is not None and self._timer is None:
-            self._watch(FILL_AFTER_SECONDS)
-        elif sink is None:
+        if sink is None:
             self.stop()
+        elif self._fill and (self._timer is None or source is None):
+            self.stop()
+            self._watch(self._patience)
 
     def stop(self) -> None:
         """Stop filling."""
@@ -135,7 +136,8 @@ class Forwarder:
         buffer = source.port.buffer
         first = buffer[0]
         start = 12 + ((first & 0x0F) << 2)
-        if first & 0x10 and start + 4 <= size:
+        if first & 0x10:
+            # Of a header cut short what lies in the buffer behind is read: it leads beyond, too.
             start += 4 + ((buffer[start + 2] << 8 | buffer[start + 3]) << 2)
         if start >= size:
             self.counters.malformed += 1
@@ -243,6 +245,11 @@ class Forwarder:
 
     # -- filling ------------------------------------------------------------------------------
 
+    @property
+    def _patience(self) -> float:
+        """How long to wait for a packet: no longer than a frame where none can come."""
+        return FRAME_SECONDS if self._source is None else FILL_AFTER_SECONDS
+
     def _watch(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
 
@@ -258,8 +265,8 @@ class Forwarder:
             # Nothing was ever sent: the stream begins now.
             self._last_at = now - FILL_AFTER_SECONDS
         silent = now - self._last_at
-        if not self._interrupted and silent < FILL_AFTER_SECONDS:
-            self._watch(FILL_AFTER_SECONDS - silent)
+        if not self._interrupted and silent < self._patience:
+            self._watch(self._patience - silent)
             return
         self.fill(now)
         self._watch(max(0.0, (self._last_at or now) + FRAME_SECONDS - time.monotonic()))

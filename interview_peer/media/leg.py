@@ -39,6 +39,9 @@ LOST_SECONDS: Final = 4.0
 CHANNEL_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Unsent bytes on the channel at which the far end is taken for dead."""
 
+OFFERER_WINDOW_BYTES: Final = 16 * 1024 * 1024
+"""Largest event the model may send: a retrieved item holds its sound, 3.8 MB a minute."""
+
 CNAME: Final = "interview_peer"
 
 _RTP_HEADER = struct.Struct("!BBHII")
@@ -152,7 +155,7 @@ class Leg:
         # of aiortc 1.16 stops its shared transport when the answer arrives.
         self.engine.add_audio()
         self._adopt_channel(pc.createDataChannel(CHANNEL_LABEL))
-        self.engine.prepare()
+        self.engine.prepare(receive_window=OFFERER_WINDOW_BYTES)
         await pc.setLocalDescription(await pc.createOffer())
         return self._local_description()
 

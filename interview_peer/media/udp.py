@@ -115,6 +115,7 @@ class UdpPort:
         self.address: Address = sock.getsockname()[:2]
         self.announced: tuple[str, ...] = tuple(announced) or (self.address[0],)
         self.buffer = bytearray(MAX_DATAGRAM + TRAILER_ROOM)
+        self._room = [memoryview(self.buffer)[:MAX_DATAGRAM]]
         self.dropped: collections.Counter[str] = collections.Counter()
         """Datagrams not delivered, and packets not sent, by reason."""
         self.delay = DelayMeter()
@@ -260,14 +261,17 @@ class UdpPort:
     def _measured(self) -> None:
         """Handle one datagram, the oldest that waits, and note how long it was with us."""
         try:
-            size, control, _, addr = self._sock.recvmsg_into([self.buffer], _CONTROL_BYTES)
+            size, control, _, addr = self._sock.recvmsg_into(self._room, _CONTROL_BYTES)
         except OSError:
             return
         addr = _plain(addr)
         endpoint = self._by_address.get(addr)
         first = self.buffer[0]
-        if not (127 < first < 192 and size > 12 and endpoint is not None):
+        if not (127 < first < 192 and size > 12):
             self._other(size, first, addr, endpoint)
+            return
+        if endpoint is None:
+            self._stray(size, addr)
             return
         endpoint.packet(size, time.monotonic())
         for level, kind, data in control:

@@ -91,6 +91,9 @@ class RealtimeConnector:
             log.warning("voice service unreachable", extra={"error": type(error).__name__})
             raise UpstreamUnreachable from None
         sdp.check_answer(text)
+        if not sdp.candidate_lines(text):
+            # Nothing more can follow over HTTP: there is nowhere to connect to.
+            raise UpstreamInvalidAnswer
         return Call(_call_id(location), text)
 
     async def hang_up(self, call_id: str) -> None:

@@ -28,6 +28,7 @@ from ..errors import (
     SessionBusy,
     SessionEnded,
     SessionIdTaken,
+    UpstreamError,
     UpstreamTimeout,
 )
 from ..media.forwarder import Forwarder
@@ -43,6 +44,9 @@ from .tasks import Tasks
 
 Observer = Callable[[Json], None]
 """Takes a signalling message (``state``, ``session_ended``, ``error``); must return at once."""
+
+MAX_EARLY: Final = 512
+"""Events kept until the files are open; without a disk that is all that is kept."""
 
 CLOSE_SECONDS: Final = 10.0
 """How long one leg or the hang-up may take to close before the ending goes on without it."""
@@ -114,6 +118,7 @@ class Interview:
         self._deadline: asyncio.TimerHandle | None = None
         self._hold: asyncio.TimerHandle | None = None
         self._recorder: Recorder | None = None
+        self._early: list[tuple[Direction | None, float, Json]] = []
         self._folder = InterviewFolder(around.data_dir, session_id)
         self._started_at = time.monotonic()
         self._wall_started_at = datetime.now(UTC)
@@ -200,6 +205,8 @@ class Interview:
         try:
             return await asyncio.shield(self._negotiation)
         except asyncio.CancelledError:
+            if self.reason is Reason.MODEL_LOST:
+                raise UpstreamError from None
             if self._life.over:
                 raise SessionEnded from None
             raise
@@ -500,6 +507,9 @@ class Interview:
             self._log.error("no folder for the recording", extra={"error": type(error).__name__})
             return
         self._recorder = Recorder(self._folder, self._started_at, self._wall_started_at)
+        for direction, at, event in self._early:
+            self._recorder.event(direction, max(at, self._started_at), event)
+        self._early.clear()
         self._around.storage.register(self._recorder)
 
     async def _end_files(self, now: float) -> None:
@@ -543,6 +553,9 @@ class Interview:
     def _journal(self, direction: Direction | None, event: Json) -> None:
         if self._recorder is not None:
             self._recorder.event(direction, time.monotonic(), event)
+        elif len(self._early) < MAX_EARLY:
+            # The model may speak while a slow disk is still making the folder.
+            self._early.append((direction, time.monotonic(), event))
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started_at

@@ -95,12 +95,13 @@ class EventRelay:
         if admitted is None:
             self.counters["swallowed"] += 1
             return
+        waits = self._model is None or not self._model.channel_open
+        if waits and len(self._for_model) >= MAX_WAITING:
+            self._refuse(GateRefused("too_many_events", "Too many events wait."), event)
+            return
         text = data if admitted is event else json.dumps(admitted, ensure_ascii=False)
         self._journal(Direction.TO_MODEL, admitted)
-        if self._model is None or not self._model.channel_open:
-            if len(self._for_model) >= MAX_WAITING:
-                self._refuse(GateRefused("too_many_events", "Too many events wait."), event)
-                return
+        if waits:
             self._for_model.append((admitted, text))
         else:
             self._send_to_model(admitted, text)

@@ -58,6 +58,7 @@ TABLE = [
     Reliance("RTCDtlsTransport", "_rx_srtp", "NoneType", "decrypts with it once connected"),
     Reliance("RTCDtlsTransport", "_tx_srtp", "NoneType", "encrypts with it once connected"),
     Reliance("RTCDtlsTransport", "transport", "RTCIceTransport", "hears when ICE fails"),
+    Reliance("RTCSctpTransport", "_advertised_rwnd", "int", "takes in events beyond 1 MiB"),
     Reliance("RTCIceGatherer", "_connection", "Connection", "puts its own socket below ICE"),
     Reliance("Connection", "_local_username", "str", "sets its own long fragment"),
     Reliance("Connection", "local_username", "str", "must announce the fragment that was set"),
@@ -106,6 +107,7 @@ async def owners() -> AsyncIterator[dict[str, Any]]:
     """The objects of a fresh peer connection, and the modules, by the names in ``TABLE``."""
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
     transceiver = pc.addTransceiver("audio")
+    pc.createDataChannel("events")
     dtls = transceiver.sender.transport
     gatherer = dtls.transport.iceGatherer
     ice = gatherer._connection
@@ -115,6 +117,7 @@ async def owners() -> AsyncIterator[dict[str, Any]]:
         "RTCRtpSender": transceiver.sender,
         "RTCRtpReceiver": transceiver.receiver,
         "RTCDtlsTransport": dtls,
+        "RTCSctpTransport": pc.sctp,
         "RTCIceGatherer": gatherer,
         "Connection": ice,
         "StunProtocol": protocol,

@@ -14,6 +14,7 @@ import pytest
 from interview_peer.core import sdp
 from interview_peer.errors import ConfigurationError
 from interview_peer.media.leg import Leg
+from interview_peer.media.meters import SAMPLE_EVERY
 from interview_peer.media.udp import MAX_DATAGRAM, Address, UdpPort, default_address
 from tests.media.legs import Heard, connected, packets_of, until
 from tests.media.strays import Credentials, Stranger, check, strays, transaction_of
@@ -158,6 +159,44 @@ async def test_known_stream_from_an_unknown_address_is_put_to_its_endpoint(
     assert thief.calls == []
 
 
+async def test_measured_datagram_goes_where_any_other_would(
+    port: UdpPort, stranger: Stranger
+) -> None:
+    desk = Desk("first", port)
+    port.register(desk)
+    port.learn_ssrc(7, desk)
+    request = check(Credentials("first", "p" * 22), BROWSER)
+
+    async def measured(data: bytes, calls: int) -> None:
+        port._wake_ups = SAMPLE_EVERY - 1
+        stranger.send(data, port.address)
+        await until(lambda: len(desk.calls) == calls, "the datagram")
+
+    await measured(rtp(7), 1)
+    await measured(request, 2)
+    port.learn(stranger.address, desk)
+    await measured(rtp(7), 3)
+    await measured(DTLS, 4)
+    kinds = [kind for kind, _ in desk.calls]
+    assert kinds == ["stray", "request", "packet", "handshake"]
+    assert port.delay.count == 1, "only what is forwarded is measured"
+    assert 0 <= port.delay.largest < 1
+    assert port.dropped == {}
+
+
+@pytest.mark.parametrize("measured", [True, False])
+async def test_no_datagram_fills_the_room_for_its_tag(
+    measured: bool, port: UdpPort, stranger: Stranger
+) -> None:
+    desk = Desk("first", port)
+    port.learn(stranger.address, desk)
+    port._wake_ups = SAMPLE_EVERY - 1 if measured else 0
+    stranger.send(b"\x80" * 5000, port.address)
+    await until(lambda: desk.calls, "the datagram")
+    assert len(desk.calls[0][1]) + 148 <= len(port.buffer)
+    assert len(desk.calls[0][1]) == MAX_DATAGRAM
+
+
 async def test_second_endpoint_of_the_same_fragment_is_refused(port: UdpPort) -> None:
     first = Desk("same", port)
     port.register(first)
@@ -228,6 +267,23 @@ async def test_stray_datagram_is_counted_and_never_answered(
         await offerer.close()
 
 
+async def test_check_without_priority_is_dropped_though_it_verifies(
+    port: UdpPort, stranger: Stranger
+) -> None:
+    async with connected(far_port=port) as ends:
+        theirs = Credentials(ends.far.engine.ufrag, ends.far.engine._ice.local_password)
+        ours = Credentials(ends.near.engine.ufrag, "")
+        with nothing_raised():
+            for _ in range(3):
+                stranger.send(
+                    check(theirs, ours, change=lambda message: message.attributes.pop("PRIORITY")),
+                    port.address,
+                )
+            stranger.send(check(theirs, ours), port.address)
+            await until(lambda: stranger.received, "the answer to a whole check")
+        assert port.dropped["integrity"] == 3
+
+
 async def test_strangers_cannot_disturb_a_connected_leg(port: UdpPort, stranger: Stranger) -> None:
     async with connected(far_port=port) as ends:
         local = Credentials(ends.far.engine.ufrag, "p" * 22)
@@ -280,12 +336,6 @@ async def test_dropped_datagrams_are_not_logged(
     assert caplog.records == []
 
 
-async def test_datagram_as_large_as_the_buffer_leaves_room_for_a_tag() -> None:
-    port = await UdpPort.open("127.0.0.1")
-    assert len(port.buffer) >= MAX_DATAGRAM + 148
-    port.close()
-
-
 # -- legs on a port -----------------------------------------------------------------------------
 
 
@@ -332,6 +382,20 @@ async def test_legs_connect_over_ipv6() -> None:
         assert ends.far.engine.remote == ends.near.port.address
         assert all(len(addr) == 2 for addr in (port.address, ends.far.engine.remote))
     assert [line.split()[4] for line in sdp.candidate_lines(answers[0])] == ["::1"]
+    assert not any(tables(port))
+    port.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_one_port_for_both_families_serves_each(host: str) -> None:
+    port = await UdpPort.open("::", announce=["127.0.0.1", "::1"])
+    async with connected(far_port=port, host=host) as ends:
+        heard = packets_of(ends.far), packets_of(ends.near)
+        ends.near.send_audio(1, 960, b"up")
+        ends.far.send_audio(1, 960, b"down")
+        await until(lambda: all(heard), "audio both ways")
+        # IPv4 is told apart by nobody who reads the address.
+        assert ends.far.engine.remote == ends.near.port.address
     assert not any(tables(port))
     port.close()
 

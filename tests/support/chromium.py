@@ -110,22 +110,24 @@ async def browsing(
     viewport: tuple[int, int] = (1280, 900),
     wrapper: Path | None = None,
     may_die: bool = False,
+    flags: Sequence[str] = (),
 ) -> AsyncIterator[Browser]:
     """A Chromium with `microphone` (a WAV, played once) and one empty page.
 
     Without `grant` the page is refused the microphone. `wrapper` is a program that runs Chromium
-    somewhere else. Errors that reach no handler of the page fail the test unless `may_die`.
+    somewhere else; `flags` are more of its flags. Errors that reach no handler of the page fail the
+    test unless `may_die`.
     """
     mark = f"--interview-peer-test={uuid.uuid4().hex}"
-    flags = [*FLAGS, mark, "--use-fake-device-for-media-stream"]
-    flags.append("--use-fake-ui-for-media-stream" if grant else "--deny-permission-prompts")
+    arguments = [*FLAGS, *flags, mark, "--use-fake-device-for-media-stream"]
+    arguments.append("--use-fake-ui-for-media-stream" if grant else "--deny-permission-prompts")
     if microphone is not None:
-        flags.append(f"--use-file-for-fake-audio-capture={microphone}%noloop")
+        arguments.append(f"--use-file-for-fake-audio-capture={microphone}%noloop")
     complaints: list[str] = []
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(
             executable_path=str(wrapper) if wrapper else chromium_path(),
-            args=flags,
+            args=arguments,
             # Playwright mutes by default; a muted output also stops pulling the remote track.
             ignore_default_args=["--mute-audio"],
         )
