@@ -36,6 +36,7 @@ _PREFIX = "INTERVIEW_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _SHORTEST_TURN_SECRET = 16
+_SHORTEST_JOIN_SECRET = 32
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -55,6 +56,14 @@ _MUST_BE = {
     "database_url": "must be a postgresql:// address; leave it out for SQLite",
     "personas_dir": "must be an existing folder",
     "admin_key": "must be a key: visible ASCII characters without spaces",
+    "join_secret": (
+        f"must be at least {_SHORTEST_JOIN_SECRET} visible ASCII characters without spaces"
+    ),
+    "jwks_url": (
+        "must be an https:// address without user or fragment (http:// only for this machine)"
+    ),
+    "jwks_issuer": "must be the issuer that tokens name: visible ASCII characters without spaces",
+    "public_url": "must be an http:// or https:// address without user, query or fragment",
     "udp_host": "must be an IP address or a host name, without a port",
     "udp_port": "must be a whole number from 0 to 65535 (0 picks a free port)",
     "public_ips": "must be IP addresses or host names, separated by commas",
@@ -127,7 +136,19 @@ class Settings(BaseSettings):
     """Folder with further persona files; they win over shipped ones of the same name."""
 
     admin_key: SecretStr | None = Field(default=None, validation_alias="INTERVIEW_ADMIN_KEY")
-    """Bearer key that ``/api/interviews…`` asks for."""
+    """Bearer key that ``/api/interviews…`` asks for, beside those kept in the database."""
+
+    join_secret: SecretStr | None = Field(default=None, validation_alias="INTERVIEW_JOIN_SECRET")
+    """Signs the tokens that candidates join with (HS256)."""
+
+    jwks_url: str | None = Field(default=None, validation_alias="INTERVIEW_JWKS_URL")
+    """Where the public keys of an identity provider are, whose tokens are taken too."""
+
+    jwks_issuer: str | None = Field(default=None, validation_alias="INTERVIEW_JWKS_ISSUER")
+    """Who must have issued those tokens; None takes any holder of such a key."""
+
+    public_url: str | None = Field(default=None, validation_alias="INTERVIEW_PUBLIC_URL")
+    """Where candidates and receivers reach this server; None is what a request was sent to."""
 
     udp_host: str | None = Field(default=None, validation_alias="INTERVIEW_UDP_HOST")
     """Address that media sockets bind; None is chosen at the start."""
@@ -218,7 +239,7 @@ class Settings(BaseSettings):
     def _read_ice_servers(cls, value: object) -> tuple[IceServer, ...]:
         return read_servers(value)
 
-    @pydantic.field_validator("openai_api_key", "admin_key", "turn_secret")
+    @pydantic.field_validator("openai_api_key", "admin_key", "turn_secret", "join_secret")
     @classmethod
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
         # A key goes into a header: a line break in it would be a header of its own.
@@ -237,9 +258,34 @@ class Settings(BaseSettings):
             raise ValueError("too short")
         return value
 
-    @pydantic.field_validator("openai_base_url")
+    @pydantic.field_validator("join_secret")
     @classmethod
-    def _check_base_url(cls, value: str) -> str:
+    def _check_join_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        # Every candidate holds a signature made with it; a short one can be guessed from that.
+        if value is not None and len(value.get_secret_value()) < _SHORTEST_JOIN_SECRET:
+            raise ValueError("too short")
+        return value
+
+    @pydantic.field_validator("jwks_url")
+    @classmethod
+    def _check_jwks_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        url = urlsplit(value := value.strip())
+        # Whoever can change what is read here can let anybody in.
+        if not _VISIBLE.fullmatch(value) or (
+            url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname or ""))
+        ):
+            raise ValueError("not a safe address")
+        if not url.hostname or url.port == 0 or "@" in url.netloc or "#" in value:
+            raise ValueError("not an address")
+        return value
+
+    @pydantic.field_validator("openai_base_url", "public_url")
+    @classmethod
+    def _check_base_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         value = value.strip()
         url = urlsplit(value)
         # urlsplit drops line breaks in silence; url.port raises ValueError when it is no port.
@@ -262,7 +308,7 @@ class Settings(BaseSettings):
             raise ValueError("no database")
         return SecretStr(text)
 
-    @pydantic.field_validator("openai_model")
+    @pydantic.field_validator("openai_model", "jwks_issuer")
     @classmethod
     def _check_model(cls, value: str | None) -> str | None:
         if value is not None and not _VISIBLE.fullmatch(value.strip()):
@@ -311,6 +357,12 @@ class Settings(BaseSettings):
                 "OPENAI_API_KEY must be set to talk to OpenAI; "
                 "without a key, set SIMULATION_MODE=true."
             )
+        if not (self.join_secret or self.jwks_url or self.allow_anonymous):
+            raise ConfigurationError(
+                "INTERVIEW_JOIN_SECRET or INTERVIEW_JWKS_URL must be set for a live server, so "
+                "that candidates can show that they are invited; or INTERVIEW_ALLOW_ANONYMOUS=true "
+                "to let anyone in."
+            )
         if not (self.on_loopback or self.admin_key or self.allow_anonymous):
             raise ConfigurationError(
                 "INTERVIEW_ADMIN_KEY must be set for a live server on an address that others can "
@@ -321,10 +373,12 @@ class Settings(BaseSettings):
     @property
     def on_loopback(self) -> bool:
         """Whether the HTTP server can be reached from this machine alone."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+        return _is_loopback(self.host)
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether clients without a token are let in."""
+        return self.simulation or self.allow_anonymous
 
     @property
     def state_url(self) -> str | None:
@@ -334,7 +388,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Values that must never be logged, in plain text."""
-        keys = (self.openai_api_key, self.admin_key, self.turn_secret)
+        keys = (self.openai_api_key, self.admin_key, self.join_secret, self.turn_secret)
         held = [key.get_secret_value() for key in keys if key is not None]
         if self.database_url is not None:
             # The password alone: the rest of the address may be told.
@@ -395,6 +449,13 @@ def static_dir() -> Path:
         if (folder / "index.html").is_file():
             return folder
     raise ConfigurationError("The pages are missing from this installation: install it again.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _host(value: str) -> str:

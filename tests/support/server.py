@@ -115,13 +115,18 @@ async def running(
 async def running_server(folder: Path, **settings: str) -> AsyncIterator[ServerProcess]:
     """A server in simulation on free ports, its data in ``folder/data``.
 
-    `settings` are environment settings on top; ``SIMULATION_MODE="false"`` makes it a live one.
+    `settings` are environment settings on top; ``SIMULATION_MODE="false"`` makes it a live one,
+    open to all like the other unless they say otherwise.
     """
     data_dir = folder / "data"
     arguments = ["serve", "--port", "0", "--data-dir", str(data_dir)]
     if settings.get("SIMULATION_MODE") != "false":
         arguments.append("--simulation")
-    base = {"INTERVIEW_UDP_HOST": "127.0.0.1", "INTERVIEW_UDP_PORT": "0"}
+    base = {
+        "INTERVIEW_UDP_HOST": "127.0.0.1",
+        "INTERVIEW_UDP_PORT": "0",
+        "INTERVIEW_ALLOW_ANONYMOUS": "true",
+    }
     environment = clean_environment(**{**base, **settings})
     async with running([*COMMAND, *arguments], folder, environment, data_dir) as server:
         yield server

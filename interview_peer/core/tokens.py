@@ -1,0 +1,126 @@
+"""Join and resume tokens: what they say, how long they are good, what they look like.
+
+A join token is a JWT that opens one interview; a resume token is random text that brings its
+candidate back. Signing and checking signatures is ``web.access``' business, and so is keeping
+what was used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..types import Json, SessionId
+
+AUDIENCE: Final = "interview-peer"
+ISSUER: Final = "interview-peer"
+"""What tokens made here name as their issuer."""
+
+REQUIRED: Final = ("exp", "iat", "aud", "sub", "jti")
+LEEWAY_SECONDS: Final = 10
+LONGEST_LIFE_SECONDS: Final = 30 * 24 * 3600
+"""A token that claims to be good for longer is refused: nobody would remember that it is out."""
+
+SDK_PREFIX: Final = "ek_"
+"""OpenAI's browser SDK takes keys that begin so, and no others."""
+RESUME_PREFIX: Final = "ipr_"
+ADMIN_PREFIX: Final = "ipk_"
+MAX_TOKEN_LENGTH: Final = 4096
+
+_SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_JWT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+
+
+class UnusableClaims(ValueError):
+    """The token's signature holds, but what it says cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinClaims:
+    """What a join token says, once its signature, audience and times were found good."""
+
+    interview_id: SessionId
+    jti: str
+    """Unique among all tokens: by it a token is known to have been used."""
+    expires_at: int
+    """Unix seconds."""
+    max_seconds: int | None = None
+    """How long the interview may last at most, should the token say so."""
+
+
+def claims_of(interview_id: SessionId, issued_at: int, expires_at: int) -> Json:
+    """The claims of an interview's own token; times in Unix seconds.
+
+    The same for the same interview: whoever asks once more with the same idempotency key gets the
+    same token. Neither a name nor a plan is in it, for anybody can read a JWT.
+    """
+    return {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": interview_id,
+        "jti": f"{interview_id}.1",
+        "iat": issued_at,
+        "nbf": issued_at,
+        "exp": expires_at,
+    }
+
+
+def read_claims(claims: Mapping[str, Any]) -> JoinClaims:
+    """Check the claims that only we know the rules of. Raises ``UnusableClaims``."""
+    subject, jti = claims.get("sub"), claims.get("jti")
+    issued, expires = claims.get("iat"), claims.get("exp")
+    if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
+        raise UnusableClaims("sub is not the id of an interview")
+    if not isinstance(jti, str) or not 1 <= len(jti) <= 128 or "\x00" in jti:
+        raise UnusableClaims("jti is not a text of 1 to 128 characters")
+    if not _is_number(issued) or not _is_number(expires):
+        raise UnusableClaims("iat or exp is not a number")
+    if expires - issued > LONGEST_LIFE_SECONDS + LEEWAY_SECONDS:
+        raise UnusableClaims("the token is good for longer than is allowed")
+    longest = claims.get("max_seconds")
+    if longest is not None and (not _is_number(longest) or longest < 1):
+        raise UnusableClaims("max_seconds is not a number of seconds")
+    return JoinClaims(
+        SessionId(subject), jti, int(expires), None if longest is None else int(longest)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def given(text: str | None) -> str | None:
+    """The token in what a client gave as its key, if there is one: without the SDK's prefix.
+
+    Stock clients give keys of their own making; those open nothing and are no token.
+    """
+    if not text:
+        return None
+    token = text.strip().removeprefix(SDK_PREFIX)
+    if token.startswith(RESUME_PREFIX) or _JWT.fullmatch(token):
+        return token
+    return None
+
+
+def is_resume(token: str) -> bool:
+    """Whether it is a resume token by its look."""
+    return token.startswith(RESUME_PREFIX)
+
+
+def new_resume_token() -> str:
+    """A resume token of 32 random bytes."""
+    return RESUME_PREFIX + secrets.token_urlsafe(32)
+
+
+def new_admin_key() -> str:
+    """An operator's key of 32 random bytes."""
+    return ADMIN_PREFIX + secrets.token_urlsafe(32)
+
+
+def digest(secret: str) -> str:
+    """What is kept of a secret of high entropy: its sha256, in hex."""
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
