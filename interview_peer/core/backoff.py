@@ -104,14 +104,14 @@ def rest(failures_in_a_row: int, slower: bool, asked: float | None) -> float:
 class Before:
     """What is still undelivered before a notice, of the same interview and destination."""
 
-    untried: int
-    """Notices that were never tried."""
-    failing_since: float | None
-    """When the first of those that failed did so; None if none has."""
+    untried: bool
+    """Whether any of it was never tried."""
+    failing_since: int | None
+    """When the first of those that failed did so, in microseconds; None if none has."""
 
 
-def free_at(created_at: float, before: Before) -> float | None:
-    """When a notice may be sent, in the arguments' clock; None while others go out before it.
+def free_at(created_at: int, before: Before) -> int | None:
+    """When a notice may be sent, in microseconds; None while others go out before it.
 
     Behind notices that were never tried it waits its turn, however long: these go out before it.
     Behind failing ones it waits ``HOLD`` seconds at most, counted from when it began to wait.
@@ -120,4 +120,4 @@ def free_at(created_at: float, before: Before) -> float | None:
         return None
     if before.failing_since is None:
         return created_at
-    return max(created_at, before.failing_since) + HOLD
+    return max(created_at, before.failing_since) + int(HOLD * 1_000_000)

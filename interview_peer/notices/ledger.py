@@ -198,6 +198,8 @@ _NOTE: Final = insert(attempts).from_select(
     ).where(exists().where(_MINE)),
 )
 
+# Whether it was put off is not asked: another worker may be about to do so, holding the row, and
+# then this statement must wait for it.
 _BRING_FORWARD: Final = (
     update(deliveries)
     .where(
@@ -215,7 +217,6 @@ _BRING_FORWARD: Final = (
         _d.state == DUE,
         _d.first_failed_at.is_(None),
         _d.lease_owner.is_(None),
-        _d.next_at > bindparam("now"),
     )
     .values(next_at=bindparam("now"))
 )
@@ -289,13 +290,10 @@ class Ledger:
             if row.active is False:
                 paused.append(row.id)
                 continue
-            failing = None if row.failing is None else row.failing / SECOND
-            free = free_at(row.created_at / SECOND, Before(int(row.untried), failing))
-            if row.first_failed_at is None and (free is None or free * SECOND > now):
+            free = free_at(row.created_at, Before(row.untried, row.failing))
+            if row.first_failed_at is None and (free is None or free > now):
                 later = now + LONGEST_WAIT
-                put_off.append(
-                    {"which": row.id, "until": min(later, int((free or later) * SECOND))}
-                )
+                put_off.append({"which": row.id, "until": min(later, free or later)})
                 continue
             taken.append(self._claimed(row, now, until))
         if put_off:

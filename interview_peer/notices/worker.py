@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..core.backoff import Meaning, meaning, rest
+from ..core.backoff import REST_AFTER, Meaning, meaning, rest
 from ..errors import StateUnavailable
 from ..state.database import Database
 from ..state.schema import now_us
@@ -38,10 +38,11 @@ class Limits:
     """How much at once, how long at most."""
 
     per_destination: int = 4
+    per_slow_destination: int = 2
     quick: int = 32
-    """Attempts under way to destinations that answered quickly last time, or were never asked."""
-    slow: int = 32
-    """The same to others, apart: any number of hanging receivers leaves the quick ones room."""
+    """Attempts under way to destinations that answered quickly last time."""
+    slow: int = 64
+    """The same to all others, apart: hanging receivers leave the quick ones their room."""
     ahead: int = 32
     """Deliveries of a quick destination that are held in advance."""
     lease_seconds: float = 60.0
@@ -69,10 +70,14 @@ class _Destination:
 
     @property
     def slow(self) -> bool:
-        return self.failures > 0 or (self.last_ms or 0) > SLOW_MS
+        """Whether it may take its time again: it did, or nothing is known of it."""
+        return self.failures > 0 or self.last_ms is None or self.last_ms > SLOW_MS
 
     def width(self, limits: Limits) -> int:
-        return 1 if self.failures >= 3 else limits.per_destination
+        """How many attempts at once."""
+        if self.failures >= REST_AFTER or self.last_ms is None:
+            return 1
+        return limits.per_slow_destination if self.slow else limits.per_destination
 
     def room(self, limits: Limits) -> int:
         """How many more to claim: in advance only where they will be gone in a moment."""
