@@ -21,11 +21,19 @@ from .media.engine import check_versions
 from .media.meters import LoopWatch, media_health
 from .media.udp import UdpPort, default_address
 from .model.openai_realtime import RealtimeConnector
+from .notices.outbox import Outbox
 from .personas import Personas
 from .session.interview import Surroundings
+from .session.recovery import Recovery
 from .session.registry import Interviews
 from .settings import Settings
 from .simulator.server import SimulatorSettings, start_simulator
+from .state import migrate
+from .state.chronicle import Chronicle
+from .state.database import Database
+from .state.nodes import Heartbeat, NodeName
+from .state.parts import StateParts
+from .state.records import Records
 from .storage.worker import StorageWorker
 from .web.api import make_app
 
@@ -46,6 +54,7 @@ class Server:
     browser_port: UdpPort
     storage: StorageWorker
     loop_watch: LoopWatch
+    state: StateParts
 
 
 @contextlib.asynccontextmanager
@@ -88,6 +97,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         storage = StorageWorker()
         storage.start()
         stack.push_async_callback(storage.close)
+        state = await _open_state(stack, settings)
         interviews = Interviews(
             Surroundings(
                 connector=RealtimeConnector(base_url, api_key, http),
@@ -99,6 +109,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 model=settings.openai_model,
                 connect_seconds=settings.connect_seconds,
                 hold_seconds=settings.hold_seconds,
+                tell=state.chronicle.tell,
             ),
             personas,
             idle_seconds=settings.idle_seconds,
@@ -132,10 +143,32 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         # What lives now lives as long as the process: keep it out of every later collection.
         gc.freeze()
         try:
-            yield Server(url, port, interviews, browser_port, storage, loop_watch)
+            yield Server(url, port, interviews, browser_port, storage, loop_watch, state)
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.
             await interviews.close()
+
+
+async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> StateParts:
+    """Open the database, close what an earlier process left, begin to write and to deliver."""
+    database = await Database.open(settings.state_url, settings.data_dir)
+    stack.push_async_callback(database.close)
+    # Two processes on one SQLite file could damage it.
+    node = await asyncio.to_thread(NodeName.claim, settings.data_dir, alone=database.is_sqlite)
+    stack.callback(node.release)
+    await migrate.prepare(database)
+    if not database.is_sqlite:
+        heartbeat = Heartbeat(database, node.name)
+        await heartbeat.start()
+        stack.push_async_callback(heartbeat.close)
+    outbox = Outbox(has_default=False)
+    chronicle = Chronicle(database, Records(outbox, node.name))
+    chronicle.start()
+    stack.push_async_callback(chronicle.close)
+    recovery = Recovery(database, settings.data_dir, node.name, chronicle.tell)
+    await recovery.start()
+    stack.push_async_callback(recovery.close)
+    return StateParts(database, outbox, chronicle)
 
 
 def _is_address(host: str) -> bool:

@@ -44,7 +44,9 @@ LIBRARIES: dict[str, Callable[[str], bool]] = {
     "av": lambda module: module.startswith("simulator/"),
     "aiohttp": lambda module: not module.startswith(("core/", "media/", "storage/")),
     "asyncio": lambda module: not module.startswith("core/"),
-    "sqlalchemy": lambda module: module.startswith(("state/", "notices/", "web/")),
+    "sqlalchemy": lambda module: module.startswith(
+        ("state/", "notices/", "session/recovery.py", "web/")
+    ),
     "alembic": lambda module: module.startswith("state/"),
     "aiosqlite": lambda module: module.startswith("state/"),
     "asyncpg": lambda module: module.startswith("state/"),

@@ -61,6 +61,12 @@ class Reason(enum.Enum):
     BROWSER_FAILED = "browser_failed"
     """The browser's leg broke before the interview was live."""
     MODEL_LOST = "model_lost"
+    TIME_LIMIT = "time_limit"
+    """As long as whoever made it allowed."""
+    EXPIRED = "expired"
+    """Nobody came while it could be joined."""
+    RECOVERED = "recovered"
+    """The server went down within it; closed afterwards, from what was on disk."""
     INTERNAL = "internal"
 
 

@@ -215,26 +215,7 @@ class Transcript:
 
     def document(self, session_id: SessionId, started_at: datetime) -> Json:
         """What ``transcript.json`` holds. `started_at` must know its time zone."""
-        if started_at.tzinfo is None:
-            raise ValueError("started_at has no time zone")
-        started = started_at.astimezone(UTC).isoformat(timespec="milliseconds")
-        return {
-            "schema": SCHEMA,
-            "session_id": session_id,
-            "started_at": started.removesuffix("+00:00") + "Z",
-            "turns": [
-                {
-                    "item_id": turn.item_id,
-                    "speaker": turn.speaker.value,
-                    "text": turn.text,
-                    "started_at": turn.started_at,
-                    "ended_at": turn.ended_at,
-                    "status": turn.status.value,
-                    "heard_ms": turn.heard_ms,
-                }
-                for turn in self.turns()
-            ],
-        }
+        return document(session_id, started_at, self.turns())
 
     # Collecting
 
@@ -379,6 +360,33 @@ class Transcript:
             # The end of generation says nothing about the end of speech.
             return started_at, ended_at
         return entry.first_text_at, ended_at if ended_at is not None else reply.done_at
+
+
+def document(session_id: SessionId, started_at: datetime, turns: Iterable[Turn]) -> Json:
+    """What ``transcript.json`` holds for these turns.
+
+    Raises ``ValueError`` if `started_at` has no time zone.
+    """
+    if started_at.tzinfo is None:
+        raise ValueError("started_at has no time zone")
+    started = started_at.astimezone(UTC).isoformat(timespec="milliseconds")
+    return {
+        "schema": SCHEMA,
+        "session_id": session_id,
+        "started_at": started.removesuffix("+00:00") + "Z",
+        "turns": [
+            {
+                "item_id": turn.item_id,
+                "speaker": turn.speaker.value,
+                "text": turn.text,
+                "started_at": turn.started_at,
+                "ended_at": turn.ended_at,
+                "status": turn.status.value,
+                "heard_ms": turn.heard_ms,
+            }
+            for turn in turns
+        ],
+    }
 
 
 def rebuild(lines: Iterable[str]) -> Transcript:

@@ -21,6 +21,7 @@ from ..core import sdp
 from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
 from ..core.persona import Persona
 from ..core.redaction import Redactor
+from ..core.turnwatch import TurnWatch
 from ..errors import (
     ConfigurationError,
     ConnectTimeout,
@@ -35,10 +36,12 @@ from ..media.forwarder import Forwarder
 from ..media.leg import Leg
 from ..media.udp import UdpPort
 from ..model.openai_realtime import Call, RealtimeConnector
+from ..state import happenings
 from ..storage.folder import InterviewFolder
 from ..storage.recorder import Recorder
 from ..storage.worker import StorageWorker
 from ..types import Direction, Json, SessionId, Speaker
+from .finished import Files, recorded_files
 from .relay import EventRelay
 from .tasks import Tasks
 
@@ -82,6 +85,8 @@ class Surroundings:
     """Model for every interview, in place of the persona's."""
     connect_seconds: float
     hold_seconds: float
+    tell: Callable[[happenings.Happening], None]
+    """The chronicle's; returns at once."""
 
 
 class Interview:
@@ -94,6 +99,10 @@ class Interview:
     def __init__(self, session_id: SessionId, persona: Persona, around: Surroundings) -> None:
         self.id = session_id
         self.persona = persona
+        self.origin = "open"
+        """"api" for one that an integrator made; an open client's becomes known by its offer."""
+        self.max_seconds: float | None = None
+        """How long it may last from its first offer on; None has no limit of its own."""
         self.model: str | None = None
         """Model a client asked for, if the server has none of its own."""
         self.created_at = time.time()
@@ -125,7 +134,12 @@ class Interview:
         # The model must always hear something, or its speech detection waits for ever.
         self._up = Forwarder(functools.partial(self._heard, Speaker.CANDIDATE), fill=True)
         self._down = Forwarder(functools.partial(self._heard, Speaker.INTERVIEWER))
-        self._relay = EventRelay(self._journal, self._elapsed, around.redactor, self._log)
+        self._relay = EventRelay(
+            self._journal, self._elapsed, around.redactor, self._log, self._spoken
+        )
+        self._turn_watch = TurnWatch()
+        self._opened = False
+        self._live_since: float | None = None
 
     # -- what others may know -----------------------------------------------------------------
 
@@ -144,6 +158,11 @@ class Interview:
         """When (monotonic) a message or any media last came from the browser or the model."""
         legs = (self._browser, self._model_leg)
         return max(self._touched, *(leg.engine.last_heard for leg in legs if leg is not None), 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted since its first offer was answered; 0 before."""
+        return self._elapsed() if self._opened else 0.0
 
     @property
     def watched(self) -> bool:
@@ -438,10 +457,44 @@ class Interview:
                 }
             )
         self._tell(self.state())
+        self._chronicle(happening, phase)
         if phase is Phase.ENDING:
             self._cancel_deadline()
             self._cancel_hold()
             self._ending = self._tasks.start(self._finish(), "end")
+
+    def _chronicle(self, happening: Happening, phase: Phase) -> None:
+        """Have a new phase written down. An open client's interview begins with its files."""
+        if not (self._opened or self.origin == "api"):
+            return
+        match phase:
+            case Phase.LIVE if happening is Happening.CONNECTED:
+                self._live_since = time.monotonic()
+                self._around.tell(happenings.Started(interview_id=self.id))
+            case Phase.LIVE:
+                self._around.tell(happenings.Returned(interview_id=self.id))
+            case Phase.DETACHED:
+                self._around.tell(happenings.Detached(interview_id=self.id))
+            case Phase.ENDING if self.reason is not None:
+                self._around.tell(happenings.Ending(interview_id=self.id, reason=self.reason))
+            case _:
+                # Made by its creator, opened by its files, finished by ``_finish``.
+                pass
+
+    def _spoken(self, *, over: bool = False) -> None:
+        """Have what is new in the conversation written down."""
+        if not self._opened:
+            return
+        news = self._turn_watch.look(self._relay.transcript.turns(), over=over)
+        if news is not None:
+            self._around.tell(
+                happenings.Turns(
+                    interview_id=self.id,
+                    position=news.position,
+                    turns=news.turns,
+                    settled=news.settled,
+                )
+            )
 
     async def end(self, reason: Reason) -> None:
         """End the interview, from whatever phase, and wait until nothing of it is left open."""
@@ -454,6 +507,8 @@ class Interview:
 
     async def _finish(self) -> None:
         """Close legs, then files: the one place where an interview's parts come down."""
+        now = time.monotonic()
+        files = Files()
         try:
             if self._negotiation is not None:
                 self._negotiation.cancel()
@@ -463,12 +518,13 @@ class Interview:
             self._down.connect(None, None)
             await self._close_all(self.call_id, self._browser, self._next_browser, self._model_leg)
             self._browser = self._next_browser = self._model_leg = None
-            await self._end_files(now)
+            files = await self._end_files(now)
         except Exception:
             self._log.exception("the interview did not end cleanly")
         finally:
             self.ended_at = time.monotonic()
             self._happen(Happening.FILES_CLOSED)
+            self._chronicle_end(now, files)
             message: Json = {"type": "session_ended", "sessionId": self.id}
             if self.reason is not None:
                 message["reason"] = self.reason.value
@@ -476,6 +532,26 @@ class Interview:
             self._observers.clear()
             await self._tasks.drain(CLOSE_SECONDS)
             self.finished.set()
+
+    def _chronicle_end(self, now: float, files: Files) -> None:
+        if not (self._opened or self.origin == "api"):
+            return
+        self._spoken(over=True)
+        self._around.tell(
+            happenings.Finished(
+                interview_id=self.id,
+                phase=self.phase,
+                reason=self.reason or Reason.INTERNAL,
+                opened_at=self._wall_started_at if self._opened else None,
+                seconds=None if self._live_since is None else round(now - self._live_since, 3),
+                usage=self._relay.usage or None,
+                turns=tuple(self._relay.transcript.turns()) if self._opened else None,
+                transcript=files.transcript,
+                recorded=files.recorded,
+                recorded_seconds=files.seconds,
+                recording_failed=files.failed,
+            )
+        )
 
     async def _close_all(self, call_id: str | None, *legs: Leg | None) -> None:
         """Close legs and hang up at once, each within its time; errors are logged, not raised."""
@@ -501,6 +577,12 @@ class Interview:
         """Make the folder and start recording; a failing disk does not stop the interview."""
         self._started_at = time.monotonic()
         self._wall_started_at = datetime.now(UTC)
+        self._opened = True
+        self._around.tell(
+            happenings.Opened(
+                interview_id=self.id, at=self._wall_started_at, persona=self.persona.name
+            )
+        )
         try:
             await self._around.storage.run(self._folder.create)
         except (OSError, SessionIdTaken) as error:
@@ -512,10 +594,12 @@ class Interview:
         self._early.clear()
         self._around.storage.register(self._recorder)
 
-    async def _end_files(self, now: float) -> None:
-        if self._recorder is None:
-            return
+    async def _end_files(self, now: float) -> Files:
+        """Finish the files and say what they came to."""
         document = self._relay.transcript.document(self.id, self._wall_started_at)
+        if self._recorder is None:
+            # What was said is known even where the disk refused everything.
+            return Files(document, failed="no_folder") if self._opened else Files()
         try:
             # A disk that hangs must not keep the interview from ending; the thread goes on.
             async with asyncio.timeout(FILES_SECONDS):
@@ -523,9 +607,12 @@ class Interview:
                 await self._around.storage.run(
                     lambda: self._folder.write_json("transcript.json", document)
                 )
+                recorded = await self._around.storage.run(
+                    functools.partial(recorded_files, self._folder, summary.duration_seconds)
+                )
         except (OSError, TimeoutError) as error:
             self._log.error("files are not complete", extra={"error": type(error).__name__})
-            return
+            return Files(document, failed="disk")
         self._log.info(
             "interview over",
             extra={
@@ -537,6 +624,7 @@ class Interview:
                 "recording": summary.failed or "complete",
             },
         )
+        return Files(document, recorded, summary.duration_seconds, summary.failed)
 
     def _heard(
         self,

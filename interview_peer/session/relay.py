@@ -18,12 +18,24 @@ from ..core.beta import ClientDialect
 from ..core.gate import Gate, GateRefused, check_size, error_event, refusal_event
 from ..core.redaction import Redactor
 from ..core.transcript import Transcript
+from ..core.usage import add_usage
 from ..errors import CallerError
 from ..media.leg import ChannelClosed, Leg, MessageTooLarge
 from ..types import Direction, Json
 
 MAX_WAITING: Final = 512
 """Events kept for a channel that is not open yet. A client sends a handful; the rest is abuse."""
+
+_SETTLING: Final = (
+    realtime.InputTextDone,
+    realtime.InputTextFailed,
+    realtime.ReplyDone,
+    realtime.PlayoutStopped,
+    realtime.PlayoutCleared,
+    realtime.ItemTruncated,
+    realtime.ItemDeleted,
+)
+"""Events after which the conversation's text is another."""
 
 Journal = Callable[[Direction | None, Json], None]
 
@@ -41,8 +53,12 @@ class EventRelay:
         now: Callable[[], float],
         redactor: Redactor,
         log: logging.LoggerAdapter[logging.Logger],
+        spoken: Callable[[], None] = lambda: None,
     ) -> None:
+        """``spoken`` is called when a turn may have been settled."""
         self.transcript = Transcript()
+        self.usage: Json = {}
+        """What the model's service counted in all replies so far."""
         self.counters: collections.Counter[str] = collections.Counter()
         self.reply_active = False
         """Whether the model is generating or playing a reply."""
@@ -50,6 +66,7 @@ class EventRelay:
         self._now = now
         self._redactor = redactor
         self._log = log
+        self._spoken = spoken
         self._dialect = ClientDialect()
         self._gate = Gate()
         self._browser: Leg | None = None
@@ -145,6 +162,8 @@ class EventRelay:
         self._watch(typed)
         self._journal(Direction.TO_BROWSER, event)
         self.transcript.feed(typed, self._now())
+        if isinstance(typed, _SETTLING):
+            self._spoken()
         for spoken in self._dialect.to_client(event):
             self._queue_for_browser(
                 spoken, text if spoken is event else json.dumps(spoken, ensure_ascii=False)
@@ -154,6 +173,8 @@ class EventRelay:
         match event:
             case realtime.ReplyStarted():
                 self.reply_active = True
+            case realtime.ReplyDone(usage=usage):
+                add_usage(self.usage, usage)
             case realtime.PlayoutStopped() | realtime.PlayoutCleared():
                 self.reply_active = False
             case realtime.ModelError(code=code):

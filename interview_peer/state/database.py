@@ -139,21 +139,30 @@ class Database:
             StateUnavailable: the database did not answer within ``patience`` seconds.
         """
 
-        async def once() -> T:
-            connection = await self._enter()
-            try:
-                try:
-                    result = await work(connection)
-                except BaseException:
-                    with contextlib.suppress(Exception):
-                        await connection.rollback()
-                    raise
-                await connection.commit()
-                return result
-            finally:
-                await _put_back(connection)
+        limit = self.patience if patience is None else patience
+        return await self._patiently(functools.partial(self._once, work), limit)
 
-        return await self._patiently(once, self.patience if patience is None else patience)
+    async def once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Do ``work`` in a transaction, a single time, however long that takes.
+
+        For who must know that no earlier try is still under way. Raises what it meets;
+        ``is_passing`` tells whether to try again.
+        """
+        return await self._within(self._once(work), None)
+
+    async def _once(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        connection = await self._enter()
+        try:
+            try:
+                result = await work(connection)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    await connection.rollback()
+                raise
+            await connection.commit()
+            return result
+        finally:
+            await _put_back(connection)
 
     async def ping(self) -> None:
         """Ask for an answer. Raises ``StateUnavailable``."""
@@ -197,7 +206,10 @@ class Database:
             await asyncio.sleep(pause)
 
     async def _within(
-        self, work: Coroutine[Any, Any, T], seconds: float, late: Callable[[T], None] | None
+        self,
+        work: Coroutine[Any, Any, T],
+        seconds: float | None,
+        late: Callable[[T], None] | None = None,
     ) -> T:
         """The work's result, if it comes in time.
 
@@ -208,7 +220,9 @@ class Database:
         task = self._start(work)
         taken = False
         try:
-            done, _ = await asyncio.wait({task}, timeout=max(seconds, 0.0))
+            done, _ = await asyncio.wait(
+                {task}, timeout=None if seconds is None else max(seconds, 0.0)
+            )
             taken = bool(done)
         finally:
             if not taken and late is not None:
@@ -282,6 +296,8 @@ def _sqlite(data_dir: Path, patience: float) -> AsyncEngine:
         pool_size=1,
         max_overflow=0,
         pool_timeout=patience,
+        # An error's text may reach a log; what was said must not.
+        hide_parameters=True,
     )
 
     def connected(connection: Any, record: object) -> None:
@@ -326,6 +342,7 @@ def _postgres(url: str) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=PATIENCE_SECONDS,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args=arguments,
     )
 

@@ -1,0 +1,241 @@
+"""How each happening is written: the interview's row, its turns and files, and its notices.
+
+Everything of one happening is written in the transaction that is passed in. An interview that is
+over stays as it is, and one that was erased gets neither words nor notices.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from ..core.lifecycle import Phase
+from ..core.transcript import Turn
+from ..notices.outbox import Outbox
+from ..notices.types import (
+    Fact,
+    InterviewCreated,
+    InterviewEnded,
+    InterviewFailed,
+    InterviewReconnecting,
+    InterviewStarted,
+    Notice,
+    RecordedFile,
+    RecordingFailed,
+    RecordingReady,
+    TranscriptCompleted,
+    TranscriptTurn,
+)
+from ..types import Json
+from .database import Transaction
+from .happenings import (
+    Detached,
+    Ending,
+    Finished,
+    Happening,
+    Opened,
+    Returned,
+    Started,
+    Turns,
+)
+from .schema import from_us, interviews, now_us, recordings, to_us, turns
+
+_Row = Row[*tuple[Any, ...]]
+
+FINAL: Final = frozenset({Phase.ENDED.value, Phase.FAILED.value})
+ROWS_AT_ONCE: Final = 500
+
+
+class Records:
+    """Writes happenings. ``node_id`` names the process that holds the interviews' legs."""
+
+    def __init__(self, outbox: Outbox, node_id: str) -> None:
+        self._outbox = outbox
+        self._node_id = node_id
+
+    async def write(self, tx: Transaction, happening: Happening) -> bool:
+        """Write one happening and its notices; false if it is written already or comes too late.
+
+        Repeating it is harmless, as long as nothing later of the same interview was written.
+        """
+        row = await self._row(tx, happening)
+        if row is None:
+            await self._make(tx, happening)
+            row = await self._row(tx, happening)
+            assert row is not None
+        if row.applied == happening.id or row.phase in FINAL:
+            return False
+        changes: dict[str, Any] = {"applied": happening.id}
+        facts: list[Fact] = []
+        match happening:
+            case Opened():
+                changes |= {"phase": Phase.CONNECTING.value, "node_id": self._node_id}
+            case Started():
+                changes["phase"] = Phase.LIVE.value
+                if row.started_at is None:
+                    changes["started_at"] = to_us(happening.at)
+                    facts.append(
+                        InterviewStarted(happening.at, row.candidate_reference, row.metadata)
+                    )
+            case Detached(reason=reason):
+                changes["phase"] = Phase.DETACHED.value
+                facts.append(InterviewReconnecting(reason))
+            case Returned():
+                changes["phase"] = Phase.LIVE.value
+            case Ending(reason=why):
+                changes |= {"phase": Phase.ENDING.value, "reason": why.value}
+            case Turns():
+                if row.deleted_at is None:
+                    await _replace_turns(tx, happening.interview_id, happening)
+                    facts += [_said(place, turn) for place, turn in happening.settled]
+            case Finished():
+                changes |= await self._finish(tx, row, happening, facts)
+        await tx.execute(
+            update(interviews).where(interviews.c.id == happening.interview_id).values(**changes)
+        )
+        if row.deleted_at is None:
+            now = now_us()
+            for fact in facts:
+                notice = Notice(happening.interview_id, fact, happening.at)
+                await self._outbox.write(tx, notice, now)
+        return True
+
+    async def _row(self, tx: Transaction, happening: Happening) -> _Row | None:
+        found = await tx.execute(
+            select(
+                interviews.c.phase,
+                interviews.c.applied,
+                interviews.c.started_at,
+                interviews.c.deleted_at,
+                interviews.c.candidate_reference,
+                interviews.c.metadata,
+            )
+            .where(interviews.c.id == happening.interview_id)
+            # Two processes may hold one to be theirs: the second waits and sees that it is over.
+            .with_for_update()
+        )
+        return found.one_or_none()
+
+    async def _make(self, tx: Transaction, happening: Happening) -> None:
+        """An open client's interview, at its first happening; told as any other that is made."""
+        at = happening.at
+        if isinstance(happening, Finished) and happening.opened_at is not None:
+            at = happening.opened_at
+        persona = happening.persona if isinstance(happening, Opened) else None
+        await tx.execute(
+            insert(interviews).values(
+                id=happening.interview_id,
+                origin="open",
+                phase=Phase.CREATED.value,
+                created_at=to_us(at),
+                persona=persona,
+                node_id=self._node_id,
+            )
+        )
+        fact = InterviewCreated(origin="open", persona=persona)
+        await self._outbox.write(tx, Notice(happening.interview_id, fact, at), now_us())
+
+    async def _finish(
+        self, tx: Transaction, row: _Row, end: Finished, facts: list[Fact]
+    ) -> dict[str, Any]:
+        told = InterviewFailed if end.phase is Phase.FAILED else InterviewEnded
+        facts.append(
+            told(
+                reason=end.reason.value,
+                ended_at=end.at,
+                started_at=None if row.started_at is None else from_us(row.started_at),
+                seconds=end.seconds,
+                usage=end.usage,
+                candidate_reference=row.candidate_reference,
+                metadata=row.metadata,
+            )
+        )
+        if row.deleted_at is None:
+            if end.turns is not None:
+                whole = Turns(
+                    interview_id=end.interview_id, position=0, turns=end.turns, settled=()
+                )
+                await _replace_turns(tx, end.interview_id, whole)
+            if end.transcript is not None:
+                facts.append(TranscriptCompleted(len(end.turns or ()), end.transcript))
+            if end.recorded:
+                await _keep_recorded(tx, end)
+            if end.recording_failed is not None:
+                facts.append(RecordingFailed(end.recording_failed))
+            elif end.recorded:
+                files = tuple(
+                    RecordedFile(one.name, one.bytes, one.sha256, one.seconds)
+                    for one in end.recorded
+                )
+                facts.append(RecordingReady(end.recorded_seconds, files))
+        return {
+            "phase": end.phase.value,
+            "reason": end.reason.value,
+            "ended_at": to_us(end.at),
+            "seconds": end.seconds,
+            "usage": end.usage,
+            "node_id": None,
+        }
+
+
+async def _replace_turns(tx: Transaction, interview_id: str, news: Turns) -> None:
+    await tx.execute(
+        delete(turns).where(turns.c.interview_id == interview_id, turns.c.position >= news.position)
+    )
+    rows = [
+        _turn_row(interview_id, place, turn)
+        for place, turn in enumerate(news.turns, start=news.position)
+    ]
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        await tx.execute(insert(turns), rows[start : start + ROWS_AT_ONCE])
+
+
+async def _keep_recorded(tx: Transaction, end: Finished) -> None:
+    await tx.execute(delete(recordings).where(recordings.c.interview_id == end.interview_id))
+    await tx.execute(
+        insert(recordings),
+        [
+            {
+                "interview_id": end.interview_id,
+                "name": one.name,
+                "bytes": one.bytes,
+                "sha256": one.sha256,
+                "seconds": one.seconds,
+                "created_at": to_us(end.at),
+            }
+            for one in end.recorded
+        ],
+    )
+
+
+def _turn_row(interview_id: str, position: int, turn: Turn) -> Json:
+    return {
+        "interview_id": interview_id,
+        "position": position,
+        "item_id": _storable(turn.item_id),
+        "speaker": turn.speaker.value,
+        "text": _storable(turn.text),
+        "started_at": turn.started_at,
+        "ended_at": turn.ended_at,
+        "status": turn.status.value,
+        "heard_ms": turn.heard_ms,
+    }
+
+
+def _said(position: int, turn: Turn) -> TranscriptTurn:
+    return TranscriptTurn(
+        position=position,
+        item_id=turn.item_id,
+        speaker=turn.speaker.value,
+        text=turn.text,
+        status=turn.status.value,
+        started_at=turn.started_at,
+        ended_at=turn.ended_at,
+        heard_ms=turn.heard_ms,
+    )
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL keeps every character but one."""
+    return text.replace("\x00", "\ufffd")
