@@ -359,7 +359,8 @@ class Ledger:
                     "error": attempt.error,
                 }
             )
-            if row["new_state"] != DUE and one.interview_id is not None:
+            # Also a first failure may free those behind, which waited for it to be tried.
+            if (row["new_state"] != DUE or not one.attempts) and one.interview_id is not None:
                 over.append(
                     {
                         "of_interview": one.interview_id,

@@ -218,8 +218,8 @@ class NoticeWorker:
         if wanted:
             for name, claim in (await self._ledger.claim(wanted, now)).items():
                 self._start(name, claim.taken)
-                if claim.looked_at == wanted[name] and not claim.taken:
-                    # All of them must wait for others; behind them may be some that need not.
+                if claim.looked_at and not claim.taken:
+                    # All of them must wait for others: see what is due now that they are put off.
                     soonest = now
         if len(self._places) > REMEMBERED:
             self._places = {name: one for name, one in self._places.items() if not one.idle}

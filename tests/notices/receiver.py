@@ -23,6 +23,8 @@ class Got:
     body: bytes
     order: int
     path: str
+    cut: Callable[[], None] | None = None
+    """Cuts the connection instead of an answer."""
 
     @property
     def notice(self) -> Json:
@@ -113,7 +115,9 @@ class Receiver:
     async def _take(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         identity = request.headers.get("webhook-id", "")
-        got = Got(identity, dict(request.headers), body, len(self.got), request.path)
+        cut = request.transport.abort if request.transport is not None else None
+        headers = dict(request.headers)
+        got = Got(identity, headers, body, len(self.got), request.path, cut)
         self.got.append(got)
         if identity in self.open_ids:
             self.twice_at_once.append(identity)
