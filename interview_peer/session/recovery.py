@@ -76,7 +76,8 @@ class Recovery:
         left = await self._database.run(self._left_at_start)
         unknown = await asyncio.to_thread(self._unwritten_folders)
         left += await self._database.run(lambda tx: _without_rows(tx, unknown))
-        self._task = asyncio.create_task(self._run(left), name="recovery")
+        if left or not self._database.is_sqlite:
+            self._task = asyncio.create_task(self._run(left), name="recovery")
 
     async def close(self) -> None:
         """Stop. What was not closed is found by the next start. Idempotent."""

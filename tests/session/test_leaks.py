@@ -85,7 +85,13 @@ async def settled(server: Server) -> Traces:
 
     seen = await eventually(look, within=10, what="no interview", good=lambda one: one is not None)
     assert seen is not None
-    return seen
+    await asyncio.wait_for(server.state.chronicle.drained(), 10)
+    return await eventually(
+        lambda: asyncio.sleep(0, traces()),
+        within=5,
+        what="no write under way",
+        good=lambda now: "Database._once" not in now.tasks,
+    )
 
 
 @pytest.mark.parametrize("way", [goodbye, hang_up, drop, hasty, half_way, come_back])
