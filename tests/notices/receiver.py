@@ -25,6 +25,7 @@ class Got:
     path: str
     cut: Callable[[], None] | None = None
     """Cuts the connection instead of an answer."""
+    request: web.Request | None = field(default=None, compare=False, repr=False)
 
     @property
     def notice(self) -> Json:
@@ -117,7 +118,7 @@ class Receiver:
         identity = request.headers.get("webhook-id", "")
         cut = request.transport.abort if request.transport is not None else None
         headers = dict(request.headers)
-        got = Got(identity, headers, body, len(self.got), request.path, cut)
+        got = Got(identity, headers, body, len(self.got), request.path, cut, request)
         self.got.append(got)
         if identity in self.open_ids:
             self.twice_at_once.append(identity)
