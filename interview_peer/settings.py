@@ -7,6 +7,7 @@ that names it. What a setting leads to is decided elsewhere.
 
 from __future__ import annotations
 
+import base64
 import difflib
 import ipaddress
 import os
@@ -64,6 +65,12 @@ _MUST_BE = {
     ),
     "jwks_issuer": "must be the issuer that tokens name: visible ASCII characters without spaces",
     "public_url": "must be an http:// or https:// address without user, query or fragment",
+    "webhook_url": (
+        "must be an https:// address without user or fragment (http:// only where "
+        "INTERVIEW_WEBHOOK_ALLOW names a network)"
+    ),
+    "webhook_secret": "must be whsec_ followed by 24 to 64 bytes in base64",
+    "webhook_allow": "must be networks such as 10.0.0.0/8, separated by commas",
     "udp_host": "must be an IP address or a host name, without a port",
     "udp_port": "must be a whole number from 0 to 65535 (0 picks a free port)",
     "public_ips": "must be IP addresses or host names, separated by commas",
@@ -149,6 +156,19 @@ class Settings(BaseSettings):
 
     public_url: str | None = Field(default=None, validation_alias="INTERVIEW_PUBLIC_URL")
     """Where candidates and receivers reach this server; None is what a request was sent to."""
+
+    webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), validation_alias="INTERVIEW_WEBHOOK_ALLOW"
+    )
+    """Networks, beside public addresses, that notices may be sent to."""
+
+    webhook_url: str | None = Field(default=None, validation_alias="INTERVIEW_WEBHOOK_URL")
+    """Receiver of the notices of every interview."""
+
+    webhook_secret: SecretStr | None = Field(
+        default=None, validation_alias="INTERVIEW_WEBHOOK_SECRET"
+    )
+    """Signs what goes to it, and to callbacks without a secret of their own."""
 
     udp_host: str | None = Field(default=None, validation_alias="INTERVIEW_UDP_HOST")
     """Address that media sockets bind; None is chosen at the start."""
@@ -273,13 +293,48 @@ class Settings(BaseSettings):
             return None
         url = urlsplit(value := value.strip())
         # Whoever can change what is read here can let anybody in.
-        if not _VISIBLE.fullmatch(value) or (
-            url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname or ""))
-        ):
+        at_home = url.scheme == "http" and _is_loopback(url.hostname or "")
+        if not _VISIBLE.fullmatch(value) or not (url.scheme == "https" or at_home):
             raise ValueError("not a safe address")
         if not url.hostname or url.port == 0 or "@" in url.netloc or "#" in value:
             raise ValueError("not an address")
         return value
+
+    @pydantic.field_validator("webhook_allow", mode="before")
+    @classmethod
+    def _split_webhook_allow(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [part for part in value.split(",") if part.strip()]
+
+    @pydantic.field_validator("webhook_allow")
+    @classmethod
+    def _check_webhook_allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(ipaddress.ip_network(part.strip())) for part in value))
+
+    @pydantic.field_validator("webhook_url")
+    @classmethod
+    def _check_webhook_url(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        url = urlsplit(value := value.strip())
+        schemes = ("https", "http") if info.data.get("webhook_allow") else ("https",)
+        if not _VISIBLE.fullmatch(value) or url.scheme not in schemes:
+            raise ValueError("not a safe address")
+        if not url.hostname or url.port == 0 or "@" in url.netloc or "#" in value:
+            raise ValueError("not an address")
+        return value
+
+    @pydantic.field_validator("webhook_secret")
+    @classmethod
+    def _check_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        secret = value.get_secret_value().strip()
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        if not secret.startswith("whsec_") or not 24 <= len(key) <= 64:
+            raise ValueError("not a secret")
+        return SecretStr(secret)
 
     @pydantic.field_validator("openai_base_url", "public_url")
     @classmethod
@@ -350,6 +405,11 @@ class Settings(BaseSettings):
                 "INTERVIEW_ICE_SERVERS names a turn: server without a credential: give it one, or "
                 "set INTERVIEW_TURN_SECRET."
             )
+        if self.webhook_url is not None and self.webhook_secret is None:
+            raise ConfigurationError(
+                "INTERVIEW_WEBHOOK_SECRET must be set, so that the receiver at "
+                "INTERVIEW_WEBHOOK_URL can tell whose notices it gets."
+            )
         if self.simulation:
             return self
         if self.openai_api_key is None:
@@ -388,7 +448,13 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Values that must never be logged, in plain text."""
-        keys = (self.openai_api_key, self.admin_key, self.join_secret, self.turn_secret)
+        keys = (
+            self.openai_api_key,
+            self.admin_key,
+            self.join_secret,
+            self.turn_secret,
+            self.webhook_secret,
+        )
         held = [key.get_secret_value() for key in keys if key is not None]
         if self.database_url is not None:
             # The password alone: the rest of the address may be told.

@@ -47,7 +47,8 @@ FAILING_ATTEMPTS: Final = 20
 class Default:
     """The receiver that the operator's settings name."""
 
-    url: str
+    url: str | None
+    """None: there is none, but callbacks without a secret are signed with this one."""
     secret: str
 
 
@@ -265,7 +266,7 @@ class Ledger:
             return {row.destination: row.next_at for row in rows if row.next_at is not None}
 
         known = await self._database.run(work)
-        if self._default is None:
+        if self._default is None or self._default.url is None:
             # The operator took the setting away: these wait until it comes back.
             known.pop(DEFAULT, None)
         return known
@@ -308,8 +309,9 @@ class Ledger:
 
     def _claimed(self, row: Any, now: int, until: int) -> Claimed:
         url, secrets = "", list[str]()
-        if row.destination == DEFAULT and self._default is not None:
-            url, secrets = self._default.url, [self._default.secret]
+        if row.destination == DEFAULT:
+            if self._default is not None and self._default.url is not None:
+                url, secrets = self._default.url, [self._default.secret]
         elif row.endpoint_id is not None:
             url, secrets = row.endpoint_url, in_force(row.secrets, now)
         elif row.url is not None:

@@ -1,0 +1,65 @@
+"""Puts the parts of this room together for a server: one object to open, start and close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..state.database import Database
+from ..types import Json
+from .desk import Desk
+from .guard import Guard, networks
+from .ledger import Default
+from .outbox import Outbox
+from .sender import Sender
+from .worker import NoticeWorker
+
+
+@dataclass(frozen=True)
+class Notices:
+    """Everything about notices that one server has."""
+
+    outbox: Outbox
+    guard: Guard
+    desk: Desk
+    worker: NoticeWorker
+
+    @classmethod
+    def open(
+        cls,
+        database: Database,
+        *,
+        url: str | None = None,
+        secret: str | None = None,
+        allow: Sequence[str] = (),
+        public_url: str | None = None,
+    ) -> Notices:
+        """Make the parts, from settings; needs a running event loop, and delivers nothing yet.
+
+        ``secret`` alone, without ``url``, still signs callbacks that have no secret of their own.
+        """
+        guard = Guard(networks(allow))
+        outbox = Outbox(has_default=url is not None, base_url=public_url or "")
+        worker = NoticeWorker(
+            database,
+            Sender(guard),
+            default=Default(url, secret) if secret else None,
+        )
+        return cls(outbox, guard, Desk(database, outbox, guard, worker.wake), worker)
+
+    async def start(self) -> None:
+        """Begin to deliver; the database must have its tables. Raises ``StateUnavailable``."""
+        await self.worker.take_back()
+        self.worker.start()
+
+    def wake(self) -> None:
+        """To be called after each commit that wrote notices."""
+        self.worker.wake()
+
+    def statistics(self) -> Json:
+        """Figures for operators: attempts by outcome since the start."""
+        return dict(self.worker.counts)
+
+    async def close(self) -> None:
+        """Stop delivering; the database must still be open. Idempotent."""
+        await self.worker.close()
