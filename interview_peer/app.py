@@ -120,7 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(interviews.close)
 
         runner = web.AppRunner(
-            make_app(settings, interviews, lambda: media_health(browser_port, loop_watch)),
+            make_app(settings, interviews, lambda: media_health(browser_port, loop_watch), state),
             shutdown_timeout=5,
         )
         await runner.setup()

@@ -8,13 +8,19 @@
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
     │   ├── PersonaNotFound, TooLarge
-    │   └── Unauthorized, NotFound, MethodNotAllowed, RateLimited
+    │   ├── InvalidField           names the field
+    │   │   └── UnknownPersona, LimitExceeded
+    │   ├── IdempotencyConflict, InterviewElsewhere, KeyNotFound
+    │   ├── Unauthorized
+    │   │   └── TokenRequired, TokenInvalid, TokenExpired, TokenUsed
+    │   └── NotFound, MethodNotAllowed, RateLimited
     ├── UpstreamError          the voice service refused or failed         502, 503
     │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
     │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
     ├── AtCapacity             as many interviews as we take               503
     ├── ConnectTimeout         a leg never connected                       503
     ├── StateUnavailable       the database does not answer                503
+    ├── KeysUnavailable        an identity provider does not answer        503
     └── ConfigurationError     the operator must change a setting          exit code 2
 
 ``code`` is stable and documented in ``docs/errors.md``. Messages are whole sentences for a
@@ -186,6 +192,88 @@ class Unauthorized(CallerError):
     openai_code = "invalid_api_key"
 
 
+class TokenRequired(Unauthorized):
+    """This interview, or this server, lets in only who has a token."""
+
+    code = "TOKEN_REQUIRED"
+    sentence = "Open the link of your invitation: this interview is for invited candidates."
+
+
+class TokenInvalid(Unauthorized):
+    """The token is not one of ours, or not for this interview."""
+
+    code = "TOKEN_INVALID"
+    sentence = "This invitation is not valid. Open the link again exactly as you received it."
+
+
+class TokenExpired(Unauthorized):
+    """The token was good, but its time has passed."""
+
+    code = "TOKEN_EXPIRED"
+    sentence = "This invitation has expired. Ask whoever invited you for a new one."
+
+
+class TokenUsed(Unauthorized):
+    """The token has let in somebody already; coming back takes the resume token."""
+
+    code = "TOKEN_USED"
+    sentence = "This invitation was used already. Ask whoever invited you for a new one."
+
+
+class InvalidField(CallerError):
+    """A field of the request is missing or wrong; ``field`` names it, dotted."""
+
+    code = "INVALID_FIELD"
+    status = 422
+    sentence = "A field of the request is missing or wrong."
+    openai_code = "invalid_value"
+
+    def __init__(self, field: str, sentence: str | None = None) -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
+class UnknownPersona(InvalidField):
+    """There is no interviewer of the name that the request gives."""
+
+    code = "UNKNOWN_PERSONA"
+    sentence = "persona names no interviewer that this server has."
+
+
+class LimitExceeded(InvalidField):
+    """The request asks for more than this server allows."""
+
+    code = "LIMIT_EXCEEDED"
+    sentence = "The request asks for more than this server allows."
+
+
+class IdempotencyConflict(CallerError):
+    """The idempotency key was used before, for another request."""
+
+    code = "IDEMPOTENCY_CONFLICT"
+    status = 409
+    sentence = "That idempotency key was used before, with another body."
+    openai_code = "idempotency_conflict"
+
+
+class InterviewElsewhere(CallerError):
+    """The interview runs in another process of this service."""
+
+    code = "INTERVIEW_ELSEWHERE"
+    status = 409
+    sentence = "This interview is held by another server. Ask that one, or try again later."
+    openai_code = "interview_elsewhere"
+
+
+class KeyNotFound(CallerError):
+    """No admin key has this id."""
+
+    code = "KEY_NOT_FOUND"
+    status = 404
+    sentence = "There is no key of that id."
+    openai_code = "not_found"
+
+
 class NotFound(CallerError):
     """Nothing lives at this path."""
 
@@ -306,6 +394,15 @@ class StateUnavailable(InterviewPeerError):
     status = 503
     sentence = "This server cannot reach its database just now. Please try again in a moment."
     openai_code = "state_unavailable"
+
+
+class KeysUnavailable(InterviewPeerError):
+    """The keys that tokens are checked with cannot be fetched. Trying again may help."""
+
+    code = "KEYS_UNAVAILABLE"
+    status = 503
+    sentence = "This server cannot check invitations just now. Please try again in a moment."
+    openai_code = "keys_unavailable"
 
 
 class ConfigurationError(InterviewPeerError):

@@ -72,25 +72,31 @@ def claims_of(interview_id: SessionId, issued_at: int, expires_at: int) -> Json:
 def read_claims(claims: Mapping[str, Any]) -> JoinClaims:
     """Check the claims that only we know the rules of. Raises ``UnusableClaims``."""
     subject, jti = claims.get("sub"), claims.get("jti")
-    issued, expires = claims.get("iat"), claims.get("exp")
+    issued, expires = _number(claims, "iat"), _number(claims, "exp")
     if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
         raise UnusableClaims("sub is not the id of an interview")
     if not isinstance(jti, str) or not 1 <= len(jti) <= 128 or "\x00" in jti:
         raise UnusableClaims("jti is not a text of 1 to 128 characters")
-    if not _is_number(issued) or not _is_number(expires):
+    if issued is None or expires is None:
         raise UnusableClaims("iat or exp is not a number")
     if expires - issued > LONGEST_LIFE_SECONDS + LEEWAY_SECONDS:
         raise UnusableClaims("the token is good for longer than is allowed")
-    longest = claims.get("max_seconds")
-    if longest is not None and (not _is_number(longest) or longest < 1):
+    longest = _number(claims, "max_seconds")
+    if longest is not None and longest < 1:
         raise UnusableClaims("max_seconds is not a number of seconds")
-    return JoinClaims(
-        SessionId(subject), jti, int(expires), None if longest is None else int(longest)
-    )
+    return JoinClaims(SessionId(subject), jti, expires, longest)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(claims: Mapping[str, Any], name: str) -> int | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnusableClaims(f"{name} is not a number")
+    try:
+        return int(value)
+    except (ValueError, OverflowError):
+        raise UnusableClaims(f"{name} is not a number") from None
 
 
 def given(text: str | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import time
 import uuid
 from typing import Final
@@ -129,6 +130,24 @@ class Interviews:
 
         return await self._around.storage.run(read)
 
+    async def erase(self, session_id: str) -> list[str]:
+        """Forget an interview that is over and remove its files; the names of those. Repeatable.
+
+        Raises ``InvalidSessionId``, and ``OSError`` if the disk refuses.
+        """
+        name = SessionId(session_id)
+        files = await self.files(session_id) or []
+        path = InterviewFolder(self._around.data_dir, name).path
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(path)
+
+        await self._around.storage.run(remove)
+        self._interviews.pop(name, None)
+        self._unwatched_since.pop(name, None)
+        return files
+
     @property
     def running(self) -> int:
         """Interviews that hold legs now."""
@@ -141,6 +160,9 @@ class Interviews:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
+        for interview in list(self._interviews.values()):
+            if _is_invitation(interview):
+                self.forget(interview)
         await asyncio.gather(
             *(one.end(Reason.SERVER_SHUTDOWN) for one in list(self._interviews.values()))
         )
@@ -159,7 +181,7 @@ class Interviews:
             if interview.ended_at is not None and now - interview.ended_at >= self._keep_seconds:
                 self._interviews.pop(name, None)
                 self._unwatched_since.pop(name, None)
-        elif now - interview.last_activity >= self._idle_seconds:
+        elif now - interview.last_activity >= self._idle_seconds and not _is_invitation(interview):
             interview.end_soon(Reason.IDLE)
         elif interview.max_seconds is not None and interview.seconds >= interview.max_seconds:
             interview.end_soon(Reason.TIME_LIMIT)
@@ -170,3 +192,8 @@ class Interviews:
                 self._unwatched_since.pop(name, None)
         else:
             self._unwatched_since.pop(name, None)
+
+
+def _is_invitation(interview: Interview) -> bool:
+    """Whether nobody has used it yet: whoever is invited may still come, on another day too."""
+    return interview.origin == "api" and interview.phase is Phase.CREATED

@@ -20,14 +20,23 @@ from ..errors import (
     NotFound,
     SdpTooLarge,
     SessionNotFound,
+    TokenInvalid,
+    TokenRequired,
     TooLarge,
     UnsupportedContentType,
 )
+from ..notices.guard import Guard
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
+from ..state.parts import StateParts
 from ..types import Json
-from . import forms, ice, messages, signalling
+from . import forms, ice, messages, openapi, signalling
+from .access import Access, Admission, token_of
+from .interview_store import InterviewStore
+from .interviews_api import InterviewsApi
+from .joining import API, Joining
+from .keys_api import KeysApi
 
 KEY_SECONDS: Final = 60
 """How long the seeds' ephemeral keys lived; the answer keeps saying so."""
@@ -46,10 +55,12 @@ class Api:
         self,
         settings: Settings,
         interviews: Interviews,
+        joining: Joining,
         media_health: Callable[[], Json],
     ) -> None:
         self._settings = settings
         self._interviews = interviews
+        self._joining = joining
         self._media_health = media_health
         self._started = time.monotonic()
         self._static = static_dir()
@@ -58,17 +69,16 @@ class Api:
         """Register every route."""
         router = app.router
         router.add_get("/", self.front)
+        router.add_get("/i/{interview_id}", self.invitation)
         router.add_get("/ws", self.socket)
         router.add_get("/ws/{session_id}", self.socket)
         router.add_post("/api/generate-ephemeral-key", self.ephemeral_key)
         router.add_post("/api/sdp-exchange", self.sdp_exchange)
         router.add_get("/api/sessions/{session_id}", self.session)
         router.add_get("/api/personas", self.personas)
-        router.add_get(ice.PATH, ice.IceServersPath(self._settings).get)
+        router.add_get(ice.PATH, ice.IceServersPath(self._settings, self._joining).get)
         router.add_post("/v1/realtime/calls", self.create_call)
         router.add_post("/v1/realtime/calls/{call_id}/hangup", self.hang_up)
-        router.add_get("/api/interviews/{session_id}", self.interview)
-        router.add_get("/api/interviews/{session_id}/transcript", self.transcript)
         router.add_get("/health", self.health)
         router.add_get("/healthz", self.healthz)
         router.add_get("/static/{path:.+}", self.static)
@@ -79,6 +89,13 @@ class Api:
         """The page; or signalling, for a client that connects a WebSocket here."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self.socket(request)
+        return web.FileResponse(self._static / "index.html")
+
+    async def invitation(self, request: web.Request) -> web.StreamResponse:
+        """The page again: which interview it is for, and by which token, it reads by itself.
+
+        The token stands behind the ``#`` of the link, so it is never sent here.
+        """
         return web.FileResponse(self._static / "index.html")
 
     async def static(self, request: web.Request) -> web.StreamResponse:
@@ -93,7 +110,7 @@ class Api:
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The signalling WebSocket."""
-        return await signalling.handle(request, self._interviews)
+        return await signalling.handle(request, self._interviews, self._joining)
 
     # -- the seeds' HTTP ------------------------------------------------------------------------
 
@@ -115,7 +132,7 @@ class Api:
         else:
             interview.touch()
             interview.key_asked_at = now
-            if interview.phase is Phase.CREATED:
+            if interview.phase is Phase.CREATED and interview.origin != API:
                 if voice is not None:
                     interview.persona = interview.persona.with_voice(voice)
                 interview.model = model or interview.model
@@ -135,17 +152,17 @@ class Api:
         session_id = messages.optional_text(body, "sessionId")
         persona_name = messages.optional_text(body, "aiPersona")
         persona = self._interviews.personas.find(persona_name) if persona_name else None
-        interview = self._interviews.find_or_create(session_id)
-        if persona is not None and interview.phase is Phase.CREATED:
+        admission = await self._joining.admit(request)
+        interview = await self._joining.enter(admission, session_id)
+        if persona is not None and admission.is_open and interview.phase is Phase.CREATED:
             interview.persona = persona
-        answer = await self._answer(interview, offer)
-        return web.json_response(
-            {
-                "sessionId": interview.id,
-                "sdpAnswer": answer,
-                "answer": {"type": "answer", "sdp": answer},
-            }
-        )
+        answer, resume = await self._answer(admission, interview, offer)
+        told = {
+            "sessionId": interview.id,
+            "sdpAnswer": answer,
+            "answer": {"type": "answer", "sdp": answer},
+        }
+        return web.json_response(told if resume is None else {**told, "resumeToken": resume})
 
     async def session(self, request: web.Request) -> web.Response:
         """What is known of a session, in the seeds' fields and our phase."""
@@ -188,8 +205,9 @@ class Api:
         """Take an offer as OpenAI's own endpoint does: bare SDP, or multipart."""
         offer = await _call_offer(request)
         sdp.check_offer(offer)
-        interview = self._interviews.create()
-        answer = await self._answer(interview, offer)
+        admission = await self._joining.admit(request)
+        interview = await self._joining.enter(admission, None)
+        answer, _ = await self._answer(admission, interview, offer)
         return web.Response(
             status=201,
             text=answer,
@@ -203,46 +221,27 @@ class Api:
         interview = self._interviews.find(call_id.removeprefix(CALL_PREFIX))
         if not call_id.startswith(CALL_PREFIX) or interview.phase in OVER:
             raise SessionNotFound
+        if interview.origin == API:
+            token = token_of(request)
+            if token is None:
+                raise TokenRequired
+            if await self._joining.access.recognise(token, request.remote) != interview.id:
+                raise TokenInvalid
         interview.end_soon(Reason.CLIENT_REQUEST)
         return web.Response(status=200)
 
-    async def _answer(self, interview: Interview, offer: str) -> str:
+    async def _answer(
+        self, admission: Admission, interview: Interview, offer: str
+    ) -> tuple[str, str | None]:
         """Answer, or forget a session that was only made for this failed request."""
         try:
-            return await self._interviews.answer_offer(interview, offer)
+            return await self._joining.answer(admission, interview, offer)
         except BaseException:
             if not interview.watched:
                 self._interviews.forget(interview)
             raise
 
     # -- operators ------------------------------------------------------------------------------
-
-    async def interview(self, request: web.Request) -> web.Response:
-        """Phase, statistics and files of one interview, running or over."""
-        session_id = request.match_info["session_id"]
-        files = await self._interviews.files(session_id)
-        try:
-            known: Interview | None = self._interviews.find(session_id)
-        except SessionNotFound:
-            known = None
-        if known is None and files is None:
-            raise SessionNotFound
-        return web.json_response(
-            {
-                "id": session_id,
-                "phase": known.phase.value if known is not None else Phase.ENDED.value,
-                "reason": known.reason.value if known and known.reason else None,
-                "statistics": known.statistics() if known is not None else None,
-                "files": files or [],
-            }
-        )
-
-    async def transcript(self, request: web.Request) -> web.Response:
-        """The finished transcript of one interview."""
-        body = await self._interviews.transcript(request.match_info["session_id"])
-        if body is None:
-            raise NotFound("There is no finished transcript of that interview.")
-        return web.Response(body=body, content_type="application/json")
 
     async def health(self, request: web.Request) -> web.Response:
         """Whether the server answers."""
@@ -312,13 +311,25 @@ def _check_session(session: Any) -> None:
 
 
 def make_app(
-    settings: Settings, interviews: Interviews, media_health: Callable[[], Json]
+    settings: Settings,
+    interviews: Interviews,
+    media_health: Callable[[], Json],
+    state: StateParts,
+    guard: Guard | None = None,
 ) -> web.Application:
-    """The HTTP application; the caller runs it."""
+    """The HTTP application; the caller runs it. ``guard`` judges where notices may go."""
+    access = Access(settings, state.database)
     app = web.Application(
-        middlewares=forms.middlewares(settings), client_max_size=forms.MAX_BODY_BYTES
+        middlewares=forms.middlewares(access), client_max_size=forms.MAX_BODY_BYTES
     )
-    Api(settings, interviews, media_health).add_to(app)
+    joining = Joining(access, interviews, state.database)
+    Api(settings, interviews, joining, media_health).add_to(app)
+    store = InterviewStore(interviews, state)
+    guard = Guard() if guard is None else guard
+    InterviewsApi(settings, interviews.personas, access, store, guard).add_to(app)
+    KeysApi(state.database).add_to(app)
+    openapi.add_to(app)
+    app.cleanup_ctx.append(store.expiring)
     return app
 
 

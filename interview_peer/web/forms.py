@@ -2,12 +2,11 @@
 
 - the seeds' paths: ``{"error": sentence, "message": sentence, "code"}``
 - OpenAI's paths (``/v1/…``): ``{"error": {"message", "type", "param", "code"}}``
-- all others: ``{"error": {"code", "message"}}``
+- all others: ``{"error": {"code", "message"}}``, and ``field`` where one field is at fault
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 from typing import Any, Final
@@ -20,19 +19,26 @@ from ..errors import (
     InvalidJson,
     MethodNotAllowed,
     NotFound,
+    RateLimited,
     TooLarge,
     Unauthorized,
     UnsupportedContentType,
 )
-from ..settings import Settings
 from ..types import Json
+from .access import Access
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 256 * 1024
 SEED_PATHS: Final = ("/api/generate-ephemeral-key", "/api/sdp-exchange", "/api/sessions")
 CORS_PATHS: Final = (*SEED_PATHS, "/api/personas", "/api/ice-servers", "/v1/", "/health")
-OPERATOR_PATHS: Final = "/api/interviews"
+OPERATOR_PATHS: Final = (
+    "/api/interviews",
+    "/api/webhooks",
+    "/api/deliveries",
+    "/api/keys",
+)
+"""What only operators and the systems around an interview may use."""
 
 PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -50,23 +56,27 @@ PAGE_HEADERS: Final = {
 
 def error_body(path: str, error: InterviewPeerError) -> Json:
     """The error in the form that callers of ``path`` read."""
+    field = getattr(error, "field", None)
     if path.startswith("/v1/"):
         return {
             "error": {
                 "message": error.message,
                 "type": error.openai_type,
-                "param": None,
+                "param": field,
                 "code": error.openai_code,
             }
         }
     if path.startswith(SEED_PATHS):
         return {"error": error.message, "message": error.message, "code": error.code}
-    return {"error": {"code": error.code, "message": error.message}}
+    told = {"code": error.code, "message": error.message}
+    return {"error": told if field is None else {**told, "field": field}}
 
 
 def error_response(path: str, error: InterviewPeerError) -> web.Response:
     """An error as a whole answer."""
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = "6"
     return web.json_response(error_body(path, error), status=error.status, headers=headers)
 
 
@@ -102,7 +112,7 @@ async def read_text(request: web.Request) -> str:
         raise InvalidJson("The body is not UTF-8 text.") from None
 
 
-def middlewares(settings: Settings) -> list[Any]:
+def middlewares(access: Access) -> list[Any]:
     """The middlewares of the application, outermost first."""
 
     @web.middleware
@@ -149,7 +159,7 @@ def middlewares(settings: Settings) -> list[Any]:
     @web.middleware
     async def operator(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith(OPERATOR_PATHS):
-            check_operator(request, settings)
+            await access.check_operator(request)
         return await handler(request)
 
     @web.middleware
@@ -163,23 +173,3 @@ def middlewares(settings: Settings) -> list[Any]:
         return response
 
     return [headers, cors, errors, operator]
-
-
-def check_operator(request: web.Request, settings: Settings) -> None:
-    """Let only the operator through.
-
-    Without an ``INTERVIEW_ADMIN_KEY`` nobody is asked, but only in simulation on loopback.
-
-    Raises:
-        Unauthorized: the key is missing or wrong, or none is set and one is needed.
-    """
-    if settings.admin_key is None:
-        if settings.simulation and settings.on_loopback:
-            return
-        raise Unauthorized("Set INTERVIEW_ADMIN_KEY on the server to use this path.")
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    expected = settings.admin_key.get_secret_value()
-    if scheme.lower() != "bearer" or not hmac.compare_digest(
-        given.strip().encode("utf-8", "replace"), expected.encode()
-    ):
-        raise Unauthorized

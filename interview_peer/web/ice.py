@@ -10,9 +10,9 @@ from aiohttp import web
 
 from ..core.allowance import Allowance, caller_of
 from ..core.turn import for_browser
-from ..errors import RateLimited, Unauthorized
+from ..errors import RateLimited
 from ..settings import Settings
-from .joining import may_join
+from .joining import Joining
 
 PATH: Final = "/api/ice-servers"
 
@@ -26,7 +26,8 @@ LABEL_BYTES: Final = 9
 class IceServersPath:
     """Hands out the configured servers, with credentials made for this one request."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, joining: Joining) -> None:
+        self._joining = joining
         self._servers = settings.ice_servers
         secret = settings.turn_secret
         self._secret = secret.get_secret_value() if secret is not None else None
@@ -38,12 +39,11 @@ class IceServersPath:
 
         Raises:
             RateLimited: this address asks too often.
-            Unauthorized: this caller may not join an interview.
+            Unauthorized: this caller may not join any interview.
         """
         if not self._allowance.take(caller_of(request.remote), time.monotonic()):
             raise RateLimited
-        if not may_join(request):
-            raise Unauthorized("Only who may join an interview is told its relays.")
+        await self._joining.admit(request)
         # Random, and forgotten at once: the relay's operator learns nothing of the interview.
         label = secrets.token_urlsafe(LABEL_BYTES)
         return web.json_response(

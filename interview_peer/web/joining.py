@@ -1,14 +1,153 @@
-"""Who may take part in an interview: the one question, asked wherever something is handed out."""
+"""How a caller comes into an interview: found, fetched from the database, or made.
+
+``Access`` says who may; this module turns what was admitted into an ``Interview`` and answers
+offers for it, so that every way in (socket, HTTP, OpenAI's) keeps the same rules.
+"""
 
 from __future__ import annotations
 
 from aiohttp import web
+from sqlalchemy import select
+
+from ..core.lifecycle import Phase
+from ..core.persona import Persona
+from ..errors import (
+    InterviewElsewhere,
+    SessionEnded,
+    SessionIdTaken,
+    SessionNotFound,
+    TokenExpired,
+    TokenInvalid,
+    TokenRequired,
+)
+from ..session.interview import Interview
+from ..session.registry import Interviews
+from ..state.database import Database, Transaction
+from ..state.records import FINAL
+from ..state.schema import interviews as table
+from ..state.schema import now_us
+from ..types import Json, SessionId
+from .access import Access, Admission, token_of
+
+API = "api"
+"""Origin of interviews that integrators made; a token is needed to enter them."""
 
 
-def may_join(request: web.Request) -> bool:
-    """Whether the caller may open or enter an interview.
+class Joining:
+    """The way in, the same for every surface."""
 
-    Everyone may: signalling, too, opens an interview for whoever reaches the server, and the
-    operator's key is never the page's. What candidates will have to show is asked here.
-    """
-    return True
+    def __init__(self, access: Access, interviews: Interviews, database: Database) -> None:
+        self.access = access
+        self._interviews = interviews
+        self._database = database
+
+    async def admit(self, request: web.Request) -> Admission:
+        """Who this request comes from. Raises as ``Access.admit``."""
+        return await self.access.admit(token_of(request), request.remote)
+
+    async def enter(
+        self, admission: Admission, wanted: str | None, *, must_exist: bool = False
+    ) -> Interview:
+        """The interview that an admitted caller wants, made if it is not there yet.
+
+        Args:
+            wanted: an id that the caller named; a token is for one interview and needs none.
+            must_exist: an open client comes back to what it knows, and makes nothing.
+
+        Raises:
+            TokenRequired: an open client wants an interview that is for invited candidates.
+            TokenInvalid: the token is for another one.
+            SessionNotFound, SessionEnded, InterviewElsewhere, TokenExpired: not to be had.
+            InvalidSessionId, SessionIdTaken, AtCapacity: as ``Interviews.create``.
+            StateUnavailable: the database is needed and does not answer.
+        """
+        if admission.interview_id is not None:
+            if wanted is not None and wanted != admission.interview_id:
+                raise TokenInvalid
+            return await self._invited(admission)
+        if wanted is None:
+            return self._interviews.create()
+        known = self._known(wanted)
+        if known is None:
+            origin = await self._origin(wanted)
+            if origin == API:
+                raise TokenRequired
+            if must_exist:
+                raise SessionNotFound
+            if origin is not None:
+                raise SessionIdTaken
+            known = self._interviews.find_or_create(wanted)
+        if known.origin == API:
+            raise TokenRequired
+        return known
+
+    async def answer(
+        self, admission: Admission, interview: Interview, offer: str
+    ) -> tuple[str, str | None]:
+        """Answer an offer; the SDP, and the resume token for coming back (None: open client).
+
+        Raises as ``Interviews.answer_offer`` and ``Access.redeem``. A token whose offer came to
+        nothing stays good.
+        """
+        await self.access.redeem(admission)
+        try:
+            answer = await self._interviews.answer_offer(interview, offer)
+        except BaseException:
+            await self.access.restore(admission)
+            raise
+        return answer, await self.access.renew(admission, self._runs)
+
+    def _runs(self, session_id: SessionId) -> bool:
+        return self._known(session_id) is not None
+
+    def _known(self, session_id: str) -> Interview | None:
+        try:
+            return self._interviews.find(session_id)
+        except SessionNotFound:
+            return None
+
+    async def _origin(self, session_id: str) -> str | None:
+        async def look(tx: Transaction) -> str | None:
+            query = select(table.c.origin).where(table.c.id == session_id)
+            return (await tx.execute(query)).scalar_one_or_none()
+
+        # No id of ours holds what PostgreSQL could not even compare.
+        return await self._database.run(look) if session_id.isprintable() else None
+
+    async def _invited(self, admission: Admission) -> Interview:
+        name = admission.interview_id
+        assert name is not None
+        known = self._known(name)
+        if known is not None:
+            return known
+
+        async def look(tx: Transaction) -> Json | None:
+            row = (await tx.execute(select(table).where(table.c.id == name))).one_or_none()
+            return None if row is None else dict(row._mapping)
+
+        row = await self._database.run(look)
+        if row is None or row["deleted_at"] is not None:
+            raise SessionNotFound
+        if row["phase"] in FINAL:
+            raise SessionEnded
+        if row["phase"] != Phase.CREATED.value:
+            # It runs, and not here; or it did, and nobody has noticed its end yet.
+            raise InterviewElsewhere
+        if row["expires_at"] is not None and row["expires_at"] <= now_us():
+            raise TokenExpired
+        # Another call may have fetched it meanwhile.
+        known = self._known(name)
+        if known is not None:
+            return known
+        try:
+            interview = self._interviews.create(name)
+        except SessionIdTaken:
+            raise SessionEnded from None
+        interview.origin = API
+        if row["plan"]:
+            interview.persona = Persona(**row["plan"])
+        limits = [(row["limits"] or {}).get("max_seconds")]
+        if admission.claims is not None:
+            limits.append(admission.claims.max_seconds)
+        interview.max_seconds = min((one for one in limits if one is not None), default=None)
+        return interview

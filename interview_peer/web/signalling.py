@@ -14,6 +14,7 @@ from typing import Final
 
 from aiohttp import WSMsgType, web
 
+from ..core import tokens
 from ..core.lifecycle import Phase, Reason
 from ..errors import (
     CallerError,
@@ -22,6 +23,8 @@ from ..errors import (
     InvalidMessage,
     SessionBusy,
     SessionNotFound,
+    TokenInvalid,
+    TokenRequired,
     TooLarge,
     UnknownMessageType,
 )
@@ -30,6 +33,8 @@ from ..session.registry import Interviews
 from ..session.tasks import Tasks
 from ..types import Json
 from . import messages
+from .access import Admission, token_of
+from .joining import Joining
 
 log = logging.getLogger(__name__)
 
@@ -37,39 +42,82 @@ PING_SECONDS: Final = 20.0
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 MAX_UNSENT: Final = 256
 """Messages waiting for a client that does not read; then it is disconnected."""
+TOKEN_SECONDS: Final = 5.0
+"""How long a client may take to show its token, where one is needed."""
+MAX_UNKNOWN_BYTES: Final = 8 * 1024
+"""Longest message taken from a client that has not shown one."""
 
 
 class Signalling:
     """One WebSocket connection and the session it speaks for."""
 
-    def __init__(self, socket: web.WebSocketResponse, interviews: Interviews) -> None:
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        interviews: Interviews,
+        joining: Joining,
+        address: str | None = None,
+    ) -> None:
         self._socket = socket
         self._interviews = interviews
+        self._joining = joining
+        self._address = address
+        self._admission: Admission | None = None
         self._interview: Interview | None = None
         self._outgoing: asyncio.Queue[Json | None] = asyncio.Queue(MAX_UNSENT)
         self._tasks = Tasks("signalling")
         self._offer: asyncio.Task[None] | None = None
 
-    async def run(self, session_id: str | None) -> None:
-        """Greet, then serve until the connection closes or the interview ends."""
+    async def run(self, session_id: str | None, token: str | None = None) -> None:
+        """Greet, then serve until the connection closes or the interview ends.
+
+        ``token`` is one that came with the request. Where a token is needed and none came, the
+        greeting waits for the ``init`` that brings it.
+        """
         writer = self._tasks.start(self._write(), "write")
+        patience: asyncio.TimerHandle | None = None
         try:
-            self._attach(self._first_session(session_id))
+            try:
+                admission = await self._joining.access.admit(token, self._address)
+                await self._enter(admission, session_id, must_exist=session_id is not None)
+            except TokenRequired as required:
+                patience = asyncio.get_running_loop().call_later(
+                    TOKEN_SECONDS, self._without_token, required
+                )
             await self._read()
         except InterviewPeerError as error:
             self._error(error)
         finally:
+            if patience is not None:
+                patience.cancel()
             self._leave()
-            with contextlib.suppress(asyncio.QueueFull):
-                self._outgoing.put_nowait(None)
+            self._hang_up()
             await asyncio.wait([writer], timeout=5)
             if self._offer is not None:
                 self._offer.cancel()
             await self._tasks.drain(5)
             await self._socket.close()
 
-    def _first_session(self, session_id: str | None) -> Interview:
-        return self._interviews.find(session_id) if session_id else self._interviews.create()
+    async def _enter(
+        self, admission: Admission, wanted: str | None, *, must_exist: bool = False
+    ) -> None:
+        interview = await self._joining.enter(admission, wanted, must_exist=must_exist)
+        before, self._admission = self._interview, admission
+        if interview is before:
+            return
+        self._attach(interview)
+        if before is not None and not before.watched:
+            self._interviews.forget(before)
+
+    def _without_token(self, required: TokenRequired) -> None:
+        if self._interview is None:
+            self._error(required)
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the connection after what is queued."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._outgoing.put_nowait(None)
 
     def _attach(self, interview: Interview) -> None:
         self._leave()
@@ -95,8 +143,7 @@ class Signalling:
         self.send(message)
         if message["type"] == "session_ended":
             # The seeds' server closes the connection after telling the end.
-            with contextlib.suppress(asyncio.QueueFull):
-                self._outgoing.put_nowait(None)
+            self._hang_up()
 
     def send(self, message: Json) -> None:
         """Queue a message; a client that does not read is cut off, not waited for."""
@@ -120,27 +167,29 @@ class Signalling:
     async def _read(self) -> None:
         async for message in self._socket:
             if message.type is WSMsgType.TEXT:
-                self._take(message.data)
+                await self._take(message.data)
             elif message.type is WSMsgType.BINARY:
                 self._error(InvalidJson("Messages must be JSON in text frames."))
             else:
                 log.info("a signalling client broke the protocol")
                 return
 
-    def _take(self, text: str) -> None:
+    async def _take(self, text: str) -> None:
         """Act on one message; what is wrong with it is answered, and ends nothing."""
         try:
-            self._dispatch(_parse(text))
+            if self._interview is None and len(text) > MAX_UNKNOWN_BYTES:
+                raise TooLarge
+            await self._dispatch(_parse(text))
         except InterviewPeerError as error:
             self._error(error)
 
-    def _dispatch(self, message: Json) -> None:
+    async def _dispatch(self, message: Json) -> None:
         interview = self._interview
         if interview is not None:
             interview.touch()
         match message.get("type"):
             case "init":
-                self._init(message)
+                await self._init(message)
             case "sdp_offer":
                 self._take_offer(messages.offer_sdp(message.get("offer")))
             case "ice_candidate":
@@ -157,43 +206,53 @@ class Signalling:
             case _:
                 raise InvalidMessage("The message has no type.")
 
-    def _init(self, message: Json) -> None:
-        """Choose session and persona; a known session id comes back to its interview."""
+    async def _init(self, message: Json) -> None:
+        """Show a token, choose session and persona; a known session comes back to its interview."""
         wanted = messages.optional_text(message, "sessionId")
+        text = messages.optional_text(message, "token")
         persona_name = messages.optional_text(message, "aiPersona")
         persona = self._interviews.personas.find(persona_name) if persona_name else None
-        before = self._current()
-        interview = before
-        if wanted is not None and wanted != before.id:
-            interview = self._interviews.find_or_create(wanted)
-            self._attach(interview)
-            if not before.watched:
-                self._interviews.forget(before)
-        if persona is not None and interview.phase is Phase.CREATED:
+        if text is not None:
+            token = tokens.given(text)
+            if token is None:
+                raise TokenInvalid
+            if self._offer is not None and not self._offer.done():
+                raise SessionBusy
+            await self._enter(await self._joining.access.admit(token, self._address), wanted)
+        elif wanted is not None or self._interview is None:
+            admission = self._admission or await self._joining.access.admit(None, self._address)
+            await self._enter(admission, wanted)
+        interview = self._current()
+        # Whoever is invited meets the interviewer that the invitation names.
+        is_open = self._admission is not None and self._admission.is_open
+        if persona is not None and is_open and interview.phase is Phase.CREATED:
             interview.persona = persona
 
     def _take_offer(self, offer: str) -> None:
         if self._offer is not None and not self._offer.done():
             raise SessionBusy
         # Answering takes a round trip to the model's service; a disconnect must be heard meanwhile.
-        self._offer = self._tasks.start(self._answer(self._current(), offer), "answer offer")
+        interview, admission = self._current(), self._admission
+        assert admission is not None
+        self._offer = self._tasks.start(self._answer(admission, interview, offer), "answer offer")
 
-    async def _answer(self, interview: Interview, offer: str) -> None:
+    async def _answer(self, admission: Admission, interview: Interview, offer: str) -> None:
         try:
-            answer = await self._interviews.answer_offer(interview, offer)
+            answer, resume = await self._joining.answer(admission, interview, offer)
         except InterviewPeerError as error:
             self._error(error)
         except Exception:
             log.exception("an offer failed by a fault of ours")
             self._error(InterviewPeerError())
         else:
-            self.send(
-                {
-                    "type": "sdp_answer",
-                    "answer": {"type": "answer", "sdp": answer},
-                    "sessionId": interview.id,
-                }
-            )
+            message: Json = {
+                "type": "sdp_answer",
+                "answer": {"type": "answer", "sdp": answer},
+                "sessionId": interview.id,
+            }
+            if resume is not None:
+                message["resumeToken"] = resume
+            self.send(message)
 
     def _end(self, session_id: str | None) -> None:
         interview = self._current()
@@ -206,7 +265,7 @@ class Signalling:
 
     def _current(self) -> Interview:
         if self._interview is None:
-            raise SessionNotFound
+            raise TokenRequired
         return self._interview
 
 
@@ -222,7 +281,9 @@ def _parse(text: str) -> Json:
     return message
 
 
-async def handle(request: web.Request, interviews: Interviews) -> web.StreamResponse:
+async def handle(
+    request: web.Request, interviews: Interviews, joining: Joining
+) -> web.StreamResponse:
     """Serve one WebSocket."""
     socket = web.WebSocketResponse(
         heartbeat=PING_SECONDS, max_msg_size=2 * MAX_MESSAGE_BYTES, compress=False
@@ -230,5 +291,6 @@ async def handle(request: web.Request, interviews: Interviews) -> web.StreamResp
     if not socket.can_prepare(request).ok:
         raise CallerError("This address is a WebSocket: connect with one.")
     await socket.prepare(request)
-    await Signalling(socket, interviews).run(request.match_info.get("session_id"))
+    signalling = Signalling(socket, interviews, joining, request.remote)
+    await signalling.run(request.match_info.get("session_id"), token_of(request))
     return socket

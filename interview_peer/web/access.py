@@ -1,0 +1,340 @@
+"""Who may do what: candidates by their tokens, operators by their keys.
+
+The one place where a token or a key is looked at. ``Access.admit`` says who may join an interview,
+wherever something is handed out to candidates; ``Access.check_operator`` says who may use the
+API. What an admitted caller gets is decided by ``web.joining``.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jwt
+from aiohttp import web
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ..core import tokens
+from ..core.allowance import Allowance, caller_of
+from ..core.tokens import JoinClaims, digest
+from ..errors import (
+    InterviewPeerError,
+    RateLimited,
+    SessionEnded,
+    SessionNotFound,
+    StateUnavailable,
+    TokenExpired,
+    TokenInvalid,
+    TokenRequired,
+    TokenUsed,
+    Unauthorized,
+)
+from ..settings import Settings
+from ..state.database import Database, Transaction
+from ..state.records import FINAL
+from ..state.schema import admin_keys, interviews, now_us, resume_tokens, used_tokens
+from ..types import SessionId
+from .jwks import ALGORITHMS, Jwks
+
+log = logging.getLogger(__name__)
+
+HS256: Final = "HS256"
+FAILURES_PER_SECOND: Final = 10 / 60
+FAILURES_AT_ONCE: Final = 10
+"""Refused tokens and keys of one address, before it is told to wait."""
+LAST_USE_SECONDS: Final = 60.0
+"""How exactly it is kept when a key was last used."""
+
+
+@dataclass(slots=True)
+class Admission:
+    """What a caller may join: one interview by a token, or, as an open client, those of no one."""
+
+    interview_id: SessionId | None = None
+    claims: JoinClaims | None = None
+    """Of a join token that has not let in anybody yet."""
+    resume: str | None = None
+    """Digest of the resume token it was given."""
+    redeemed: bool = False
+    """Whether an offer was answered on the strength of it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is that of an open client, who has no token."""
+        return self.interview_id is None
+
+
+class Access:
+    """Tokens and keys of one server."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._jwks = Jwks(settings.jwks_url) if settings.jwks_url else None
+        self._secret = settings.join_secret.get_secret_value() if settings.join_secret else None
+        if self._secret is None and self._jwks is None and settings.open_to_all:
+            # Invitations can be tried out without any setting; they are good until the restart.
+            self._secret = secrets.token_urlsafe(32)
+        self._resumes: dict[str, SessionId] = {}
+        self._failures = Allowance(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
+        self._key_used: dict[str, float] = {}
+
+    # -- candidates -----------------------------------------------------------------------------
+
+    def mint(self, interview_id: SessionId, issued_at: int, expires_at: int) -> str | None:
+        """The token that opens this interview; nothing where only others issue tokens.
+
+        Times in Unix seconds. The same arguments give the same token.
+        """
+        if self._secret is None:
+            return None
+        claims = tokens.claims_of(interview_id, issued_at, expires_at)
+        return jwt.encode(claims, self._secret, algorithm=HS256)
+
+    async def admit(self, token: str | None, address: str | None) -> Admission:
+        """Who may join: the one question, asked wherever something is handed out to candidates.
+
+        Args:
+            token: as ``tokens.given`` or a client's ``init`` had it; None is an open client.
+            address: of the caller; one that is refused too often has to wait.
+
+        Raises:
+            TokenRequired: there is no token, and this server is not open to all.
+            TokenInvalid, TokenExpired, TokenUsed: the token does not let in.
+            RateLimited: this address was refused too often.
+            StateUnavailable, KeysUnavailable: the token cannot be checked just now.
+        """
+        if token is None:
+            if self._settings.open_to_all:
+                return Admission()
+            raise TokenRequired
+        try:
+            if tokens.is_resume(token):
+                return await self._admit_back(token)
+            claims = await self._verify(token)
+            if await self._used_at(claims.jti) is not None:
+                raise TokenUsed
+            return Admission(claims.interview_id, claims)
+        except Unauthorized as refused:
+            raise self._limited(refused, address) from None
+
+    async def recognise(self, token: str, address: str | None) -> SessionId:
+        """The interview a token belongs to, though it may have been used. Raises as ``admit``."""
+        try:
+            if tokens.is_resume(token):
+                return (await self._admit_back(token)).interview_id or SessionId("")
+            return (await self._verify(token)).interview_id
+        except Unauthorized as refused:
+            raise self._limited(refused, address) from None
+
+    async def redeem(self, admission: Admission) -> None:
+        """Use up a join token, before its offer is answered; the resume token stays good for now.
+
+        Raises:
+            TokenUsed: another offer was quicker.
+            SessionNotFound, SessionEnded: the interview is gone or over.
+            StateUnavailable: that cannot be known just now.
+        """
+        claims = admission.claims
+        if claims is None or admission.redeemed:
+            return
+        # By its time a repeat of our own is told from another use.
+        at = now_us()
+
+        async def work(tx: Transaction) -> None:
+            found = await tx.execute(
+                select(interviews.c.phase, interviews.c.deleted_at)
+                .where(interviews.c.id == claims.interview_id)
+                .with_for_update()
+            )
+            row = found.one_or_none()
+            if row is None or row.deleted_at is not None:
+                raise SessionNotFound
+            if row.phase in FINAL:
+                raise SessionEnded
+            await tx.execute(
+                insert(used_tokens).values(jti=claims.jti, interview_id=claims.interview_id, at=at)
+            )
+
+        try:
+            await self._database.run(work)
+        except IntegrityError:
+            if await self._used_at(claims.jti) != at:
+                raise TokenUsed from None
+
+    async def restore(self, admission: Admission) -> None:
+        """Make a join token good again whose offer came to nothing."""
+        claims = admission.claims
+        if claims is None or admission.redeemed:
+            return
+
+        async def work(tx: Transaction) -> None:
+            await tx.execute(delete(used_tokens).where(used_tokens.c.jti == claims.jti))
+
+        try:
+            await self._database.run(work)
+        except StateUnavailable:
+            log.warning("a token stays used", extra={"session": claims.interview_id})
+
+    async def renew(
+        self, admission: Admission, is_known: Callable[[SessionId], bool]
+    ) -> str | None:
+        """A new resume token, once an offer was answered; nothing for an open client.
+
+        The one that was used stays good until the new one is: its answer may be lost on the way.
+        Older ones open nothing any more. ``is_known`` tells interviews that still run.
+        """
+        name = admission.interview_id
+        if name is None:
+            return None
+        admission.redeemed = True
+        token = tokens.new_resume_token()
+        kept = {admission.resume} if admission.resume else set()
+        self._resumes = {
+            key: owner
+            for key, owner in self._resumes.items()
+            if (owner != name or key in kept) and is_known(owner)
+        }
+        admission.resume = digest(token)
+        self._resumes[admission.resume] = name
+        row = {"hash": admission.resume, "interview_id": name, "at": now_us()}
+
+        async def work(tx: Transaction) -> None:
+            await tx.execute(
+                delete(resume_tokens).where(
+                    resume_tokens.c.interview_id == name,
+                    resume_tokens.c.hash.not_in([*kept, row["hash"]]),
+                )
+            )
+            await tx.execute(insert(resume_tokens).values(**row))
+
+        try:
+            await self._database.run(work)
+        except (StateUnavailable, IntegrityError):
+            # Memory knows it, which is where the interview is; it goes on without the database.
+            log.warning("a resume token is not written down", extra={"session": name})
+        return token
+
+    async def _admit_back(self, token: str) -> Admission:
+        key = digest(token)
+        name = self._resumes.get(key)
+        if name is None:
+
+            async def look(tx: Transaction) -> str | None:
+                query = select(resume_tokens.c.interview_id).where(resume_tokens.c.hash == key)
+                return (await tx.execute(query)).scalar_one_or_none()
+
+            known = await self._database.run(look)
+            if known is None:
+                raise TokenInvalid
+            name = SessionId(known)
+        return Admission(name, resume=key)
+
+    async def _verify(self, token: str) -> JoinClaims:
+        """Check signature, audience and times. Which key is decided by the algorithm alone."""
+        if len(token) > tokens.MAX_TOKEN_LENGTH:
+            raise TokenInvalid
+        try:
+            header = jwt.get_unverified_header(token)
+            algorithm, key_id = str(header.get("alg")), header.get("kid")
+            key: Any = None
+            issuer = tokens.ISSUER
+            if algorithm == HS256:
+                key = self._secret
+            elif algorithm in ALGORITHMS and self._jwks is not None:
+                key = await self._jwks.find(key_id, algorithm)
+                issuer = self._settings.jwks_issuer or ""
+            if key is None:
+                raise TokenInvalid
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                audience=tokens.AUDIENCE,
+                issuer=issuer or None,
+                leeway=tokens.LEEWAY_SECONDS,
+                options={"require": list(tokens.REQUIRED)},
+            )
+            return tokens.read_claims(claims)
+        except jwt.ExpiredSignatureError:
+            raise TokenExpired from None
+        except (jwt.PyJWTError, tokens.UnusableClaims, ValueError, TypeError, RecursionError):
+            raise TokenInvalid from None
+
+    async def _used_at(self, jti: str) -> int | None:
+        async def look(tx: Transaction) -> int | None:
+            query = select(used_tokens.c.at).where(used_tokens.c.jti == jti)
+            return (await tx.execute(query)).scalar_one_or_none()
+
+        return await self._database.run(look)
+
+    # -- operators ------------------------------------------------------------------------------
+
+    async def check_operator(self, request: web.Request) -> None:
+        """Let only operators through: by the setting's key, or by one kept in the database.
+
+        Where no key is set, a simulation on loopback asks nobody.
+
+        Raises:
+            Unauthorized: the key is missing, wrong or revoked.
+            RateLimited: this address was refused too often.
+            StateUnavailable: that cannot be known just now.
+        """
+        settings = self._settings
+        if settings.admin_key is None and settings.simulation and settings.on_loopback:
+            return
+        key = bearer(request)
+        if key is None:
+            if settings.admin_key is None:
+                raise Unauthorized("Set INTERVIEW_ADMIN_KEY on the server to use this path.")
+            raise Unauthorized
+        if settings.admin_key is not None and hmac.compare_digest(
+            key.encode("utf-8", "replace"), settings.admin_key.get_secret_value().encode()
+        ):
+            return
+        if not key.startswith(tokens.ADMIN_PREFIX) or not await self._is_kept(digest(key)):
+            raise self._limited(Unauthorized(), request.remote)
+
+    async def _is_kept(self, key: str) -> bool:
+        now = time.monotonic()
+        note = now - self._key_used.get(key, now - LAST_USE_SECONDS) >= LAST_USE_SECONDS
+
+        async def look(tx: Transaction) -> bool:
+            found = await tx.execute(
+                select(admin_keys.c.hash).where(
+                    admin_keys.c.hash == key, admin_keys.c.revoked_at.is_(None)
+                )
+            )
+            known = found.scalar_one_or_none() is not None
+            if known and note:
+                await tx.execute(
+                    update(admin_keys).where(admin_keys.c.hash == key).values(last_used_at=now_us())
+                )
+            return known
+
+        known = await self._database.run(look)
+        if known and note:
+            self._key_used[key] = now
+        return known
+
+    def _limited(self, refused: InterviewPeerError, address: str | None) -> InterviewPeerError:
+        """The refusal, or that this address has had too many of them."""
+        allowed = self._failures.take(caller_of(address), time.monotonic())
+        return refused if allowed else RateLimited()
+
+
+def bearer(request: web.Request) -> str | None:
+    """The key in ``Authorization: Bearer …``, if there is one."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+def token_of(request: web.Request) -> str | None:
+    """The join or resume token that came with a request's headers; never from its address."""
+    return tokens.given(bearer(request))

@@ -1,0 +1,386 @@
+"""Interviews as the API sees them: made, looked up, listed, ended and erased.
+
+What a request changes is written in its own transaction, together with its notice; what happens
+while an interview runs is the chronicle's to write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from aiohttp import web
+from sqlalchemy import Row, and_, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ..core.lifecycle import Phase, Reason
+from ..core.transcript import Turn, TurnStatus, document
+from ..errors import (
+    IdempotencyConflict,
+    InterviewElsewhere,
+    SessionBusy,
+    SessionNotFound,
+    StateUnavailable,
+)
+from ..notices import outbox
+from ..notices.types import InterviewCreated, InterviewDeleted, InterviewEnded, Notice
+from ..session.interview import Interview
+from ..session.registry import Interviews
+from ..state.database import Transaction
+from ..state.parts import StateParts
+from ..state.records import FINAL
+from ..state.schema import (
+    from_us,
+    interviews,
+    now_us,
+    recordings,
+    resume_tokens,
+    turns,
+    used_tokens,
+)
+from ..types import ItemId, Json, SessionId, Speaker
+from .joining import API
+from .new_interview import Wanted
+
+log = logging.getLogger(__name__)
+
+END_SECONDS: Final = 45.0
+"""How long erasing waits for the end: legs, then files, have time limits of their own."""
+TOLD_SECONDS: Final = 5.0
+EXPIRE_EVERY_SECONDS: Final = 30.0
+GRACE_US: Final = 60 * 1_000_000
+"""After its expiry nobody is let in; whoever just was has this long to be written down."""
+AT_ONCE: Final = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filters:
+    """Which interviews to list, newest first."""
+
+    phase: str | None = None
+    created_after: int | None = None
+    """Microseconds; from this moment on."""
+    created_before: int | None = None
+    """Microseconds; up to, without, this moment."""
+    candidate_reference: str | None = None
+    after: tuple[int, str] | None = None
+    """When it was made and the id of the last one seen."""
+    limit: int = 50
+
+
+class InterviewStore:
+    """The interviews of the database and of this process, together."""
+
+    def __init__(self, live: Interviews, state: StateParts) -> None:
+        self._live = live
+        self._database = state.database
+        self._outbox = state.outbox
+        self._chronicle = state.chronicle
+
+    # -- making and finding ---------------------------------------------------------------------
+
+    async def create(self, session_id: SessionId, wanted: Wanted) -> tuple[Row[Any], bool]:
+        """Make an interview and tell of it; its row, and whether an earlier request made it.
+
+        Raises:
+            IdempotencyConflict: the key belongs to another request.
+            StateUnavailable: nothing was made, or it is not known; the key makes it safe to repeat.
+        """
+        now = now_us()
+        request = wanted.request
+        expires = now + request.limits.expires_in_seconds * 1_000_000
+        persona = None if request.plan is not None else wanted.interviewer.name
+        callback = request.callback
+        values: Json = {
+            "id": session_id,
+            "origin": API,
+            "phase": Phase.CREATED.value,
+            "created_at": now,
+            "expires_at": expires,
+            "persona": persona,
+            "plan": dataclasses.asdict(wanted.interviewer),
+            "candidate_reference": request.candidate_reference,
+            "metadata": request.metadata,
+            "limits": request.limits.model_dump(),
+            "callback": None if callback is None else callback.model_dump(),
+            "idempotency_key": wanted.key,
+            "idempotency_hash": wanted.fingerprint if wanted.key is not None else None,
+        }
+        fact = InterviewCreated(
+            origin=API,
+            persona=persona,
+            candidate_reference=request.candidate_reference,
+            metadata=request.metadata,
+            expires_at=from_us(expires),
+        )
+        notice = Notice(session_id, fact, from_us(now))
+
+        async def earlier(tx: Transaction) -> Row[Any] | None:
+            same = interviews.c.id == session_id
+            if wanted.key is not None:
+                same = or_(same, interviews.c.idempotency_key == wanted.key)
+            return (await tx.execute(select(interviews).where(same))).one_or_none()
+
+        async def work(tx: Transaction) -> tuple[Row[Any], bool]:
+            known = await earlier(tx)
+            if known is not None:
+                return known, True
+            await tx.execute(insert(interviews).values(**values))
+            await self._outbox.write(tx, notice, now)
+            made = await earlier(tx)
+            assert made is not None
+            return made, False
+
+        try:
+            row, repeated = await self._database.run(work)
+        except IntegrityError:
+            # The same key at the same time: the other request has made it by now.
+            row, repeated = await self._database.run(work)
+        repeated = repeated and row.id != session_id
+        if repeated and (row.idempotency_hash != wanted.fingerprint or row.deleted_at is not None):
+            raise IdempotencyConflict
+        self._chronicle.wake()
+        return row, repeated
+
+    async def find(self, session_id: str) -> Row[Any] | None:
+        """The row of an interview, erased ones too."""
+
+        async def look(tx: Transaction) -> Row[Any] | None:
+            query = select(interviews).where(interviews.c.id == session_id)
+            return (await tx.execute(query)).one_or_none()
+
+        return await self._database.run(look)
+
+    async def page(self, wanted: Filters) -> list[Row[Any]]:
+        """Up to ``limit`` interviews and one more, if there is one, newest first."""
+        table = interviews.c
+        query = select(interviews).where(table.deleted_at.is_(None))
+        if wanted.phase is not None:
+            query = query.where(table.phase == wanted.phase)
+        if wanted.created_after is not None:
+            query = query.where(table.created_at >= wanted.created_after)
+        if wanted.created_before is not None:
+            query = query.where(table.created_at < wanted.created_before)
+        if wanted.candidate_reference is not None:
+            query = query.where(table.candidate_reference == wanted.candidate_reference)
+        if wanted.after is not None:
+            at, name = wanted.after
+            query = query.where(
+                or_(table.created_at < at, and_(table.created_at == at, table.id < name))
+            )
+        query = query.order_by(table.created_at.desc(), table.id.desc()).limit(wanted.limit + 1)
+
+        async def look(tx: Transaction) -> list[Row[Any]]:
+            return [*(await tx.execute(query))]
+
+        return await self._database.run(look)
+
+    def running(self, session_id: str) -> Interview | None:
+        """The interview, if this process knows it."""
+        try:
+            return self._live.find(session_id)
+        except SessionNotFound:
+            return None
+
+    async def files(self, session_id: str) -> list[str] | None:
+        """Names of its files on this machine; nothing if it has no folder."""
+        return await self._live.files(session_id)
+
+    async def transcript(self, session_id: str) -> Json | bytes | None:
+        """The finished transcript: its file, or what the database holds of one that is over."""
+        body = await self._live.transcript(session_id)
+        if body is not None:
+            return body
+
+        async def look(tx: Transaction) -> Json | None:
+            query = select(interviews).where(interviews.c.id == session_id)
+            row = (await tx.execute(query)).one_or_none()
+            if row is None or row.phase not in FINAL or row.deleted_at is not None:
+                return None
+            query = select(turns).where(turns.c.interview_id == session_id)
+            said = [_turn(one) for one in await tx.execute(query.order_by(turns.c.position))]
+            began = row.started_at or row.created_at
+            return document(SessionId(session_id), from_us(began), said) if said else None
+
+        return await self._database.run(look)
+
+    # -- ending and erasing ---------------------------------------------------------------------
+
+    async def end(self, session_id: str, within: float = 15.0) -> None:
+        """End an interview and wait until it is over, or ``within`` seconds; again is harmless.
+
+        Raises:
+            SessionNotFound: there is none, or it was erased.
+            InterviewElsewhere: another process holds it.
+        """
+        running = self.running(session_id)
+        if running is None or (running.phase is Phase.CREATED and running.origin == API):
+            await self._end_unused(session_id)
+            running = self.running(session_id)
+        if running is None:
+            return
+        running.end_soon(Reason.OPERATOR_REQUEST)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await running.finished.wait()
+            async with asyncio.timeout(TOLD_SECONDS):
+                await self._chronicle.drained()
+
+    async def _end_unused(self, session_id: str) -> None:
+        async def work(tx: Transaction) -> None:
+            row = await _locked(tx, session_id)
+            if row is None or row.deleted_at is not None:
+                raise SessionNotFound
+            if row.phase in FINAL:
+                return
+            if row.phase != Phase.CREATED.value:
+                if self.running(session_id) is None:
+                    raise InterviewElsewhere
+                return
+            await self._close(tx, row, Reason.OPERATOR_REQUEST)
+
+        await self._database.run(work)
+        self._chronicle.wake()
+
+    async def _close(self, tx: Transaction, row: Row[Any], reason: Reason) -> None:
+        """End an interview that nobody ever joined."""
+        now = now_us()
+        await tx.execute(
+            update(interviews)
+            .where(interviews.c.id == row.id)
+            .values(phase=Phase.ENDED.value, reason=reason.value, ended_at=now)
+        )
+        fact = InterviewEnded(
+            reason=reason.value,
+            ended_at=from_us(now),
+            candidate_reference=row.candidate_reference,
+            metadata=row.metadata,
+        )
+        await self._outbox.write(tx, Notice(SessionId(row.id), fact, from_us(now)), now)
+
+    async def erase(self, session_id: str) -> Json:
+        """End an interview if need be, and remove its words and files; again is harmless.
+
+        What stays is that there was one: its id, times and phase, and what undelivered notices
+        need to reach their receivers. Returns what was removed.
+
+        Raises:
+            SessionNotFound: there is none.
+            InterviewElsewhere: another process holds it.
+            SessionBusy: it takes too long to end.
+        """
+        row = await self.find(session_id)
+        files = await self._live.files(session_id)
+        running = self.running(session_id)
+        if row is None and files is None and running is None:
+            raise SessionNotFound
+        if (row is None or row.deleted_at is None) and (running is not None or row is not None):
+            await self.end(session_id, END_SECONDS)
+        running = self.running(session_id)
+        if running is not None:
+            if not running.finished.is_set():
+                raise SessionBusy("This interview is still ending.")
+            # What it still has to say must not come after its words were removed.
+            try:
+                async with asyncio.timeout(TOLD_SECONDS):
+                    await self._chronicle.drained()
+            except TimeoutError:
+                raise StateUnavailable from None
+        removed = await self._live.erase(session_id)
+        now = now_us()
+
+        async def work(tx: Transaction) -> tuple[int, int]:
+            known = await _locked(tx, session_id)
+            if known is None:
+                return now, 0
+            if known.deleted_at is not None:
+                return int(known.deleted_at), 0
+            gone = await tx.execute(delete(turns).where(turns.c.interview_id == session_id))
+            for table in (recordings, resume_tokens):
+                await tx.execute(delete(table).where(table.c.interview_id == session_id))
+            await tx.execute(
+                update(interviews)
+                .where(interviews.c.id == session_id)
+                .values(deleted_at=now, plan=None, metadata=None, candidate_reference=None)
+            )
+            name = SessionId(session_id)
+            await outbox.erase(tx, name)
+            await self._outbox.write(tx, Notice(name, InterviewDeleted(), from_us(now)), now)
+            return now, gone.rowcount
+
+        at, said = await self._database.run(work)
+        self._chronicle.wake()
+        return {"id": session_id, "deleted_at": at, "files": removed, "turns": said}
+
+    # -- what nobody came to --------------------------------------------------------------------
+
+    async def expire(self, now: int) -> int:
+        """End interviews that nobody joined while they could be; how many."""
+
+        async def work(tx: Transaction) -> int:
+            late = await tx.execute(
+                select(interviews)
+                .where(
+                    interviews.c.phase == Phase.CREATED.value,
+                    interviews.c.origin == API,
+                    interviews.c.expires_at < now - GRACE_US,
+                )
+                .order_by(interviews.c.expires_at)
+                .limit(AT_ONCE)
+                .with_for_update(skip_locked=True)
+            )
+            rows = [*late]
+            for row in rows:
+                await self._close(tx, row, Reason.EXPIRED)
+            # What was used can be forgotten once no token can be good any more.
+            await tx.execute(delete(used_tokens).where(used_tokens.c.at < now - 31 * _DAY_US))
+            return len(rows)
+
+        ended = await self._database.run(work)
+        if ended:
+            self._chronicle.wake()
+        return ended
+
+    async def expiring(self, app: web.Application) -> AsyncIterator[None]:
+        """Expire interviews for as long as the application runs."""
+
+        async def sweep() -> None:
+            while True:
+                try:
+                    while await self.expire(now_us()) == AT_ONCE:
+                        pass
+                except StateUnavailable:
+                    log.debug("interviews are not expired while the database is away")
+                except Exception:
+                    log.exception("expiring interviews failed")
+                await asyncio.sleep(EXPIRE_EVERY_SECONDS)
+
+        task = asyncio.create_task(sweep(), name="expire interviews")
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+_DAY_US: Final = 24 * 3600 * 1_000_000
+
+
+async def _locked(tx: Transaction, session_id: str) -> Row[Any] | None:
+    query = select(interviews).where(interviews.c.id == session_id).with_for_update()
+    return (await tx.execute(query)).one_or_none()
+
+
+def _turn(row: Row[Any]) -> Turn:
+    return Turn(
+        item_id=ItemId(row.item_id),
+        speaker=Speaker(row.speaker),
+        text=row.text,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        status=TurnStatus(row.status),
+        heard_ms=row.heard_ms,
+    )

@@ -1,0 +1,263 @@
+"""``/api/interviews``: what the systems around an interview make, ask and end.
+
+Requests are read and answers shaped here; ``interview_store`` does what they ask for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import uuid
+from typing import Any, Final
+
+from aiohttp import web
+from sqlalchemy import Row
+
+from ..core.lifecycle import Phase
+from ..core.tokens import SDK_PREFIX
+from ..errors import InvalidField, InvalidSessionId, NotFound, SessionNotFound
+from ..notices.guard import Guard
+from ..personas import Personas
+from ..session.interview import Interview
+from ..settings import Settings
+from ..types import Json, SessionId
+from . import forms, new_interview, times
+from .access import Access
+from .interview_store import Filters, InterviewStore
+
+PATH: Final = "/api/interviews"
+MAX_LIMIT: Final = 200
+DEFAULT_LIMIT: Final = 50
+FILTERS: Final = (
+    "phase",
+    "created_after",
+    "created_before",
+    "candidate_reference",
+    "limit",
+    "cursor",
+)
+PHASES: Final = tuple(phase.value for phase in Phase)
+
+
+class InterviewsApi:
+    """The routes of interviews."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        personas: Personas,
+        access: Access,
+        store: InterviewStore,
+        guard: Guard,
+    ) -> None:
+        self._public_url = settings.public_url
+        self._personas = personas
+        self._access = access
+        self._store = store
+        self._guard = guard
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        router = app.router
+        router.add_post(PATH, self.create)
+        router.add_get(PATH, self.list)
+        router.add_get(PATH + "/{interview_id}", self.get)
+        router.add_delete(PATH + "/{interview_id}", self.delete)
+        router.add_post(PATH + "/{interview_id}/end", self.end)
+        router.add_get(PATH + "/{interview_id}/transcript", self.transcript)
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Make an interview; the answer holds the link for its candidate."""
+        body = await forms.read_json(request)
+        key = request.headers.get("Idempotency-Key")
+        wanted = new_interview.read(body, key, self._personas, self._guard)
+        row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
+        token = self._access.mint(
+            SessionId(row.id), row.created_at // 1_000_000, -(-row.expires_at // 1_000_000)
+        )
+        base = self._public_url or str(request.url.origin())
+        link = f"{base}/i/{row.id}"
+        return web.json_response(
+            {
+                **resource(row, None),
+                # Behind the # it is sent to no server and stands in no log.
+                "join_url": link if token is None else f"{link}#t={token}",
+                "join_token": token,
+                "sdk_key": None if token is None else SDK_PREFIX + token,
+            },
+            status=201,
+            headers={
+                "Location": f"{PATH}/{row.id}",
+                **({"Idempotent-Replayed": "true"} if repeated else {}),
+            },
+        )
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Interviews, newest first, a page at a time."""
+        wanted = _filters(request)
+        rows = await self._store.page(wanted)
+        page = rows[: wanted.limit]
+        more = len(rows) > len(page)
+        return web.json_response(
+            {
+                "interviews": [resource(row, self._store.running(row.id)) for row in page],
+                "next_cursor": _cursor(page[-1]) if more else None,
+            }
+        )
+
+    async def get(self, request: web.Request) -> web.Response:
+        """One interview, running or over, with its statistics and files."""
+        return web.json_response(await self._whole(_id(request)))
+
+    async def end(self, request: web.Request) -> web.Response:
+        """End an interview; the answer comes when it is over, or after 15 seconds."""
+        name = _id(request)
+        await self._store.end(name)
+        return web.json_response(await self._whole(name))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """End an interview and erase what was said, recorded and known of its candidate."""
+        removed = await self._store.erase(_id(request))
+        return web.json_response({**removed, "deleted_at": times.told(removed["deleted_at"])})
+
+    async def transcript(self, request: web.Request) -> web.Response:
+        """The finished transcript of one interview."""
+        body = await self._store.transcript(_id(request))
+        if body is None:
+            raise NotFound("There is no finished transcript of that interview.")
+        if not isinstance(body, bytes):
+            body = json.dumps(body, ensure_ascii=False).encode()
+        return web.Response(body=body, content_type="application/json")
+
+    async def _whole(self, name: str) -> Json:
+        row = await self._store.find(name)
+        running = self._store.running(name)
+        files = await self._store.files(name)
+        if row is not None and row.deleted_at is not None:
+            raise SessionNotFound
+        if row is None and running is None and files is None:
+            raise SessionNotFound
+        told = _unkept(name, running) if row is None else resource(row, running)
+        statistics = None if running is None else running.statistics()
+        return {**told, "statistics": statistics, "files": files or []}
+
+
+def resource(row: Row[Any], running: Interview | None) -> Json:
+    """An interview as every answer has it. What this process sees of its phase is newest."""
+    callback = row.callback
+    reason = row.reason
+    if running is not None:
+        reason = running.reason.value if running.reason else None
+    return {
+        "id": row.id,
+        "origin": row.origin,
+        "phase": row.phase if running is None else running.phase.value,
+        "reason": reason,
+        "persona": row.persona,
+        "plan": _plan(row),
+        "candidate_reference": row.candidate_reference,
+        "metadata": row.metadata,
+        "limits": row.limits,
+        "callback": None
+        if callback is None
+        else {"url": callback["url"], "events": callback["events"]},
+        "created_at": times.told(row.created_at),
+        "started_at": times.told(row.started_at),
+        "ended_at": times.told(row.ended_at),
+        "expires_at": times.told(row.expires_at),
+        "seconds": row.seconds,
+        "usage": row.usage,
+    }
+
+
+def _plan(row: Row[Any]) -> Json | None:
+    """The plan that the request described; a persona's own is the operator's business."""
+    if row.persona is not None or row.plan is None:
+        return None
+    return {key: row.plan.get(key) for key in ("instructions", "voice", "model", "language")}
+
+
+def _unkept(name: str, running: Interview | None) -> Json:
+    """One that the database does not hold: greeted and no more, or older than the database."""
+    blank: Json = dict.fromkeys(
+        (
+            *("persona", "plan", "candidate_reference", "metadata", "limits", "callback"),
+            *("created_at", "started_at", "ended_at", "expires_at", "seconds", "usage"),
+        )
+    )
+    phase, reason = (running.phase, running.reason) if running is not None else (Phase.ENDED, None)
+    return {
+        "id": name,
+        "origin": "open",
+        "phase": phase.value,
+        "reason": None if reason is None else reason.value,
+        **blank,
+    }
+
+
+def _id(request: web.Request) -> str:
+    name = request.match_info["interview_id"]
+    if not name.isascii() or len(name) > 64 or not name.replace("-", "").replace("_", "").isalnum():
+        raise InvalidSessionId
+    return name
+
+
+def _filters(request: web.Request) -> Filters:
+    query = request.query
+    for name in query:
+        if name not in FILTERS or len(query.getall(name)) > 1:
+            field = name if name in FILTERS else "query"
+            raise InvalidField(field, f"{field}: takes each of {', '.join(FILTERS)} once.")
+    phase = query.get("phase")
+    if phase is not None and phase not in PHASES:
+        raise InvalidField("phase", f"phase: must be one of {', '.join(PHASES)}.")
+    reference = query.get("candidate_reference")
+    if reference is not None and (
+        "\x00" in reference
+        or len(reference) > new_interview.MAX_REFERENCE
+        or not _is_text(reference)
+    ):
+        raise InvalidField("candidate_reference", "candidate_reference: is none that can be kept.")
+    moments = {
+        name: times.asked(name, query[name])
+        for name in ("created_after", "created_before")
+        if name in query
+    }
+    text = query.get("limit", str(DEFAULT_LIMIT))
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_LIMIT:
+        raise InvalidField("limit", f"limit: must be a whole number from 1 to {MAX_LIMIT}.")
+    return Filters(
+        phase=phase,
+        candidate_reference=reference,
+        limit=int(text),
+        after=_position(query["cursor"]) if "cursor" in query else None,
+        **moments,
+    )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cursor(last: Row[Any]) -> str:
+    text = f"{last.created_at}.{last.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _position(cursor: str) -> tuple[int, str]:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+        at, _, name = text.partition(".")
+        if len(at) > 18 or not at.isdecimal() or not name or not name.isprintable():
+            raise ValueError("not a cursor")
+        return int(at), name
+    except (ValueError, binascii.Error):
+        raise InvalidField(
+            "cursor", "cursor: must be one that a page before this one gave."
+        ) from None
