@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,23 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def second_postgres(postgres: Postgres) -> Iterator[Postgres]:
+    """Another one, for ``restartable_postgres``."""
+    place = programs()
+    assert place is not None
+    with running_postgres(place) as server:
+        yield server
+
+
+@pytest.fixture
+def restartable_postgres(second_postgres: Postgres) -> Iterator[Postgres]:
+    """A PostgreSQL that the test may stop without harm to others."""
+    yield second_postgres
+    if not second_postgres.runs:
+        second_postgres.start()
+
+
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Iterator[str]:
     """An empty database of the test's own."""
@@ -51,12 +70,34 @@ def database_url(request: pytest.FixtureRequest) -> str | None:
     return url
 
 
-@pytest.fixture
-async def database(database_url: str | None, tmp_path: Path) -> AsyncIterator[Database]:
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a PostgreSQL database with all tables, to be copied."""
+    url = postgres.create()
+
+    async def make() -> None:
+        opened = await Database.open(url, tmp_path_factory.mktemp("template"))
+        await migrate.upgrade(opened)
+        await opened.close()
+
+    # In a loop of its own: the fixture outlives the loop of any test.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(make())).result()
+    return url.rsplit("/", 1)[1]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """A database with all tables; every test that asks for it runs on both engines."""
-    opened = await Database.open(database_url, tmp_path / "state")
+    url: str | None = None
+    if request.param == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.create(request.getfixturevalue("postgres_template"))
+    opened = await Database.open(url, tmp_path / "state")
     try:
         await migrate.upgrade(opened)
         yield opened
     finally:
         await opened.close()
+        if url is not None:
+            server.drop(url)

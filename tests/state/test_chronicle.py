@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from interview_peer.state.happenings import Happening, Started, Turns
 from interview_peer.state.records import Records
 from interview_peer.types import SessionId
 from tests.state.telling import TOLD, interview, life, records, said, told, turn
-from tests.support.postgres import Postgres, programs, running_postgres
+from tests.support.postgres import Postgres
 from tests.support.waiting import eventually
 
 
@@ -31,15 +31,6 @@ async def writing(database: Database) -> AsyncIterator[Chronicle]:
     chronicle.start()
     yield chronicle
     await chronicle.close()
-
-
-@pytest.fixture
-def own_postgres(postgres: Postgres) -> Iterator[Postgres]:
-    """A second cluster, that a test may stop without harm to others."""
-    place = programs()
-    assert place is not None
-    with running_postgres(place) as server:
-        yield server
 
 
 def interleaved(names: list[str]) -> list[Happening]:
@@ -127,16 +118,16 @@ async def test_slow_database_never_holds_the_event_loop(
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_happenings_outlive_a_restart_of_postgresql(
-    own_postgres: Postgres, tmp_path: Path, mode: str
+    restartable_postgres: Postgres, tmp_path: Path, mode: str
 ) -> None:
-    database = await Database.open(own_postgres.create(), tmp_path, patience=0.3)
+    database = await Database.open(restartable_postgres.create(), tmp_path, patience=0.3)
     await migrate.upgrade(database)
     names = ["one", "two"]
     happenings = interleaved(names)
     async with writing(database) as chronicle:
         for number, happening in enumerate(happenings):
             if number == 5:
-                await asyncio.to_thread(own_postgres.stop, mode)
+                await asyncio.to_thread(restartable_postgres.stop, mode)
             chronicle.tell(happening)
         await eventually(
             lambda: asyncio.sleep(0, chronicle.statistics()["away_seconds"]),
@@ -145,7 +136,7 @@ async def test_happenings_outlive_a_restart_of_postgresql(
         )
         with pytest.raises(StateUnavailable):
             await database.ping()
-        await asyncio.to_thread(own_postgres.start)
+        await asyncio.to_thread(restartable_postgres.start)
         await asyncio.wait_for(chronicle.drained(), 20)
     assert chronicle.statistics()["lost"] == 0
     for name in names:
@@ -155,9 +146,9 @@ async def test_happenings_outlive_a_restart_of_postgresql(
 
 
 async def test_commit_whose_answer_was_lost_is_not_written_twice(
-    own_postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    restartable_postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = await Database.open(own_postgres.create(), tmp_path)
+    database = await Database.open(restartable_postgres.create(), tmp_path)
     await migrate.upgrade(database)
     real = Database._once
     lost = 0

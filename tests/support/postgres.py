@@ -27,6 +27,7 @@ class Postgres:
         if self._account is not None:
             os.chown(folder, self._account.pw_uid, self._account.pw_gid)
         self.port = _free_port()
+        self.runs = False
         self._run(
             "initdb",
             *("-D", str(self._data), "-U", USER, "-A", "trust"),
@@ -39,15 +40,19 @@ class Postgres:
         options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off"
         options += f" -c unix_socket_directories={self._data.parent} -c max_connections=200"
         self._control("start", "-o", options, "-l", str(self._log))
+        self.runs = True
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: "fast" ends every connection in order, "immediate" as a crash would."""
         self._control("stop", "-m", mode)
+        self.runs = False
 
     def create(self, template: str = "template0") -> str:
         """Make a database; returns its URL."""
         name = f"test_{uuid.uuid4().hex}"
-        self._run("createdb", *self._where(), "-T", template, name)
+        # Copying files is several times as fast where nothing need be kept; new in version 15.
+        how = ("-S", "file_copy") if _version(self._programs) >= 15 else ()
+        self._run("createdb", *self._where(), "-T", template, *how, name)
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
     def drop(self, url: str) -> None:
@@ -104,7 +109,8 @@ def running_postgres(place: Path) -> Iterator[Postgres]:
         try:
             yield server
         finally:
-            server.stop("immediate")
+            if server.runs:
+                server.stop("immediate")
 
 
 def _account() -> pwd.struct_passwd:

@@ -1,0 +1,278 @@
+"""What a server that went down left behind, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from interview_peer.errors import ConfigurationError
+from interview_peer.session import recovery as recovery_module
+from interview_peer.session.recovery import Recovery
+from interview_peer.state import migrate
+from interview_peer.state.chronicle import Chronicle
+from interview_peer.state.database import Database
+from interview_peer.state.nodes import NodeName
+from interview_peer.state.schema import interviews, nodes, now_us
+from tests.state.telling import NODE, TOLD, body, interview, life, records, said, told
+from tests.support.caller import Caller, calling
+from tests.support.inprocess import serving
+from tests.support.postgres import Postgres
+from tests.support.server import ServerProcess, running_server
+from tests.support.waiting import eventually
+
+SPOKEN = "response.output_audio_transcript.done"
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str | None, data_dir: Path) -> AsyncIterator[Database]:
+    database = await Database.open(url, data_dir)
+    try:
+        await migrate.upgrade(database)
+        yield database
+    finally:
+        await database.close()
+
+
+def environment(url: str | None) -> dict[str, str]:
+    return {} if url is None else {"DATABASE_URL": url}
+
+
+async def journalled(server: ServerProcess, name: str, kind: str) -> None:
+    """Wait until an event of this kind is in the interview's journal on disk."""
+
+    def look() -> bool:
+        file = server.folder(name) / "events.jsonl"
+        return file.is_file() and kind.encode() in file.read_bytes()
+
+    await eventually(lambda: asyncio.to_thread(look), within=15, what=f"{kind} on disk")
+
+
+async def killed_within_an_interview(folder: Path, url: str | None) -> str:
+    """A server that goes down while the interviewer speaks; the interview's id."""
+    async with running_server(folder, **environment(url)) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        caller.speak()
+        await caller.event(SPOKEN)
+        await journalled(server, caller.session_id, SPOKEN)
+        await server.kill()
+        return caller.session_id
+
+
+async def recovered_by_the_next(folder: Path, url: str | None) -> None:
+    async with running_server(folder, **environment(url)) as server:
+        await eventually(
+            lambda: asyncio.sleep(0, "interview recovered" in server.tail(5000)),
+            within=10,
+            what="the recovery",
+        )
+
+
+async def test_killed_interview_is_closed_as_recovered_with_its_notices(
+    database_url: str | None, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    async with opened(database_url, data):
+        pass
+    name = await killed_within_an_interview(tmp_path, database_url)
+    assert not (data / "interviews" / name / "transcript.json").exists()
+    await recovered_by_the_next(tmp_path, database_url)
+    # Once more: there is nothing left to recover.
+    async with running_server(tmp_path, **environment(database_url)):
+        pass
+    async with opened(database_url, data) as database:
+        row = await interview(database, name)
+        assert (row.phase, row.reason) == ("ended", "recovered")
+        assert row.seconds > 0 and row.ended_at > row.started_at
+        assert row.usage is None or row.usage["total_tokens"] > 0
+        types = [kind for kind in TOLD if kind != "interview.reconnecting"]
+        assert await told(database, name) == types
+        transcript = json.loads((data / "interviews" / name / "transcript.json").read_text())
+        assert [turn["text"] for turn in transcript["turns"]] == await said(database, name)
+        assert "interviewer" in {turn["speaker"] for turn in transcript["turns"]}
+        files = (await body(database, name, "recording.ready"))["files"]
+        assert {one["name"] for one in files} == {"candidate.ogg", "interviewer.ogg"}
+        assert all(one["bytes"] > 0 for one in files)
+
+
+async def test_interview_that_never_reached_the_database_is_recovered_from_its_folder(
+    restartable_postgres: Postgres, tmp_path: Path
+) -> None:
+    url = restartable_postgres.create()
+    async with opened(url, tmp_path / "data"):
+        pass
+    async with running_server(tmp_path, DATABASE_URL=url) as server, calling(server.url) as caller:
+        await asyncio.to_thread(restartable_postgres.stop)
+        await caller.open()
+        await caller.connect()
+        await caller.event(SPOKEN)
+        name = caller.session_id
+        await journalled(server, name, SPOKEN)
+        await server.kill()
+    await asyncio.to_thread(restartable_postgres.start)
+    await recovered_by_the_next(tmp_path, url)
+    async with opened(url, tmp_path / "data") as database:
+        assert (await interview(database, name)).reason == "recovered"
+        assert await told(database, name) == [
+            "interview.created",
+            "interview.ended",
+            "transcript.completed",
+            "recording.ready",
+        ]
+
+
+async def test_running_interview_goes_on_while_the_database_is_away(
+    restartable_postgres: Postgres, tmp_path: Path
+) -> None:
+    url = restartable_postgres.create()
+    async with opened(url, tmp_path):
+        pass
+    async with serving(tmp_path, database_url=url) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        await asyncio.to_thread(restartable_postgres.stop, "immediate")
+        await caller.event(SPOKEN)
+        heard = len(caller.audio.items)
+        await caller.sound(heard + 10)
+        await caller.drop()
+        await caller.phase("detached")
+        await caller.connect()
+        await caller.send({"type": "end_session"})
+        await caller.message("session_ended")
+        assert server.state.chronicle.statistics()["waiting"] > 0
+        await asyncio.to_thread(restartable_postgres.start)
+        await asyncio.wait_for(server.state.chronicle.drained(), 20)
+        name = caller.session_id
+    async with opened(url, tmp_path) as database:
+        assert await told(database, name) == TOLD
+        assert (await interview(database, name)).reason == "client_request"
+
+
+async def test_interview_ended_by_a_stop_is_written_before_the_server_goes(
+    database_url: str | None, tmp_path: Path
+) -> None:
+    async with opened(database_url, tmp_path / "data"):
+        pass
+    async with contextlib.AsyncExitStack() as callers:
+        async with running_server(tmp_path, **environment(database_url)) as server:
+            caller: Caller = await callers.enter_async_context(calling(server.url))
+            await caller.open()
+            await caller.connect()
+            name = caller.session_id
+    async with opened(database_url, tmp_path / "data") as database:
+        row = await interview(database, name)
+        assert (row.phase, row.reason) == ("ended", "server_shutdown")
+        assert (await told(database, name))[-1] == "recording.ready"
+
+
+async def test_greeted_client_that_never_offers_leaves_no_trace(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.leave()
+        name = caller.session_id
+    async with opened(None, tmp_path) as database:
+        assert await interview(database, name) is None
+
+
+# -- several nodes
+
+
+async def left_by(database: Database, node: str, name: str) -> None:
+    """A live interview of this node's, with one turn written."""
+    for happening in life(name)[:3]:
+        await database.run(lambda tx, one=happening: records().write(tx, one))  # type: ignore[misc]
+    async with database.begin() as tx:
+        await tx.execute(interviews.update().values(node_id=node).where(interviews.c.id == name))
+
+
+async def seen(database: Database, node: str, seconds_ago: float) -> None:
+    async with database.begin() as tx:
+        at = now_us() - int(seconds_ago * 1e6)
+        await tx.execute(insert(nodes).values(id=node, started_at=at, seen_at=at))
+
+
+@contextlib.asynccontextmanager
+async def recovering(database: Database, data_dir: Path) -> AsyncIterator[Chronicle]:
+    chronicle = Chronicle(database, records())
+    chronicle.start()
+    recovery = Recovery(database, data_dir, NODE, chronicle.tell)
+    await recovery.start()
+    yield chronicle
+    await recovery.close()
+    await chronicle.close()
+
+
+async def phase_of(database: Database, name: str) -> str:
+    row: Any = await interview(database, name)
+    return str(row.phase)
+
+
+async def ended(database: Database, name: str) -> None:
+    await eventually(
+        lambda: phase_of(database, name),
+        within=10,
+        what="its end",
+        good=lambda phase: phase == "ended",
+    )
+
+
+async def test_node_that_is_gone_is_tidied_up_after_by_another(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery_module, "LOOK_SECONDS", 0.05)
+    async with opened(postgres_url, tmp_path) as database:
+        await seen(database, "alive", 1.0)
+        async with recovering(database, tmp_path):
+            await left_by(database, "alive", "running")
+            await left_by(database, "gone", "lost")
+            await left_by(database, NODE, "mine")
+            await ended(database, "lost")
+        assert await phase_of(database, "running") == "live"
+        assert await phase_of(database, "mine") == "live"
+        # Its folder is elsewhere; what was said had been written as it was said.
+        assert await said(database, "lost") == ["words 0"]
+        assert (await told(database, "lost"))[-3:] == [
+            "interview.ended",
+            "transcript.completed",
+            "recording.failed",
+        ]
+
+
+async def test_start_closes_what_its_own_earlier_run_left_and_nobody_elses(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    async with opened(postgres_url, tmp_path) as database:
+        await seen(database, "alive", 1.0)
+        await seen(database, NODE, 1.0)
+        await left_by(database, "alive", "running")
+        await left_by(database, NODE, "mine")
+        async with recovering(database, tmp_path):
+            await ended(database, "mine")
+        assert await phase_of(database, "running") == "live"
+
+
+def test_node_keeps_its_name_over_restarts(tmp_path: Path) -> None:
+    first = NodeName.claim(tmp_path, alone=True)
+    with pytest.raises(ConfigurationError, match="^Another interview_peer is running"):
+        NodeName.claim(tmp_path, alone=True)
+    shared = NodeName.claim(tmp_path, alone=False)
+    assert shared.name != first.name
+    first.release()
+    shared.release()
+    again = NodeName.claim(tmp_path, alone=True)
+    assert again.name == first.name
+    again.release()
+
+
+async def test_second_server_on_one_sqlite_file_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        with pytest.raises(ConfigurationError, match="INTERVIEW_DATA_DIR"):
+            async with serving(tmp_path):
+                raise AssertionError("it started")
