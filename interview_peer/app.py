@@ -21,7 +21,7 @@ from .media.engine import check_versions
 from .media.meters import LoopWatch, media_health
 from .media.udp import UdpPort, default_address
 from .model.openai_realtime import RealtimeConnector
-from .notices.outbox import Outbox
+from .notices.service import Notices
 from .personas import Personas
 from .session.interview import Surroundings
 from .session.recovery import Recovery
@@ -161,14 +161,23 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
         heartbeat = Heartbeat(database, node.name)
         await heartbeat.start()
         stack.push_async_callback(heartbeat.close)
-    outbox = Outbox(has_default=False)
-    chronicle = Chronicle(database, Records(outbox, node.name))
+    secret = settings.webhook_secret
+    notices = Notices.open(
+        database,
+        url=settings.webhook_url,
+        secret=None if secret is None else secret.get_secret_value(),
+        allow=settings.webhook_allow,
+        public_url=settings.public_url,
+    )
+    stack.push_async_callback(notices.close)
+    chronicle = Chronicle(database, Records(notices.outbox, node.name), notices.wake)
     chronicle.start()
     stack.push_async_callback(chronicle.close)
     recovery = Recovery(database, settings.data_dir, node.name, chronicle.tell)
     await recovery.start()
     stack.push_async_callback(recovery.close)
-    return StateParts(database, outbox, chronicle)
+    await notices.start()
+    return StateParts(database, notices, chronicle)
 
 
 def _is_address(host: str) -> bool:

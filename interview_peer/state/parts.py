@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..notices.outbox import Outbox
+from ..notices.service import Notices
 from .chronicle import Chronicle
 from .database import Database
 
 
 @dataclass(frozen=True)
 class StateParts:
-    """The database, and the two that write notices to it."""
+    """The database, and those that write notices to it and deliver them."""
 
     database: Database
-    outbox: Outbox
-    """For what a request changes itself, in its own transaction."""
+    notices: Notices
     chronicle: Chronicle
     """For what happens to interviews while they run."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """For what a request changes itself, in its own transaction."""
+        return self.notices.outbox

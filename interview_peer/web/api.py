@@ -25,7 +25,6 @@ from ..errors import (
     TooLarge,
     UnsupportedContentType,
 )
-from ..notices.guard import Guard
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
@@ -37,6 +36,7 @@ from .interview_store import InterviewStore
 from .interviews_api import InterviewsApi
 from .joining import API, Joining
 from .keys_api import KeysApi
+from .webhooks_api import WebhooksApi
 
 KEY_SECONDS: Final = 60
 """How long the seeds' ephemeral keys lived; the answer keeps saying so."""
@@ -315,9 +315,8 @@ def make_app(
     interviews: Interviews,
     media_health: Callable[[], Json],
     state: StateParts,
-    guard: Guard | None = None,
 ) -> web.Application:
-    """The HTTP application; the caller runs it. ``guard`` judges where notices may go."""
+    """The HTTP application; the caller runs it."""
     access = Access(settings, state.database)
     app = web.Application(
         middlewares=forms.middlewares(access), client_max_size=forms.MAX_BODY_BYTES
@@ -325,9 +324,10 @@ def make_app(
     joining = Joining(access, interviews, state.database)
     Api(settings, interviews, joining, media_health).add_to(app)
     store = InterviewStore(interviews, state)
-    guard = Guard() if guard is None else guard
+    guard = state.notices.guard
     InterviewsApi(settings, interviews.personas, access, store, guard).add_to(app)
     KeysApi(state.database).add_to(app)
+    WebhooksApi(state.notices.desk, access.check_operator).add_to(app)
     openapi.add_to(app)
     app.cleanup_ctx.append(store.expiring)
     return app
