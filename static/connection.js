@@ -82,9 +82,10 @@ async function openMicrophone() {
 }
 
 /** The server's relays and STUN servers, as RTCPeerConnection takes them. May reject. */
-async function iceConfiguration(http) {
+async function iceConfiguration(http, token) {
   const signal = AbortSignal.timeout(ICE_SERVERS_WITHIN_MS);
-  const response = await fetch(`${http}/api/ice-servers`, { signal });
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch(`${http}/api/ice-servers`, { signal, headers });
   if (!response.ok) throw new Error(`status ${response.status}`);
   const { iceServers, iceTransportPolicy } = await response.json();
   const configuration = { iceServers, iceTransportPolicy };
@@ -256,20 +257,32 @@ export class Connection {
   #microphone = null;
   #ice = null; // the newest that the server told
   #sessionId;
+  #invitedTo;
+  #token; // the invitation's, then the newest for coming back; only ever sent, never shown
   #endingFor = null; // why the server is ending the interview, once it is
   #told = null; // what the server last complained of; if the interview fails, that is why
   #stage = "idle";
 
   /**
-   * `address` comes from serverAddress(); `sessionId` continues an earlier interview.
+   * `address` comes from serverAddress(); `sessionId` continues an earlier interview, `invitedTo`
+   * is the interview of an invitation; `token` opens either.
    * `listener`: change(partial state), event(model event), log(text), warn(Failure),
    * failed(Failure), ended(reason or null).
    */
-  constructor({ address, persona = "", sessionId = null, listener }) {
+  constructor({
+    address, persona = "", sessionId = null, invitedTo = null, token = null, listener,
+  }) {
     this.#address = address;
     this.#persona = persona;
     this.#sessionId = sessionId;
+    this.#invitedTo = invitedTo;
+    this.#token = token;
     this.#listener = listener;
+  }
+
+  /** What brings an invited candidate back; null for everybody else. */
+  get token() {
+    return this.#token;
   }
 
   get peerConnection() {
@@ -346,17 +359,23 @@ export class Connection {
     };
     const link = new Link(this.#address, this.#microphone, ice, hooks);
     this.#link = link;
-    const init = { type: "init" };
-    if (this.#sessionId) init.sessionId = this.#sessionId;
-    else if (this.#persona) init.aiPersona = this.#persona;
-    await link.open(init);
+    await link.open(this.#init());
     if (this.#link === link && !this.#over) this.#enter("live");
   }
 
   /** Asked anew for each link: a relay counts what one credential was used for. */
+  #init() {
+    const init = { type: "init" };
+    const sessionId = this.#sessionId ?? this.#invitedTo;
+    if (sessionId) init.sessionId = sessionId;
+    else if (this.#persona) init.aiPersona = this.#persona;
+    if (this.#token) init.token = this.#token;
+    return init;
+  }
+
   async #iceConfiguration() {
     try {
-      this.#ice = await iceConfiguration(this.#address.http);
+      this.#ice = await iceConfiguration(this.#address.http, this.#token);
     } catch (error) {
       // A server that cannot be reached for a while is told of often enough.
       if (!this.#ice) {
@@ -381,6 +400,9 @@ export class Connection {
         if (typeof message.sessionId === "string") {
           // A socket's greeting names a new session; while resuming, ours is the older one.
           if (message.type === "session" && this.#stage === "reconnecting") break;
+          // So it does before the server has seen an invitation.
+          if (this.#invitedTo !== null && message.sessionId !== this.#invitedTo) break;
+          if (typeof message.resumeToken === "string") this.#token = message.resumeToken;
           this.#sessionId = message.sessionId;
           this.#listener.change({ sessionId: message.sessionId });
         }
@@ -503,9 +525,10 @@ export class Connection {
   /** The old socket is gone: a fresh one carries the goodbye, so that the server need not wait. */
   #sayGoodbye() {
     const sessionId = this.#sessionId;
+    const init = this.#init();
     const socket = new WebSocket(this.#address.socket);
     socket.onopen = () => {
-      socket.send(JSON.stringify({ type: "init", sessionId }));
+      socket.send(JSON.stringify(init));
       socket.send(JSON.stringify({ type: "disconnect", sessionId }));
       setTimeout(() => socket.close(), GOODBYE_WITHIN_MS);
     };

@@ -78,6 +78,10 @@ const AFTER_SERVER_ERROR = {
   SESSION_ENDED: "Press Connect to start a new interview.",
   SESSION_NOT_FOUND: "Press Connect to start a new interview.",
   SESSION_ID_TAKEN: "Press Connect to start a new interview.",
+  TOKEN_REQUIRED: "Without it this page can do nothing.",
+  TOKEN_INVALID: "Connecting once more will not help.",
+  TOKEN_EXPIRED: "Connecting once more will not help.",
+  TOKEN_USED: "Connecting once more will not help.",
 };
 const TRY_AGAIN = "Press Connect to try again.";
 

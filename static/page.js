@@ -11,6 +11,7 @@ import { Log, LOG_LIMIT } from "./log.js";
 import { watchLevel } from "./meter.js";
 import { Transcript } from "./transcript.js";
 
+const INVITATION_PATH = /^\/i\/([A-Za-z0-9_-]{1,64})$/;
 const SAVED = "interview-peer.session";
 const RESUME_WITHIN_MS = 10_000;
 
@@ -75,6 +76,7 @@ const element = Object.fromEntries(
   [...document.querySelectorAll("[id]")].map((found) => [found.id, found]),
 );
 const log = new Log();
+const invitation = takeInvitation();
 let transcript = new Transcript();
 let connection = null;
 let stopMeter = null;
@@ -120,6 +122,22 @@ function fail(failure) {
   update({ failure: { code: failure.code, sentence: failure.sentence, step: failure.step } });
 }
 
+/**
+ * Which interview the page's address invites to, and by which token. The token goes out of the
+ * address at once, so that it is in no history and is not passed on with a copied link.
+ */
+function takeInvitation() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("t");
+  if (token) history.replaceState(history.state, "", location.pathname + location.search);
+  const id = INVITATION_PATH.exec(location.pathname)?.[1] ?? null;
+  return { id, token: id && token };
+}
+
+/** The token that opens the invitation's interview: once it was used, the one for coming back. */
+function invited() {
+  return invitation.id && (connection?.token ?? invitation.token);
+}
+
 // What people do
 
 function connect(resumed = null) {
@@ -134,10 +152,14 @@ function connect(resumed = null) {
   transcript = new Transcript();
   update({ failure: null, notice: null, phase: null, sessionId: null, turns: [], speaking: null });
   note(resumed ? "Continuing the interview after a reload." : `Connecting to ${address.socket}`);
+  // A token is for the server that the page came from, whatever else is typed as its address.
+  const atHome = address.http === location.origin;
   const mine = new Connection({
     address,
     persona: state.persona,
-    sessionId: resumed,
+    sessionId: resumed?.sessionId ?? null,
+    invitedTo: atHome ? invitation.id : null,
+    token: atHome ? (resumed?.token ?? invited()) : null,
     listener: listenTo(() => connection === mine),
   });
   connection = mine;
@@ -257,7 +279,12 @@ async function loadPersonas() {
 // A reload within the server's hold continues the interview
 
 function remember() {
-  const saved = { sessionId: state.sessionId, url: element["server-url"].value, at: Date.now() };
+  const saved = {
+    sessionId: state.sessionId,
+    token: connection?.token ?? null,
+    url: element["server-url"].value,
+    at: Date.now(),
+  };
   try {
     sessionStorage.setItem(SAVED, JSON.stringify(saved));
   } catch {
@@ -276,7 +303,8 @@ function forget() {
 function remembered() {
   try {
     const saved = JSON.parse(sessionStorage.getItem(SAVED));
-    if (saved?.sessionId && Date.now() - saved.at < RESUME_WITHIN_MS) return saved;
+    const isRecent = saved?.sessionId && Date.now() - saved.at < RESUME_WITHIN_MS;
+    if (isRecent && [null, saved.sessionId].includes(invitation.id)) return saved;
   } catch {
     // As above.
   }
@@ -294,7 +322,7 @@ function resume() {
   const saved = remembered();
   if (!saved) return;
   element["server-url"].value = saved.url;
-  connect(saved.sessionId);
+  connect(saved);
 }
 
 // Drawing
@@ -341,7 +369,7 @@ function drawControls() {
   const open = isOpen();
   const focused = document.activeElement;
   put(element["server-url"], "disabled", open);
-  put(element.persona, "disabled", open);
+  put(element.persona, "disabled", open || invitation.id !== null);
   put(element.connect, "disabled", open);
   put(element.disconnect, "disabled", !open);
   put(element["test-message"], "disabled", !state.channelOpen);

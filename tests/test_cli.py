@@ -117,7 +117,7 @@ def test_simulation_is_decided_by_flag_then_environment_then_preference(
         seen.append(settings.simulation)
 
     serve_is(serve)
-    env = {"OPENAI_API_KEY": "sk-1"} | ({"SIMULATION_MODE": said} if said else {})
+    env = {"OPENAI_API_KEY": "sk-1", "INTERVIEW_ALLOW_ANONYMOUS": "true"} | ({"SIMULATION_MODE": said} if said else {})
     assert run("serve", *flags, env=env).exit_code == 0
     assert seen == [simulates]
 
@@ -198,7 +198,8 @@ def test_defect_is_logged_without_secrets_and_exits_1(
         raise RuntimeError("refused operator-0123")
 
     serve_is(serve)
-    result = run("serve", env={"OPENAI_API_KEY": "k-1", "INTERVIEW_ADMIN_KEY": "operator-0123"})
+    keys = {"OPENAI_API_KEY": "k-1", "INTERVIEW_ADMIN_KEY": "operator-0123"}
+    result = run("serve", env={**keys, "INTERVIEW_ALLOW_ANONYMOUS": "true"})
     assert result.exit_code == 1
     assert "RuntimeError: refused ***" in result.stderr
     assert "operator-0123" not in result.output

@@ -14,6 +14,7 @@ from interview_peer.errors import ConfigurationError
 from interview_peer.settings import Settings, env_name, load_settings, static_dir
 
 KEY = "sk-test-0123456789abcdef"
+JOIN = "join-secret-of-thirty-two-bytes-or-so"
 
 
 @pytest.fixture(autouse=True)
@@ -92,12 +93,20 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ("INTERVIEW_UDP_PORT", "0", "udp_port", 0),
         ("INTERVIEW_HOLD_SECONDS", "0", "hold_seconds", 0.0),
         ("INTERVIEW_MODEL", " gpt-realtime ", "openai_model", "gpt-realtime"),
+        ("INTERVIEW_PUBLIC_URL", "https://i.example.org/", "public_url", "https://i.example.org"),
+        (
+            "INTERVIEW_JWKS_URL",
+            "http://127.0.0.1:9/jwks.json",
+            "jwks_url",
+            "http://127.0.0.1:9/jwks.json",
+        ),
     ],
 )
 def test_value_is_read_in_the_form_it_is_used(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str, expected: object
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("INTERVIEW_JOIN_SECRET", JOIN)
     monkeypatch.setenv(name, value)
     assert getattr(load_settings(), field) == expected
 
@@ -129,6 +138,15 @@ def test_value_is_read_in_the_form_it_is_used(
         ("SIMULATION_MODE", "perhaps"),
         ("INTERVIEW_PERSONAS_DIR", "nowhere"),
         ("INTERVIEW_ADMIN_KEY", "clé"),
+        ("INTERVIEW_JOIN_SECRET", "thirty-one-characters-are-short"),
+        ("INTERVIEW_JOIN_SECRET", "two words of more than thirty-two letters"),
+        ("INTERVIEW_JWKS_URL", "http://id.example.org/jwks.json"),
+        ("INTERVIEW_JWKS_URL", "id.example.org/jwks.json"),
+        ("INTERVIEW_JWKS_URL", "https://me:pass@id.example.org/jwks.json"),
+        ("INTERVIEW_JWKS_URL", "https://id.example.org/jwks.json#x"),
+        ("INTERVIEW_JWKS_ISSUER", "two words"),
+        ("INTERVIEW_PUBLIC_URL", "interviews.example.org"),
+        ("INTERVIEW_PUBLIC_URL", "https://interviews.example.org/?a"),
         ("INTERVIEW_UDP_HOST", "a b"),
         ("INTERVIEW_UDP_PORT", "1.5"),
         ("INTERVIEW_PUBLIC_IP", "203.0.113.5;203.0.113.6"),
@@ -213,7 +231,18 @@ def test_live_without_a_key_is_refused() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_live_on_loopback_needs_no_admin_key(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("INTERVIEW_JOIN_SECRET", JOIN)
     assert load_settings(host=host).on_loopback
+
+
+def test_live_without_a_way_to_know_candidates_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert sentence_of().startswith("INTERVIEW_JOIN_SECRET or INTERVIEW_JWKS_URL must be set")
+    assert load_settings(allow_anonymous=True).open_to_all
+    assert not load_settings(join_secret=JOIN).open_to_all
+    assert not load_settings(jwks_url="https://id.example.org/jwks.json").open_to_all
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "peer.example.org"])
@@ -221,6 +250,7 @@ def test_live_elsewhere_needs_the_admin_key_or_leave_to_go_without(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("INTERVIEW_JOIN_SECRET", JOIN)
     assert sentence_of(host=host).startswith("INTERVIEW_ADMIN_KEY must be set")
     assert not load_settings(host=host, allow_anonymous=True).on_loopback
     monkeypatch.setenv("INTERVIEW_ADMIN_KEY", "operator")
@@ -237,6 +267,7 @@ def test_preferred_simulation_yields_to_what_is_set(
     monkeypatch: pytest.MonkeyPatch, where: str, said: str, simulates: bool
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("INTERVIEW_JOIN_SECRET", JOIN)
     if where == "environment":
         monkeypatch.setenv("SIMULATION_MODE", said)
     else:
@@ -248,11 +279,13 @@ def test_preferred_simulation_yields_to_what_is_set(
 def test_secrets_are_hidden_in_every_printed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
     monkeypatch.setenv("INTERVIEW_ADMIN_KEY", "operator-0123")
+    monkeypatch.setenv("INTERVIEW_JOIN_SECRET", JOIN)
     settings = load_settings()
     printed = f"{settings!r} {settings!s} {settings.model_dump()} {settings.model_dump_json()}"
     assert KEY not in printed
     assert "operator-0123" not in printed
-    assert settings.secrets == (KEY, "operator-0123")
+    assert JOIN not in printed
+    assert settings.secrets == (KEY, "operator-0123", JOIN)
 
 
 def test_relay_without_a_credential_needs_the_shared_secret(

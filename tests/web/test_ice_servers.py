@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from interview_peer.web import ice
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import live, serving
@@ -73,12 +71,13 @@ async def test_a_live_server_with_an_operators_key_tells_whoever_it_lets_join(
 
 
 async def test_a_caller_that_may_not_join_is_told_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(ice, "may_join", lambda request: False)
-    async with serving(tmp_path, **RELAY) as server, calling(server.url) as caller:
+    settings = live("http://127.0.0.1:9/v1", **{**RELAY, "join_secret": "s" * 32})
+    settings["allow_anonymous"] = False
+    async with serving(tmp_path, **settings) as server, calling(server.url) as caller:
         reply = await caller.get(ice.PATH)
-    assert (reply.status, reply.json()["error"]["code"]) == (401, "UNAUTHORIZED")
+    assert (reply.status, reply.json()["error"]["code"]) == (401, "TOKEN_REQUIRED")
     assert "turn.example.org" not in reply.text
 
 

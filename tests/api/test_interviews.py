@@ -1,0 +1,387 @@
+"""Interviews over the API: made, listed, shown, ended and erased, on both engines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from interview_peer.app import Server
+from interview_peer.state.database import Transaction
+from interview_peer.state.schema import deliveries, interviews, notices, now_us, turns
+from interview_peer.types import Json
+from interview_peer.web.interview_store import InterviewStore
+from tests.support.caller import Caller
+from tests.support.operator import PATH, Operator
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+async def told(server: Server, interview: Json) -> list[str]:
+    """Types of the notices of an interview, in order."""
+
+    async def look(tx: Transaction) -> list[str]:
+        query = select(notices.c.type).where(notices.c.interview_id == interview["id"])
+        return [*(await tx.execute(query.order_by(notices.c.sequence))).scalars()]
+
+    await server.state.chronicle.drained()
+    return await server.state.database.run(look)
+
+
+async def join(candidate: Caller, interview: Json) -> None:
+    await candidate.open()
+    token = interview["join_token"]
+    await candidate.send({"type": "init", "sessionId": interview["id"], "token": token})
+    await candidate.connect()
+
+
+# -- made
+
+
+async def test_an_interview_is_made_with_a_link_for_its_candidate(operator: Operator) -> None:
+    made = await operator.make(
+        persona="engineer",
+        candidate_reference="application-17",
+        metadata={"job": "wéb", "rounds": [1, 2.5, None, True]},
+        limits={"max_seconds": 600, "expires_in_seconds": 3600},
+        callback={"url": "https://tracker.example.org/hook", "events": ["interview.ended"]},
+    )
+    token = made["join_token"]
+    assert made["join_url"].endswith(f"/i/{made['id']}#t={token}")
+    assert made["sdk_key"] == f"ek_{token}"
+    assert (made["phase"], made["origin"], made["persona"]) == ("created", "api", "engineer")
+    assert made["limits"] == {"max_seconds": 600, "expires_in_seconds": 3600}
+    assert made["callback"] == {
+        "url": "https://tracker.example.org/hook",
+        "events": ["interview.ended"],
+    }
+    created, expires = (datetime.fromisoformat(made[at]) for at in ("created_at", "expires_at"))
+    assert made["created_at"].endswith("Z")
+    assert expires - created == timedelta(hours=1)
+    shown = await operator.show(made)
+    assert shown["metadata"] == {"job": "wéb", "rounds": [1, 2.5, None, True]}
+    assert shown["candidate_reference"] == "application-17"
+    assert "join_token" not in shown and token not in json.dumps(shown)
+
+
+async def test_an_empty_request_takes_the_default_interviewer(operator: Operator) -> None:
+    made = await operator.make()
+    assert (made["persona"], made["plan"], made["callback"]) == ("default", None, None)
+
+
+async def test_a_callbacks_secret_is_never_told(operator: Operator) -> None:
+    secret = "whsec_" + "A" * 43 + "="
+    made = await operator.make(callback={"url": "https://r.example.org/", "secret": secret})
+    assert secret not in json.dumps([made, await operator.show(made)])
+
+
+async def test_being_made_is_told_in_the_same_transaction(
+    served: Server, operator: Operator
+) -> None:
+    made = await operator.make(callback={"url": "https://r.example.org/hook"})
+    assert await told(served, made) == ["interview.created"]
+
+    async def look(tx: Transaction) -> list[str | None]:
+        query = select(deliveries.c.url).where(deliveries.c.interview_id == made["id"])
+        return [*(await tx.execute(query)).scalars()]
+
+    assert await served.state.database.run(look) == ["https://r.example.org/hook"]
+
+
+@pytest.mark.parametrize("where", ["header", "field"])
+async def test_the_same_request_with_the_same_key_makes_one_interview(
+    operator: Operator, where: str
+) -> None:
+    body: Json = {"candidate_reference": "a"}
+    options: Json = {"headers": {"Idempotency-Key": "k-1"}}
+    if where == "field":
+        body, options = {**body, "idempotency_key": "k-1"}, {}
+    replies = await asyncio.gather(
+        *(operator.ask("POST", PATH, json=body, **options) for _ in range(5))
+    )
+    assert {reply.status for reply in replies} == {201}
+    first = replies[0].json()
+    assert [reply.json() for reply in replies] == [first] * 5
+    assert sum("idempotent-replayed" in reply.headers for reply in replies) == 4
+    assert await operator.ids() == [first["id"]]
+
+
+async def test_the_same_key_with_another_body_is_a_conflict(operator: Operator) -> None:
+    await operator.make(candidate_reference="a", idempotency_key="k")
+    reply = await operator.ask(
+        "POST", PATH, json={"candidate_reference": "b", "idempotency_key": "k"}
+    )
+    assert (reply.status, reply.json()["error"]["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+
+
+async def test_an_erased_interview_is_not_made_again_by_its_key(operator: Operator) -> None:
+    made = await operator.make(idempotency_key="k")
+    await operator.ask("DELETE", f"{PATH}/{made['id']}")
+    reply = await operator.ask("POST", PATH, json={"idempotency_key": "k"})
+    assert (reply.status, reply.json()["error"]["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+
+
+PLAN = {"instructions": "Ask about bridges."}
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        ({"candidate": 1}, "INVALID_FIELD", "candidate"),
+        ({"persona": 1}, "INVALID_FIELD", "persona"),
+        ({"persona": "nobody"}, "UNKNOWN_PERSONA", "persona"),
+        ({"persona": "engineer", "plan": PLAN}, "INVALID_FIELD", "plan"),
+        ({"plan": {}}, "INVALID_FIELD", "plan.instructions"),
+        ({"plan": {"instructions": "  "}}, "INVALID_FIELD", "plan.instructions"),
+        ({"plan": {"instructions": "x" * 32_001}}, "INVALID_FIELD", "plan.instructions"),
+        ({"plan": {**PLAN, "voice": "darth"}}, "INVALID_FIELD", "plan.voice"),
+        ({"plan": {**PLAN, "model": "gpt-4"}}, "INVALID_FIELD", "plan.model"),
+        ({"plan": {**PLAN, "language": "Klingon"}}, "INVALID_FIELD", "plan.language"),
+        ({"plan": {**PLAN, "tools": []}}, "INVALID_FIELD", "plan.tools"),
+        ({"candidate_reference": "x" * 201}, "INVALID_FIELD", "candidate_reference"),
+        ({"candidate_reference": "a\x00b"}, "INVALID_FIELD", "candidate_reference"),
+        ({"metadata": []}, "INVALID_FIELD", "metadata"),
+        ({"metadata": {"a": "x" * 4096}}, "LIMIT_EXCEEDED", "metadata"),
+        ({"metadata": {"a": ["b\x00"]}}, "INVALID_FIELD", "metadata"),
+        ({"metadata": {"a": 10**200}}, "INVALID_FIELD", "metadata"),
+        ({"limits": {"max_seconds": 3601}}, "LIMIT_EXCEEDED", "limits.max_seconds"),
+        ({"limits": {"max_seconds": 9}}, "INVALID_FIELD", "limits.max_seconds"),
+        ({"limits": {"max_seconds": "60"}}, "INVALID_FIELD", "limits.max_seconds"),
+        ({"limits": {"max_seconds": True}}, "INVALID_FIELD", "limits.max_seconds"),
+        (
+            {"limits": {"expires_in_seconds": 31 * 86400}},
+            "LIMIT_EXCEEDED",
+            "limits.expires_in_seconds",
+        ),
+        ({"callback": {}}, "INVALID_FIELD", "callback.url"),
+        ({"callback": {"url": "http://a.example.org/"}}, "INVALID_WEBHOOK_URL", "callback.url"),
+        ({"callback": {"url": "https://10.0.0.1/"}}, "INVALID_WEBHOOK_URL", "callback.url"),
+        ({"callback": {"url": "https://me@a.example.org"}}, "INVALID_WEBHOOK_URL", "callback.url"),
+        (
+            {"callback": {"url": "https://a.example.org", "secret": "s"}},
+            "INVALID_FIELD",
+            "callback.secret",
+        ),
+        (
+            {"callback": {"url": "https://a.example.org", "events": ["interview.exploded"]}},
+            "INVALID_FIELD",
+            "callback.events.0",
+        ),
+        ({"idempotency_key": ""}, "INVALID_FIELD", "idempotency_key"),
+        ({"idempotency_key": "x" * 256}, "INVALID_FIELD", "idempotency_key"),
+    ],
+)
+async def test_what_cannot_be_used_is_refused_by_its_field(
+    plain: Operator, body: Json, code: str, field: str
+) -> None:
+    reply = await plain.ask("POST", PATH, json=body)
+    error = reply.json()["error"]
+    assert (reply.status, error["code"], error["field"]) == (422, code, field)
+    assert await plain.ids() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "status", "code"),
+    [
+        (b"{", "application/json", 400, "INVALID_JSON"),
+        (b"[]", "application/json", 400, "INVALID_JSON"),
+        (b'"\xff"', "application/json", 400, "INVALID_JSON"),
+        (b"{}", "text/plain", 415, "UNSUPPORTED_CONTENT_TYPE"),
+        (b'{"a": "' + b"x" * 300_000 + b'"}', "application/json", 413, "TOO_LARGE"),
+        (b'{"metadata": {"a": NaN}}', "application/json", 422, "INVALID_FIELD"),
+        (b'{"metadata": {"a": 1e999}}', "application/json", 422, "INVALID_FIELD"),
+        (b'{"metadata": {"a": "\\ud800"}}', "application/json", 422, "INVALID_FIELD"),
+        (b'{"\\ud800": 1}', "application/json", 422, "INVALID_FIELD"),
+        (
+            b'{"metadata": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
+            "application/json",
+            422,
+            "LIMIT_EXCEEDED",
+        ),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_refused(
+    plain: Operator, data: bytes, kind: str, status: int, code: str
+) -> None:
+    reply = await plain.ask("POST", PATH, data=data, headers={"Content-Type": kind})
+    assert (reply.status, reply.json()["error"]["code"]) == (status, code)
+
+
+# -- listed
+
+
+async def test_pages_hold_every_interview_once_newest_first(operator: Operator) -> None:
+    made = [(await operator.make())["id"] for _ in range(7)]
+    seen: list[str] = []
+    query = "?limit=3"
+    for _ in range(3):
+        reply = (await operator.ask("GET", PATH + query)).json()
+        seen += [one["id"] for one in reply["interviews"]]
+        query = f"?limit=3&cursor={reply['next_cursor']}"
+    assert seen == made[::-1]
+    assert reply["next_cursor"] is None
+
+
+async def test_interviews_are_found_by_reference_phase_and_time(operator: Operator) -> None:
+    first = await operator.make(candidate_reference="a b")
+    second = await operator.make(candidate_reference="b")
+    await operator.ask("POST", f"{PATH}/{second['id']}/end")
+    between = second["created_at"]
+    assert await operator.ids("?candidate_reference=a%20b") == [first["id"]]
+    assert await operator.ids("?phase=ended") == [second["id"]]
+    assert await operator.ids("?phase=created") == [first["id"]]
+    assert await operator.ids(f"?created_after={between}") == [second["id"]]
+    assert await operator.ids(f"?created_before={between}") == [first["id"]]
+    assert await operator.ids("?created_after=2100-01-01") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=many", "limit"),
+        ("limit=%D9%A1", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("phase=sleeping", "phase"),
+        ("created_after=yesterday", "created_after"),
+        ("created_before=10000-01-01", "created_before"),
+        ("cursor=!", "cursor"),
+        ("cursor=YQ", "cursor"),
+        ("cursor=%F0%9F%98%80", "cursor"),
+        ("candidate_reference=%00", "candidate_reference"),
+        ("sort=up", "query"),
+    ],
+)
+async def test_a_filter_that_cannot_be_used_is_refused_by_its_name(
+    plain: Operator, query: str, field: str
+) -> None:
+    reply = await plain.ask("GET", f"{PATH}?{query}")
+    error = reply.json()["error"]
+    assert (reply.status, error["code"], error["field"]) == (422, "INVALID_FIELD", field)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [(UNKNOWN, 404, "SESSION_NOT_FOUND"), ("a%00b", 400, "INVALID_SESSION_ID")],
+)
+async def test_an_interview_that_is_not_there_is_told_so(
+    plain: Operator, method: str, name: str, status: int, code: str
+) -> None:
+    reply = await plain.ask(method, f"{PATH}/{name}")
+    assert (reply.status, reply.json()["error"]["code"]) == (status, code)
+
+
+# -- ended and erased
+
+
+async def test_an_unused_interview_is_ended_and_can_no_longer_be_joined(
+    served: Server, operator: Operator, candidate: Caller
+) -> None:
+    made = await operator.make()
+    for _ in range(2):
+        reply = await operator.ask("POST", f"{PATH}/{made['id']}/end")
+        assert (reply.status, reply.json()["phase"]) == (200, "ended")
+    assert reply.json()["reason"] == "operator_request"
+    assert await told(served, made) == ["interview.created", "interview.ended"]
+    await candidate.open()
+    await candidate.send({"type": "init", "token": made["join_token"]})
+    assert await candidate.error() == "SESSION_ENDED"
+
+
+async def test_a_running_interview_is_ended_and_written_down(
+    served: Server, operator: Operator, candidate: Caller
+) -> None:
+    made = await operator.make(candidate_reference="c")
+    await join(candidate, made)
+    assert (await operator.show(made))["phase"] == "live"
+    reply = await operator.ask("POST", f"{PATH}/{made['id']}/end")
+    ended = reply.json()
+    assert (ended["phase"], ended["reason"]) == ("ended", "operator_request")
+    await candidate.message("session_ended")
+    assert {"candidate.ogg", "transcript.json"} <= set(ended["files"])
+    assert ended["started_at"] and ended["ended_at"] and ended["seconds"] > 0
+    types = await told(served, made)
+    assert types[:3] == ["interview.created", "interview.started", "interview.ended"]
+    transcript = await operator.ask("GET", f"{PATH}/{made['id']}/transcript")
+    assert transcript.json()["session_id"] == made["id"]
+
+
+async def test_the_transcript_survives_the_loss_of_its_file(
+    served: Server, operator: Operator, candidate: Caller, tmp_path: Path
+) -> None:
+    made = await operator.make()
+    await join(candidate, made)
+    await candidate.event("response.done")
+    await operator.ask("POST", f"{PATH}/{made['id']}/end")
+    path = f"{PATH}/{made['id']}/transcript"
+    file = (await operator.ask("GET", path)).json()
+    (tmp_path / "interviews" / made["id"] / "transcript.json").unlink()
+    kept = (await operator.ask("GET", path)).json()
+    assert kept["turns"] == file["turns"] != []
+
+
+async def test_erasing_leaves_nothing_of_what_was_said_or_known(
+    served: Server, operator: Operator, candidate: Caller, tmp_path: Path
+) -> None:
+    made = await operator.make(candidate_reference="mark-1", metadata={"name": "mark-2"})
+    await join(candidate, made)
+    await candidate.event("response.done")
+    reply = await operator.ask("DELETE", f"{PATH}/{made['id']}")
+    assert reply.status == 200, reply
+    first = reply.json()
+    assert "transcript.json" in first["files"] and first["turns"] > 0
+    again = (await operator.ask("DELETE", f"{PATH}/{made['id']}")).json()
+    assert again == {**first, "files": [], "turns": 0}
+    assert not (tmp_path / "interviews" / made["id"]).exists()
+    for suffix in ("", "/transcript"):
+        assert (await operator.ask("GET", f"{PATH}/{made['id']}{suffix}")).status == 404
+    assert await operator.ids() == []
+    types = await told(served, made)
+    assert types[-1] == "interview.deleted"
+    assert "transcript.completed" not in types
+
+    async def look(tx: Transaction) -> tuple[Any, list[Any]]:
+        row = (await tx.execute(select(interviews).where(interviews.c.id == made["id"]))).one()
+        said = await tx.execute(select(turns).where(turns.c.interview_id == made["id"]))
+        return row, [*said]
+
+    row, said = await served.state.database.run(look)
+    assert said == []
+    assert (row.metadata, row.candidate_reference, row.plan) == (None, None, None)
+
+
+async def test_an_open_clients_interview_is_listed_and_erased_too(
+    operator: Operator, candidate: Caller
+) -> None:
+    await candidate.open()
+    await candidate.connect()
+    (name,) = await operator.ids("?phase=live")
+    assert name == candidate.session_id
+    assert (await operator.ask("DELETE", f"{PATH}/{name}")).status == 200
+    await candidate.media_lost.wait()
+    assert await operator.ids() == []
+
+
+async def test_an_interview_that_nobody_joined_expires(served: Server, operator: Operator) -> None:
+    made, good = await operator.make(), await operator.make()
+
+    async def age(tx: Transaction) -> None:
+        past = now_us() - 120 * 1_000_000
+        where = interviews.c.id == made["id"]
+        await tx.execute(update(interviews).where(where).values(expires_at=past))
+
+    await served.state.database.run(age)
+    store = InterviewStore(served.interviews, served.state)
+    assert await store.expire(now_us()) == 1
+    assert await store.expire(now_us()) == 0
+    shown = await operator.show(made)
+    assert (shown["phase"], shown["reason"]) == ("ended", "expired")
+    assert (await operator.show(good))["phase"] == "created"
+    assert (await told(served, made))[-1] == "interview.ended"
