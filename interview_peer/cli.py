@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from interview_peer import __version__, logs
+from interview_peer.cli_webhooks import webhooks
 from interview_peer.errors import ConfigurationError, StateUnavailable
 from interview_peer.settings import Settings, load_settings
 from interview_peer.types import SessionId
@@ -72,6 +73,9 @@ def main() -> None:
 
     Settings come from the environment and from the file .env; a flag wins over both.
     """
+
+
+main.add_command(webhooks)
 
 
 @main.command()

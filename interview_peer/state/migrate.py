@@ -8,6 +8,7 @@ copy made before.
 from __future__ import annotations
 
 import logging
+import sqlite3
 from importlib import resources
 from typing import Final
 
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import ConfigurationError
-from .database import Database, Transaction, sql_state
+from .database import FILE, Database, Transaction, sql_state
 
 NEWEST: Final = "0001"
 """The revision this program works with; the last one in ``migrations/versions``."""
@@ -30,12 +31,18 @@ _LOCK: Final = 0x1E7_9EE2
 _NOT_ADMITTED: Final = ("28", "3D000")
 """PostgreSQL's states for a wrong user, password or database."""
 
+_DAMAGED: Final = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
 _NEWER: Final = (
     "The database was made by a newer interview_peer (its version is {found}, this program knows "
     "{newest}): install the newer program again, or restore an older copy of the database."
 )
 _OLDER: Final = (
     "The database is not at the version of this program: run interview-peer migrate first."
+)
+_BROKEN: Final = (
+    f"The file {FILE} in the data folder is damaged or no SQLite database: move it away, or put a "
+    "copy in its place."
 )
 _REFUSED: Final = (
     "DATABASE_URL is refused by the database: the user, the password or the database's name is "
@@ -91,10 +98,11 @@ async def current(database: Database) -> str | None:
     try:
         return await database.run(work)
     except DBAPIError as error:
-        if not sql_state(error).startswith(_NOT_ADMITTED):
+        damaged = getattr(error.orig, "sqlite_errorcode", None) in _DAMAGED
+        if not damaged and not sql_state(error).startswith(_NOT_ADMITTED):
             raise
     # Outside the handler: the error may repeat the user's name and more.
-    raise ConfigurationError(_REFUSED)
+    raise ConfigurationError(_BROKEN if damaged else _REFUSED)
 
 
 async def _refuse_newer(database: Database) -> None:

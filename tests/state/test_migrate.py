@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect, text
 
 from interview_peer.errors import ConfigurationError, StateUnavailable
 from interview_peer.state import migrate
-from interview_peer.state.database import Database
+from interview_peer.state.database import FILE, Database
 from interview_peer.state.schema import metadata
 from tests.support.postgres import Postgres
 
@@ -95,6 +95,14 @@ async def test_database_that_is_there_but_lets_nobody_in_is_told_apart(
     url = f"postgresql://interview@127.0.0.1:{postgres.port}/there_is_no_such"
     opened = await Database.open(url, tmp_path)
     with pytest.raises(ConfigurationError, match="^DATABASE_URL is refused"):
+        await migrate.prepare(opened)
+    await opened.close()
+
+
+async def test_file_that_is_no_database_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"something else " * 1000)
+    opened = await Database.open(None, tmp_path)
+    with pytest.raises(ConfigurationError, match="damaged or no SQLite database"):
         await migrate.prepare(opened)
     await opened.close()
 
