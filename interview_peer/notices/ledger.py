@@ -7,6 +7,7 @@ must wait for an earlier one is put off, and brought forward when that one is se
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -109,7 +110,8 @@ _DESTINATIONS: Final = text(
 _DUE: Final = (
     select(_d.id)
     .where(_d.state == DUE, _d.destination == bindparam("place"), _d.next_at <= bindparam("now"))
-    .order_by(_d.next_at, _d.id)
+    # By the index alone: among equals the order is that of the rule about earlier notices.
+    .order_by(_d.next_at)
     .limit(bindparam("most", type_=Integer))
     .with_for_update(skip_locked=True)
 )
@@ -138,7 +140,10 @@ _DETAILS: Final = (
         endpoints.c.secrets,
         endpoints.c.active,
         interviews.c.callback,
-        exists().where(_EARLIER, _e.first_failed_at.is_(None)).label("untried"),
+        select(func.count())
+        .where(_EARLIER, _e.first_failed_at.is_(None))
+        .scalar_subquery()
+        .label("untried"),
         select(func.min(_e.first_failed_at)).where(_EARLIER).scalar_subquery().label("failing"),
     )
     .select_from(
@@ -272,7 +277,11 @@ class Ledger:
         return known
 
     async def claim(self, wanted: Mapping[str, int], now: int) -> dict[str, Claim]:
-        """Take up to so many due deliveries of each destination, and nobody else gets them."""
+        """Take up to so many due deliveries of each destination, and nobody else gets them.
+
+        Those of one interview are in their order, and each may be sent only when the one before
+        it was delivered.
+        """
 
         async def work(tx: AsyncConnection) -> dict[str, Claim]:
             return {
@@ -287,16 +296,21 @@ class Ledger:
             return Claim([], 0)
         until = now + self._lease
         taken, put_off, paused = [], [], []
-        for row in await tx.execute(_DETAILS, {"ids": ids}):
+        rows = (await tx.execute(_DETAILS, {"ids": ids})).all()
+        lanes: Counter[str] = Counter()
+        for row in sorted(rows, key=lambda row: (row.sequence or 0, row.id)):
             if row.active is False:
                 paused.append(row.id)
                 continue
-            free = free_at(row.created_at, Before(row.untried, row.failing))
+            # Those before it that are taken with it are sent before it, one after the other.
+            untried = row.untried > lanes[row.interview_id]
+            free = free_at(row.created_at, Before(untried, row.failing))
             if row.first_failed_at is None and (free is None or free > now):
                 later = now + LONGEST_WAIT
                 put_off.append({"which": row.id, "until": min(later, free or later)})
                 continue
             taken.append(self._claimed(row, now, until))
+            lanes[row.interview_id] += row.first_failed_at is None
         if put_off:
             await tx.execute(_PUT_OFF, put_off)
         if paused:
@@ -304,7 +318,6 @@ class Ledger:
         if taken:
             holder = {"ids": [one.id for one in taken], "owner": self._owner, "until": until}
             await tx.execute(_LEASE, holder)
-        taken.sort(key=lambda one: (one.sequence or 0, one.id))
         return Claim(taken, len(ids))
 
     def _claimed(self, row: Any, now: int, until: int) -> Claimed:

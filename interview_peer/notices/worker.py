@@ -58,6 +58,8 @@ class _Destination:
     """What is known of one receiver since the start of this process."""
 
     waiting: deque[Claimed] = field(default_factory=deque)
+    busy: set[str] = field(default_factory=set)
+    """Interviews of which a notice is on its way: the next one waits for it."""
     running: int = 0
     failures: int = 0
     """In a row."""
@@ -78,6 +80,14 @@ class _Destination:
         if self.failures >= REST_AFTER or self.last_ms is None:
             return 1
         return limits.per_slow_destination if self.slow else limits.per_destination
+
+    def next(self) -> Claimed | None:
+        """Take the first whose interview is not busy out of those that wait."""
+        for one in self.waiting:
+            if one.interview_id not in self.busy:
+                self.waiting.remove(one)
+                return one
+        return None
 
     def room(self, limits: Limits) -> int:
         """How many more to claim: in advance only where they will be gone in a moment."""
@@ -239,9 +249,10 @@ class NoticeWorker:
         try:
             while place.waiting and not self._closing:
                 async with self._slow if place.slow else self._quick:
-                    if not place.waiting or self._closing:
+                    one = None if self._closing else place.next()
+                    if one is None:
                         break
-                    await self._send(place, place.waiting.popleft())
+                    await self._send(place, one)
                 if place.rest_until > self._now():
                     self._give_back(place, place.rest_until)
         finally:
@@ -249,37 +260,52 @@ class NoticeWorker:
             self._woken.set()
 
     async def _send(self, place: _Destination, one: Claimed) -> None:
-        now = self._now()
-        if one.lease_until - now <= self._sender.total_seconds * SECOND:
-            # Somebody else may take it before our attempt would be over.
-            self._finish(Result(one, None, now))
-            return
-        result = Result(one, None, now)
+        interview, delivered = one.interview_id, False
+        if interview is not None:
+            place.busy.add(interview)
+        result = Result(one, None, self._now())
         try:
-            if one.secrets:
-                attempt = await self._sender.send(
-                    one.url, one.notice_id, one.body, one.secrets, now
-                )
-            else:
-                attempt = Attempt(now, 0, error="no_secret")
-            result = Result(one, attempt)
-            what = meaning(attempt.status)
-            self.counts[attempt.error or what.value] += 1
-            place.last_ms = attempt.milliseconds
-            if what in (Meaning.DELIVERED, Meaning.GONE):
-                place.failures = 0
-            else:
-                place.failures += 1
-                seconds = rest(place.failures, what is Meaning.SLOWER, attempt.asked)
-                until = self._now() + int(seconds * SECOND)
-                place.rest_until = max(place.rest_until, until)
+            attempt = await self._try(one)
+            if attempt is not None:
+                result = Result(one, attempt)
+                delivered = self._note(place, attempt)
         finally:
             # Also when cancelled: nobody knows then whether it arrived, so it is due again.
             self._finish(result)
+            if interview is not None:
+                place.busy.discard(interview)
+                if not delivered:
+                    self._give_back(place, self._now(), interview)
 
-    def _give_back(self, place: _Destination, next_at: int) -> None:
-        while place.waiting:
-            self._finish(Result(place.waiting.popleft(), None, next_at))
+    async def _try(self, one: Claimed) -> Attempt | None:
+        """One attempt; None if its lease leaves no time for it."""
+        now = self._now()
+        if one.lease_until - now <= self._sender.total_seconds * SECOND:
+            # Somebody else may take it before our attempt would be over.
+            return None
+        if not one.secrets:
+            return Attempt(now, 0, error="no_secret")
+        return await self._sender.send(one.url, one.notice_id, one.body, one.secrets, now)
+
+    def _note(self, place: _Destination, attempt: Attempt) -> bool:
+        """Remember how the destination did; whether it took the notice."""
+        what = meaning(attempt.status)
+        self.counts[attempt.error or what.value] += 1
+        place.last_ms = attempt.milliseconds
+        if what in (Meaning.DELIVERED, Meaning.GONE):
+            place.failures = 0
+            return what is Meaning.DELIVERED
+        place.failures += 1
+        seconds = rest(place.failures, what is Meaning.SLOWER, attempt.asked)
+        place.rest_until = max(place.rest_until, self._now() + int(seconds * SECOND))
+        return False
+
+    def _give_back(self, place: _Destination, next_at: int, interview: str | None = None) -> None:
+        """Give back what waits, or what waits of one interview."""
+        for one in list(place.waiting):
+            if interview is None or one.interview_id == interview:
+                place.waiting.remove(one)
+                self._finish(Result(one, None, next_at))
 
     # -- writing down ---------------------------------------------------------------------------
 
