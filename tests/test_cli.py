@@ -117,7 +117,9 @@ def test_simulation_is_decided_by_flag_then_environment_then_preference(
         seen.append(settings.simulation)
 
     serve_is(serve)
-    env = {"OPENAI_API_KEY": "sk-1", "INTERVIEW_ALLOW_ANONYMOUS": "true"} | ({"SIMULATION_MODE": said} if said else {})
+    env = {"OPENAI_API_KEY": "sk-1", "INTERVIEW_ALLOW_ANONYMOUS": "true"} | (
+        {"SIMULATION_MODE": said} if said else {}
+    )
     assert run("serve", *flags, env=env).exit_code == 0
     assert seen == [simulates]
 
