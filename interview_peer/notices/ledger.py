@@ -7,6 +7,7 @@ must wait for an earlier one is put off, and brought forward when that one is se
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from ..state.database import Database
 from ..state.schema import attempts, deliveries, endpoints, interviews, notices
 from .outbox import DEAD, DEFAULT, DELIVERED, DUE, PAUSED
 from .sender import Attempt
+
+log = logging.getLogger(__name__)
 
 SECOND: Final = 1_000_000
 LONGEST_WAIT: Final = 60 * SECOND
@@ -391,6 +394,8 @@ class Ledger:
         for statement, rows in ((_NOTE, notes), (_SETTLE, done), (_GIVE_BACK, back)):
             if rows:
                 await tx.execute(statement, rows)
+        for one in dead:
+            log.warning("a delivery was given up", extra={"delivery": one.id})
         for one in gone:
             await self._stop(tx, one)
         for endpoint_id in {one.endpoint_id for one in dead if one.endpoint_id is not None}:
@@ -461,6 +466,7 @@ class Ledger:
 
 async def switch_off(tx: AsyncConnection, endpoint_id: str, reason: str) -> None:
     """Make an endpoint inactive; what waits for it is paused, not lost."""
+    log.warning("a webhook was switched off", extra={"endpoint": endpoint_id, "reason": reason})
     await tx.execute(
         update(endpoints)
         .where(endpoints.c.id == endpoint_id)
