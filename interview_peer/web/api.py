@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..core import sdp
 from ..core.lifecycle import OVER, Phase, Reason
@@ -298,7 +299,7 @@ async def _multipart_offer(request: web.Request) -> str:
         raise
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, HttpProcessingError):
         raise InvalidMessage("The multipart body could not be read.") from None
     if offer is None:
         raise InvalidSdp("The part sdp is missing.")

@@ -358,10 +358,11 @@ async def test_erasing_leaves_nothing_of_what_was_said_or_known(
 
 
 async def test_an_open_clients_interview_is_listed_and_erased_too(
-    operator: Operator, candidate: Caller
+    served: Server, operator: Operator, candidate: Caller
 ) -> None:
     await candidate.open()
     await candidate.connect()
+    await served.state.chronicle.drained()
     (name,) = await operator.ids("?phase=live")
     assert name == candidate.session_id
     assert (await operator.ask("DELETE", f"{PATH}/{name}")).status == 200

@@ -1,0 +1,363 @@
+"""The OpenAPI document's part for operators and integrators: interviews and keys."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..core.persona import VOICES
+from ..core.tokens import LONGEST_LIFE_SECONDS
+from ..notices.types import FACTS
+from ..types import Json
+from .interviews_api import DEFAULT_LIMIT, MAX_LIMIT, PHASES
+from .keys_api import MAX_NAME
+from .new_interview import (
+    DEFAULT_EXPIRES_SECONDS,
+    LEAST_EXPIRES_SECONDS,
+    LEAST_SECONDS,
+    MAX_INSTRUCTIONS,
+    MAX_KEY,
+    MAX_METADATA_BYTES,
+    MAX_REFERENCE,
+    MAX_SECONDS,
+)
+from .openapi_parts import (
+    ID,
+    INTERVIEW_ID,
+    MAYBE_MOMENT,
+    MAYBE_NUMBER,
+    MAYBE_OBJECT,
+    MAYBE_TEXT,
+    MINE,
+    MOMENT,
+    OPERATOR,
+    TEXT,
+    answer,
+    fields,
+    json_body,
+    operation,
+    parameter,
+    ref,
+    refusals,
+)
+
+_PLAN: Final = fields(
+    {
+        "instructions": {**TEXT, "minLength": 1, "maxLength": MAX_INSTRUCTIONS},
+        "voice": {"enum": list(VOICES), "default": "marin"},
+        "model": {"type": ["string", "null"], "pattern": "^gpt-realtime[a-z0-9.-]{0,48}$"},
+        "language": {"type": ["string", "null"], "pattern": "^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$"},
+    },
+    "voice",
+    "model",
+    "language",
+    closed=True,
+)
+
+_LIMITS: Final = fields(
+    {
+        "max_seconds": {
+            "type": "integer",
+            "minimum": LEAST_SECONDS,
+            "maximum": MAX_SECONDS,
+            "default": MAX_SECONDS,
+            "description": "How long the interview may last.",
+        },
+        "expires_in_seconds": {
+            "type": "integer",
+            "minimum": LEAST_EXPIRES_SECONDS,
+            "maximum": LONGEST_LIFE_SECONDS,
+            "default": DEFAULT_EXPIRES_SECONDS,
+            "description": "How long the invitation is good.",
+        },
+    },
+    "max_seconds",
+    "expires_in_seconds",
+    closed=True,
+)
+
+_CALLBACK_EVENTS: Final[Json] = {
+    "type": ["array", "null"],
+    "items": {"enum": [*FACTS, "*"]},
+    "maxItems": 50,
+    "description": "Types of notices to send; null sends all but `transcript.turn`.",
+}
+
+_INTERVIEW: Final[Json] = {
+    "id": ID,
+    "origin": {"enum": ["api", "open"]},
+    "phase": {"enum": list(PHASES)},
+    "reason": {**MAYBE_TEXT, "description": "Why it is ending or has ended."},
+    "persona": {**MAYBE_TEXT, "description": "Null where a plan was given."},
+    "plan": MAYBE_OBJECT,
+    "candidate_reference": MAYBE_TEXT,
+    "metadata": MAYBE_OBJECT,
+    "limits": MAYBE_OBJECT,
+    "callback": {
+        "type": ["object", "null"],
+        "properties": {"url": TEXT, "events": {"type": ["array", "null"], "items": TEXT}},
+    },
+    "created_at": MAYBE_MOMENT,
+    "started_at": MAYBE_MOMENT,
+    "ended_at": MAYBE_MOMENT,
+    "expires_at": {**MAYBE_MOMENT, "description": "Until when it can be joined first."},
+    "seconds": {**MAYBE_NUMBER, "description": "From the start to the end."},
+    "usage": {**MAYBE_OBJECT, "description": "What the voice service counted."},
+}
+
+SCHEMAS: Final[Json] = {
+    "Error": fields(
+        {
+            "error": fields(
+                {
+                    "code": {**TEXT, "description": "Stable; listed in docs/errors.md."},
+                    "message": {**TEXT, "description": "One sentence for a person."},
+                    "field": {**TEXT, "description": "The field at fault, dotted."},
+                },
+                "field",
+            )
+        }
+    ),
+    "FlatError": fields({"error": TEXT, "message": TEXT, "code": TEXT}),
+    "OpenAIError": fields(
+        {"error": fields({"message": TEXT, "type": TEXT, "param": MAYBE_TEXT, "code": MAYBE_TEXT})}
+    ),
+    "NewInterview": fields(
+        {
+            "persona": {
+                "type": ["string", "null"],
+                "maxLength": 100,
+                "description": "A name that /api/personas lists; the default one if left out.",
+            },
+            "plan": {
+                "oneOf": [_PLAN, {"type": "null"}],
+                "description": "An interviewer described here, instead of a persona.",
+            },
+            "candidate_reference": {"type": ["string", "null"], "maxLength": MAX_REFERENCE},
+            "metadata": {
+                **MAYBE_OBJECT,
+                "description": f"Yours, given back as it is; {MAX_METADATA_BYTES} bytes at most.",
+            },
+            "limits": _LIMITS,
+            "callback": {
+                "oneOf": [
+                    fields(
+                        {
+                            "url": {**TEXT, "format": "uri", "maxLength": 2048},
+                            "secret": {
+                                **MAYBE_TEXT,
+                                "description": "`whsec_` and 24 to 64 bytes in base64.",
+                            },
+                            "events": _CALLBACK_EVENTS,
+                        },
+                        "secret",
+                        "events",
+                        closed=True,
+                    ),
+                    {"type": "null"},
+                ]
+            },
+            "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_KEY},
+        },
+        *("persona", "plan", "candidate_reference", "metadata", "limits", "callback"),
+        "idempotency_key",
+        closed=True,
+    ),
+    "Interview": fields(_INTERVIEW),
+    "CreatedInterview": fields(
+        {
+            **_INTERVIEW,
+            "join_url": {**TEXT, "description": "For the candidate; holds the token."},
+            "join_token": {**MAYBE_TEXT, "description": "Null where others issue the tokens."},
+            "sdk_key": {**MAYBE_TEXT, "description": "The token as a key for OpenAI's SDKs."},
+        }
+    ),
+    "WholeInterview": fields(
+        {
+            **_INTERVIEW,
+            "statistics": {**MAYBE_OBJECT, "description": "While this process knows it."},
+            "files": {"type": "array", "items": TEXT},
+        }
+    ),
+    "Transcript": fields(
+        {
+            "schema": {"type": "integer"},
+            "session_id": TEXT,
+            "started_at": MOMENT,
+            "turns": {
+                "type": "array",
+                "items": fields(
+                    {
+                        "item_id": TEXT,
+                        "speaker": {"enum": ["candidate", "interviewer"]},
+                        "text": TEXT,
+                        "started_at": MAYBE_NUMBER,
+                        "ended_at": MAYBE_NUMBER,
+                        "status": {"enum": ["partial", "complete", "interrupted", "failed"]},
+                        "heard_ms": {"type": ["integer", "null"]},
+                    }
+                ),
+            },
+        }
+    ),
+    "Key": fields(
+        {
+            "id": TEXT,
+            "name": TEXT,
+            "created_at": MOMENT,
+            "last_used_at": MAYBE_MOMENT,
+            "revoked_at": MAYBE_MOMENT,
+        }
+    ),
+    "SdpAnswer": fields(
+        {
+            "sessionId": TEXT,
+            "sdpAnswer": TEXT,
+            "answer": fields({"type": {"const": "answer"}, "sdp": TEXT}),
+            "resumeToken": {**TEXT, "description": "For coming back; invited candidates only."},
+        },
+        "resumeToken",
+    ),
+}
+
+INTERVIEWS: Final[Json] = {
+    "/api/interviews": {
+        "post": operation(
+            "interviews",
+            "Make an interview and the link for its candidate.",
+            {
+                "201": answer(
+                    "Made; or made before, by a request with the same idempotency key.",
+                    ref("CreatedInterview"),
+                    {"Location": {"schema": TEXT}, "Idempotent-Replayed": {"schema": TEXT}},
+                ),
+                **refusals("400", "401", "409", "413", "415", "422", "429", "503"),
+            },
+            parameters=[
+                parameter(
+                    "Idempotency-Key",
+                    "header",
+                    {**TEXT, "minLength": 1, "maxLength": MAX_KEY},
+                    "Makes it safe to send the same request again.",
+                )
+            ],
+            requestBody=json_body(ref("NewInterview")),
+            **OPERATOR,
+        ),
+        "get": operation(
+            "interviews",
+            "List interviews, newest first.",
+            {
+                "200": answer(
+                    "One page.",
+                    fields(
+                        {
+                            "interviews": {"type": "array", "items": ref("Interview")},
+                            "next_cursor": MAYBE_TEXT,
+                        }
+                    ),
+                ),
+                **refusals("401", "422", "429", "503"),
+            },
+            parameters=[
+                parameter("phase", "query", {"enum": list(PHASES)}),
+                parameter("created_after", "query", MOMENT, "From this moment on."),
+                parameter("created_before", "query", MOMENT, "Before this moment."),
+                parameter("candidate_reference", "query", {**TEXT, "maxLength": MAX_REFERENCE}),
+                parameter(
+                    "limit",
+                    "query",
+                    {
+                        "type": "integer",
+                        "minimum": 1,
+                        "maximum": MAX_LIMIT,
+                        "default": DEFAULT_LIMIT,
+                    },
+                ),
+                parameter("cursor", "query", TEXT, "`next_cursor` of the page before."),
+            ],
+            **OPERATOR,
+        ),
+    },
+    "/api/interviews/{interview_id}": {
+        "get": operation(
+            "interviews",
+            "One interview, running or over.",
+            {"200": answer("The interview.", ref("WholeInterview")), **refusals(*MINE)},
+            parameters=[INTERVIEW_ID],
+            **OPERATOR,
+        ),
+        "delete": operation(
+            "interviews",
+            "End an interview and erase what was said, recorded and known of its candidate.",
+            {
+                "200": answer(
+                    "Erased, now or earlier.",
+                    fields(
+                        {
+                            "id": ID,
+                            "deleted_at": MOMENT,
+                            "files": {"type": "array", "items": TEXT},
+                            "turns": {"type": "integer"},
+                        }
+                    ),
+                ),
+                **refusals(*MINE, "409"),
+            },
+            parameters=[INTERVIEW_ID],
+            **OPERATOR,
+        ),
+    },
+    "/api/interviews/{interview_id}/end": {
+        "post": operation(
+            "interviews",
+            "End an interview; answers when it is over, or after 15 seconds.",
+            {"200": answer("The interview.", ref("WholeInterview")), **refusals(*MINE, "409")},
+            parameters=[INTERVIEW_ID],
+            **OPERATOR,
+        ),
+    },
+    "/api/interviews/{interview_id}/transcript": {
+        "get": operation(
+            "interviews",
+            "The finished transcript.",
+            {"200": answer("The transcript.", ref("Transcript")), **refusals(*MINE)},
+            parameters=[INTERVIEW_ID],
+            **OPERATOR,
+        ),
+    },
+}
+
+KEYS: Final[Json] = {
+    "/api/keys": {
+        "post": operation(
+            "keys",
+            "Make a key for operators. This answer alone holds it.",
+            {
+                "201": answer("Made.", {"allOf": [ref("Key"), fields({"key": TEXT})]}),
+                **refusals("400", "401", "413", "415", "422", "429", "503"),
+            },
+            requestBody=json_body(
+                fields({"name": {**TEXT, "minLength": 1, "maxLength": MAX_NAME}}, closed=True)
+            ),
+            **OPERATOR,
+        ),
+        "get": operation(
+            "keys",
+            "List keys, without what they are.",
+            {
+                "200": answer("All.", fields({"keys": {"type": "array", "items": ref("Key")}})),
+                **refusals("401", "429", "503"),
+            },
+            **OPERATOR,
+        ),
+    },
+    "/api/keys/{key_id}": {
+        "delete": operation(
+            "keys",
+            "Revoke a key.",
+            {"200": answer("Revoked.", ref("Key")), **refusals("401", "404", "429", "503")},
+            parameters=[parameter("key_id", "path", {**TEXT, "pattern": "^[0-9a-f]{16}$"})],
+            **OPERATOR,
+        ),
+    },
+}
