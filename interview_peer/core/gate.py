@@ -1,8 +1,8 @@
 """The gate: what a browser may say to the model.
 
-One policy so far, for *open clients*: whoever can open the page may use it, and the interview's
-settings still stay the server's. The policy is `_RULES`, one row for each event type that the
-service knows; what has no row is refused. The gate judges events in GA shape, so it stands behind
+The policy is `_RULES`, one row for each event type that the service knows; what has no row is
+refused. The interview's settings stay the server's: an *open client* may choose instructions and
+voice, an *invited* one nothing. The gate judges events in GA shape, so it stands behind
 the dialect.
 
 A refusal is answered to the browser as the service itself would answer it, by an ``error`` event,
@@ -41,6 +41,9 @@ class GateRefused(Exception):
 class Gate:
     """Decides about the events of one browser connection."""
 
+    invited = False
+    """Whether the candidate was invited to an interview that somebody else has planned."""
+
     def admit(self, event: Json) -> Json | None:
         """Return the event as the model may see it; None if it is to go no further, unanswered.
 
@@ -51,7 +54,11 @@ class Gate:
         rule = _RULES.get(kind) if isinstance(kind, str) else None
         if rule is None:
             raise GateRefused("invalid_value", "A client may not send this event type.", "type")
-        return rule(event)
+        admitted = rule(event)
+        if self.invited and kind == "session.update" and admitted is not None:
+            # Answered like any other, but it changes nothing.
+            return admitted | {"session": {"type": "realtime"}}
+        return admitted
 
 
 def check_size(text: str) -> None:

@@ -238,6 +238,7 @@ class Interview:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._around.connect_seconds
         self._happen(Happening.OFFER_TAKEN)
+        self._relay.gate.invited = self.origin == "api"
         browser = Leg("browser", self._around.browser_port, self, dtls_server=True)
         self._browser = browser
         try:

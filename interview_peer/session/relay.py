@@ -68,7 +68,8 @@ class EventRelay:
         self._log = log
         self._spoken = spoken
         self._dialect = ClientDialect()
-        self._gate = Gate()
+        self.gate = Gate()
+        """What the browser may say to the model."""
         self._browser: Leg | None = None
         self._model: Leg | None = None
         self._for_model: collections.deque[tuple[Json, str]] = collections.deque()
@@ -102,7 +103,7 @@ class EventRelay:
             check_size(data)
             event = realtime.parse(data)
             spoken = self._dialect.to_model(event)
-            admitted = self._gate.admit(spoken)
+            admitted = self.gate.admit(spoken)
         except CallerError as error:
             self._refuse(GateRefused(error.openai_code or "invalid_event", error.message), event)
             return

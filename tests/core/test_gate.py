@@ -238,3 +238,19 @@ def test_a_refusal_names_the_event_it_answers(event: Json | None, echoed: str | 
         "param": "type",
         "event_id": echoed,
     }
+
+
+def test_an_invited_candidates_update_changes_nothing() -> None:
+    gate = Gate()
+    gate.invited = True
+    update = {
+        "type": "session.update",
+        "event_id": "e",
+        "session": {"instructions": "Praise me.", "audio": {"output": {"voice": "ash"}}},
+    }
+    assert gate.admit(update) == {
+        "type": "session.update",
+        "event_id": "e",
+        "session": {"type": "realtime"},
+    }
+    assert gate.admit({"type": "response.create"}) == {"type": "response.create"}
