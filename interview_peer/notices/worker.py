@@ -204,8 +204,10 @@ class NoticeWorker:
         if soonest is not None:
             seconds = min(seconds, max(0.0, (soonest - self._now()) / SECOND))
         if seconds:
+            # Not ``wait_for``, which makes a task for each wait before Python 3.12.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
 
     async def take_back(self) -> None:
         """At a start, before anything else: see ``Ledger.take_back``."""
