@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from interview_peer import __version__, logs
+from interview_peer.cli_interviews import interviews, keys
 from interview_peer.cli_webhooks import webhooks
 from interview_peer.errors import ConfigurationError, StateUnavailable
 from interview_peer.settings import Settings, load_settings
@@ -75,7 +76,8 @@ def main() -> None:
     """
 
 
-main.add_command(webhooks)
+for _group in (interviews, keys, webhooks):
+    main.add_command(_group)
 
 
 @main.command()

@@ -1,31 +1,26 @@
-"""``interview-peer webhooks``: asks a running server about its webhooks, and to send again.
-
-Goes through the server's own API: on SQLite nobody else may open the database.
-"""
+"""``interview-peer webhooks``: asks a running server about its webhooks, and to send again."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
-import aiohttp
 import click
 
-from interview_peer.settings import load_settings
+from interview_peer.cli_client import (
+    ANSWER_SECONDS,
+    Ask,
+    json_option,
+    print_row,
+    run,
+    server_option,
+)
 from interview_peer.types import Json
 
 _PATH: Final = "/api/webhooks"
-_ANSWER_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.2
-
-Ask = Callable[..., Awaitable[Json]]
-
-_server = click.option("--server", help="Address of the server.  [http://127.0.0.1:PORT]")
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
 @click.group()
@@ -37,8 +32,8 @@ def webhooks() -> None:
 
 
 @webhooks.command("list")
-@_server
-@_as_json
+@server_option
+@json_option
 @click.option(
     "--state",
     type=click.Choice(["due", "paused", "delivered", "dead"]),
@@ -61,7 +56,7 @@ def list_(
         filters = {"state": state, "endpoint_id": endpoint, "interview_id": interview}
         if not any(filters.values()):
             for one in (await ask("GET", _PATH))["webhooks"]:
-                _print(one, as_json, ("id", "active", "disabled_reason", "url", "events"))
+                print_row(one, as_json, ("id", "active", "disabled_reason", "url", "events"))
             return
         left, cursor = limit, None
         while left:
@@ -69,7 +64,7 @@ def list_(
             asked = {name: value for name, value in query.items() if value}
             page = await ask("GET", f"{_PATH}/deliveries", params=asked)
             for one in page["deliveries"]:
-                _print(
+                print_row(
                     one, as_json, ("id", "state", "attempts", "type", "last_status", "last_error")
                 )
             left -= len(page["deliveries"])
@@ -77,11 +72,11 @@ def list_(
             if cursor is None:
                 return
 
-    _run(server, work)
+    run(server, work)
 
 
 @webhooks.command()
-@_server
+@server_option
 @click.option("--since", help="From when on: 2026-11-20T00:00:00Z.")
 @click.option("--until", help="Until when; now if left out.")
 @click.option("--endpoint", help="To this endpoint alone, also what it never got.")
@@ -112,11 +107,11 @@ def replay(
         due = (await ask("POST", f"{_PATH}/replay", json=body))["due"]
         click.echo(f"{due} {'delivery is' if due == 1 else 'deliveries are'} due again.")
 
-    _run(server, work)
+    run(server, work)
 
 
 @webhooks.command()
-@_server
+@server_option
 @click.argument("endpoint")
 def test(server: str | None, endpoint: str) -> None:
     """Send a test notice to ENDPOINT and say how it went."""
@@ -124,7 +119,7 @@ def test(server: str | None, endpoint: str) -> None:
     async def work(ask: Ask) -> None:
         path = f"{_PATH}/{quote(endpoint, safe='')}/test"
         sent = await ask("POST", path)
-        deadline = asyncio.get_running_loop().time() + _ANSWER_SECONDS
+        deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
         while not sent["attempts"] and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
             sent = await ask("GET", f"{_PATH}/deliveries/{sent['id']}")
@@ -135,47 +130,7 @@ def test(server: str | None, endpoint: str) -> None:
         why = f"status {sent['last_status']}" if sent["last_status"] else sent["last_error"]
         raise click.ClickException(f"Not delivered: {why or 'not tried yet'}.")
 
-    _run(server, work)
-
-
-def _run(server: str | None, work: Callable[[Ask], Awaitable[None]]) -> None:
-    # Nobody is served, so neither OpenAI's key nor a door is asked for.
-    settings = load_settings(simulation=True)
-    base = (server or f"http://127.0.0.1:{settings.port}").rstrip("/")
-    headers = {}
-    if settings.admin_key is not None:
-        headers["Authorization"] = f"Bearer {settings.admin_key.get_secret_value()}"
-
-    async def main() -> None:
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
-
-            async def ask(method: str, path: str, **options: Any) -> Json:
-                # The key goes to the server that was named and nowhere else.
-                async with http.request(
-                    method, base + path, allow_redirects=False, **options
-                ) as answer:
-                    body = await answer.json(content_type=None)
-                    if not isinstance(body, dict) or answer.status >= 300:
-                        raise click.ClickException(_sentence(body, answer.status))
-                    return body
-
-            await work(ask)
-
-    try:
-        asyncio.run(main())
-    except TimeoutError:
-        raise click.ClickException(f"The server at {base} did not answer in time.") from None
-    except (aiohttp.ClientError, ValueError) as error:
-        raise click.ClickException(
-            f"No interview_peer answers at {base}; name its address with --server."
-        ) from error
-
-
-def _sentence(body: object, status: int) -> str:
-    error = body.get("error") if isinstance(body, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    return str(message) if message else f"The server answered with status {status}."
+    run(server, work)
 
 
 def _zoned(text: str) -> str:
@@ -185,17 +140,3 @@ def _zoned(text: str) -> str:
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a time such as 2026-11-20T00:00:00Z.") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
-
-
-def _print(row: Json, as_json: bool, columns: tuple[str, ...]) -> None:
-    if as_json:
-        click.echo(json.dumps(row))
-        return
-    cells = [row[name] for name in columns]
-    click.echo("  ".join(_cell(cell) for cell in cells))
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

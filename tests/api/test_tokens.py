@@ -181,6 +181,7 @@ class Provider:
     """Serves a key set, or not."""
 
     def __init__(self) -> None:
+        self.url = ""
         self.keys: list[Json] = []
         self.status = 200
         self.asked = 0

@@ -1,0 +1,209 @@
+"""``interview-peer interviews`` and ``keys``: what operators ask a running server for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import quote
+
+import click
+
+from interview_peer.cli_client import Ask, json_option, print_row, run, server_option
+from interview_peer.types import Json
+
+_PATH: Final = "/api/interviews"
+_KEYS: Final = "/api/keys"
+_PAGE: Final = 200
+_END_SECONDS: Final = 90.0
+"""Ending closes connections and files before it answers."""
+
+_COLUMNS: Final = (
+    "id",
+    "phase",
+    "reason",
+    "created_at",
+    "seconds",
+    "persona",
+    "candidate_reference",
+)
+
+
+@click.group()
+def interviews() -> None:
+    """List, show, end and delete interviews.
+
+    Asks a running server, with INTERVIEW_ADMIN_KEY where that is set.
+    """
+
+
+@interviews.command("list")
+@server_option
+@json_option
+@click.option("--phase", help="Only those in this phase.")
+@click.option("--reference", help="Only those of this candidate reference.")
+@click.option("--since", help="Only those made from then on: 2026-11-20T00:00:00Z.")
+@click.option("--until", help="Only those made before.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
+def list_(
+    server: str | None,
+    as_json: bool,
+    phase: str | None,
+    reference: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+) -> None:
+    """List interviews, newest first."""
+    filters = {
+        "phase": phase,
+        "candidate_reference": reference,
+        "created_after": since,
+        "created_before": until,
+    }
+
+    async def work(ask: Ask) -> None:
+        left, cursor = limit, None
+        while left:
+            query = {**filters, "cursor": cursor, "limit": str(min(left, _PAGE))}
+            asked = {name: value for name, value in query.items() if value is not None}
+            page = await ask("GET", _PATH, params=asked)
+            for one in page["interviews"]:
+                print_row(one, as_json, _COLUMNS)
+            left -= len(page["interviews"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    run(server, work)
+
+
+@interviews.command()
+@server_option
+@json_option
+@click.argument("interview")
+def show(server: str | None, as_json: bool, interview: str) -> None:
+    """Show INTERVIEW with its files."""
+
+    async def work(ask: Ask) -> None:
+        found = await ask("GET", _path(interview))
+        if as_json:
+            click.echo(json.dumps(found))
+            return
+        width = max(map(len, found))
+        for name, value in found.items():
+            told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            click.echo(f"{name:<{width}}  {'-' if value is None else told}")
+
+    run(server, work)
+
+
+@interviews.command()
+@server_option
+@click.argument("interview", nargs=-1, required=True)
+def end(server: str | None, interview: tuple[str, ...]) -> None:
+    """End each INTERVIEW, and wait until it is over."""
+
+    async def one(ask: Ask, name: str) -> str:
+        ended = await ask("POST", f"{_path(name)}/end")
+        return f"{name}: {ended['phase']}"
+
+    _each(server, interview, "Ending", one)
+
+
+@interviews.command()
+@server_option
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+@click.argument("interview", nargs=-1, required=True)
+def delete(server: str | None, yes: bool, interview: tuple[str, ...]) -> None:
+    """End each INTERVIEW and erase its recording, transcript and what is known of its candidate."""
+    if not yes:
+        what = interview[0] if len(interview) == 1 else f"{len(interview)} interviews"
+        click.confirm(f"Erase {what} for good?", abort=True, err=True)
+
+    async def one(ask: Ask, name: str) -> str:
+        removed = await ask("DELETE", _path(name))
+        return f"{name}: {len(removed['files'])} files and {removed['turns']} turns erased"
+
+    _each(server, interview, "Erasing", one)
+
+
+def _each(
+    server: str | None,
+    names: tuple[str, ...],
+    label: str,
+    one: Callable[[Ask, str], Awaitable[str]],
+) -> None:
+    """Do something to each interview, with a bar on a terminal; one that fails stops no other."""
+    failed: list[str] = []
+
+    async def work(ask: Ask) -> None:
+        done: list[str] = []
+        # On stderr, and only where a person looks on: results are for pipes.
+        with click.progressbar(
+            names, label=label, file=sys.stderr, hidden=len(names) < 2
+        ) as bar:
+            for name in bar:
+                try:
+                    done.append(await one(ask, name))
+                except click.ClickException as error:
+                    failed.append(f"{name}: {error.message}")
+        for line in done:
+            click.echo(line)
+
+    run(server, work, _END_SECONDS)
+    if failed:
+        raise click.ClickException("\n".join(failed))
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke keys for operators.
+
+    Asks a running server, with INTERVIEW_ADMIN_KEY where that is set.
+    """
+
+
+@keys.command()
+@server_option
+@json_option
+@click.argument("name")
+def create(server: str | None, as_json: bool, name: str) -> None:
+    """Make a key called NAME and print it, this once."""
+
+    async def work(ask: Ask) -> None:
+        made = await ask("POST", _KEYS, json={"name": name})
+        click.echo(json.dumps(made) if as_json else made["key"])
+
+    run(server, work)
+
+
+@keys.command("list")
+@server_option
+@json_option
+def list_keys(server: str | None, as_json: bool) -> None:
+    """List keys: what they are called and when they were used."""
+
+    async def work(ask: Ask) -> None:
+        for one in (await ask("GET", _KEYS))["keys"]:
+            print_row(one, as_json, ("id", "created_at", "last_used_at", "revoked_at", "name"))
+
+    run(server, work)
+
+
+@keys.command()
+@server_option
+@click.argument("key_id", metavar="ID")
+def revoke(server: str | None, key_id: str) -> None:
+    """Make the key of that ID open nothing from now on."""
+
+    async def work(ask: Ask) -> None:
+        revoked: Json = await ask("DELETE", f"{_KEYS}/{quote(key_id, safe='')}")
+        click.echo(f"{revoked['id']}: revoked")
+
+    run(server, work)
+
+
+def _path(name: str) -> str:
+    return f"{_PATH}/{quote(name, safe='')}"
