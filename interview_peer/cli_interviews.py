@@ -141,9 +141,7 @@ def _each(
     async def work(ask: Ask) -> None:
         done: list[str] = []
         # On stderr, and only where a person looks on: results are for pipes.
-        with click.progressbar(
-            names, label=label, file=sys.stderr, hidden=len(names) < 2
-        ) as bar:
+        with click.progressbar(names, label=label, file=sys.stderr, hidden=len(names) < 2) as bar:
             for name in bar:
                 try:
                     done.append(await one(ask, name))

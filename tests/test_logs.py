@@ -69,6 +69,8 @@ def test_message_with_line_breaks_cannot_forge_a_second_record(stream: io.String
         ("abcdef", "{'authorization': 'bearer abcdef'}"),
         ("proj-A1b2_C3", "Incorrect key provided: sk-proj-A1b2_C3."),
         ("A1b2C3", "key_sk-A1b2C3 end"),
+        ("A1b2C3", "back with ipr_A1b2C3"),
+        ("A1b2C3", "key ipk_A1b2C3"),
         ("68ab12", "value=ek_68ab12"),
         ("MfKQ9r8+/=", "whsec_MfKQ9r8+/="),
         (JWT[3:], f"token={JWT}&x=1"),

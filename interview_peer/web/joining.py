@@ -38,6 +38,8 @@ class Joining:
 
     def __init__(self, access: Access, interviews: Interviews, database: Database) -> None:
         self.access = access
+        self.unknown: set[object] = set()
+        """Connections that are open and have not shown the token that they need."""
         self._interviews = interviews
         self._database = database
 

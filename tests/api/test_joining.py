@@ -278,6 +278,27 @@ async def test_a_closed_server_hangs_up_on_whoever_shows_none(
         assert len(closed.interviews) == 0
 
 
+async def test_only_so_many_may_wait_without_a_token(
+    closed: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signalling, "MAX_UNKNOWN", 1)
+    async with calling(closed.url) as first, calling(closed.url) as second:
+        made = await Operator(first).make()
+        await first.open_bare()
+        # Answered, so it is known to be waiting.
+        await first.send({"type": "end_session"})
+        assert await first.error() == "TOKEN_REQUIRED"
+        await second.open_bare()
+        assert await second.error() == "AT_CAPACITY"
+        await second.socket_closed()
+        await first.send({"type": "init", "token": made["join_token"]})
+        await first.message("session")
+        await second.leave()
+        await second.open_bare()
+        await second.send({"type": "end_session"})
+        assert await second.error() == "TOKEN_REQUIRED"
+
+
 @pytest.mark.parametrize(
     ("path", "options"),
     [
