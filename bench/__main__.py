@@ -177,7 +177,8 @@ def parse(arguments: list[str]) -> tuple[Plan, argparse.Namespace]:
         seconds=options.seconds or (2.0 if options.quick else 4.0),
         repeat=options.repeat or (1 if options.quick else 5),
         kinds=tuple(kind for kind in KINDS if kind in kinds),
-        patience=60 * (options.patience or (0.0 if options.quick else 5.0)),
+        patience=60
+        * (options.patience if options.patience is not None else 0.0 if options.quick else 5.0),
     )
     return plan, options
 
