@@ -25,6 +25,7 @@ async def test_the_hook_sequence_gets_an_interview_in_the_shape_it_knows(
             HOOK.read_text(encoding="utf-8"),
             {"serverUrl": server.socket_url, "sessionId": OWN_ID},
         )
+        await browser.until_played_out()
         heard = await browser.heard("remote")
         session_id = seen["greeting"]["sessionId"]
 
