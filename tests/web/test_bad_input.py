@@ -370,10 +370,10 @@ async def test_chance_finds_no_message_that_breaks_the_socket(
     chance = random.Random(20261120)
     async with contextlib.AsyncExitStack() as stack:
         # A call whose caller went away while it was made is the far end's to forget.
-        upstream = await start_simulator(SimulatorSettings(connect_seconds=1))
+        upstream = await start_simulator(SimulatorSettings(connect_seconds=4))
         stack.push_async_callback(upstream.close)
         server = await stack.enter_async_context(
-            serving(tmp_path, **live(upstream.base_url, connect_seconds=1, max_interviews=500))
+            serving(tmp_path, **live(upstream.base_url, connect_seconds=8, max_interviews=500))
         )
         async with calling(server.url) as first:
             await first.connect_by_http()
