@@ -88,9 +88,11 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         storage = StorageWorker()
         storage.start()
         stack.push_async_callback(storage.close)
+        connector = RealtimeConnector(base_url, api_key, http)
+        stack.push_async_callback(connector.close)
         interviews = Interviews(
             Surroundings(
-                connector=RealtimeConnector(base_url, api_key, http),
+                connector=connector,
                 browser_port=browser_port,
                 model_host=model_host,
                 storage=storage,

@@ -345,6 +345,30 @@ async def test_a_service_that_ends_the_call_ends_the_interview(
     await nothing_left(before)
 
 
+async def test_a_call_that_is_accepted_after_the_end_is_hung_up(
+    service: VoiceService, caller: Caller
+) -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        await go_on.wait()
+        service.answer = None
+        return await service.handle(request)
+
+    service.answer = slowly
+    await caller.open()
+    await caller.send({"type": "sdp_offer", "offer": await caller.offer()})
+    await caller.phase("connecting")
+    await caller.send({"type": "disconnect"})
+    await caller.message("session_ended")
+    go_on.set()
+
+    async def hung_up() -> bool:
+        return service.asked[-1].endswith("/hangup") and service.simulator.calls == 0
+
+    await eventually(hung_up, within=5, what="the late call hung up")
+
+
 async def test_an_end_hangs_up_at_the_service(service: VoiceService, caller: Caller) -> None:
     await caller.open()
     await caller.connect()
