@@ -100,9 +100,27 @@ def _decode_params(body: bytes) -> list[tuple[int, bytes]]:
     return params
 
 
+_parse_sctp = aiortc.rtcsctptransport.parse_packet
+
+
+def _parse_packet(data: bytes) -> tuple[int, int, int, list[Any]]:
+    """Read an SCTP packet; whatever is wrong with it is a ``ValueError``.
+
+    aiortc's caller drops the packet on that; on a short chunk its parser raises other errors,
+    which would end the whole connection.
+    """
+    try:
+        return _parse_sctp(data)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"SCTP packet cannot be read: {type(error).__name__}") from None
+
+
 def guard_sctp() -> None:
-    """Close the endless loop in aiortc's SCTP parameter parser, for the whole process."""
+    """Make aiortc's SCTP parser safe against what a peer may send, for the whole process."""
     aiortc.rtcsctptransport.decode_params = _decode_params
+    aiortc.rtcsctptransport.parse_packet = _parse_packet
 
 
 def random_ice_string(length: int) -> str:
@@ -433,7 +451,9 @@ class Engine:
             # aioice's parser lets struct.error and others escape on malformed attributes.
             return False
         self.last_heard = asyncio.get_running_loop().time()
-        self._learn(addr)
+        # Anybody with a session can put another's address on a check of their own, so a check
+        # claims only what is free; the response to a check of ours may claim any.
+        self._learn(addr, claim=False)
         self._ice.request_received(message, addr, self._protocol)
         return True
 
@@ -453,14 +473,14 @@ class Engine:
 
     def _pair_nominated(self, pair: CandidatePair) -> None:
         self.remote = pair.remote_addr
-        self._learn(pair.remote_addr)
+        self._learn(pair.remote_addr, claim=True)
 
-    def _learn(self, addr: Address) -> None:
+    def _learn(self, addr: Address, *, claim: bool) -> None:
         if addr not in self._addresses:
             self._addresses.append(addr)
             if len(self._addresses) > MAX_ADDRESSES:
                 self.port.unlearn(self._addresses.popleft(), self)
-        self.port.learn(addr, self)
+        self.port.learn(addr, self, claim=claim)
 
     def expect(self, transaction: bytes) -> None:
         """Await the response to a check that is being sent."""

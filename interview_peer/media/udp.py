@@ -204,9 +204,15 @@ class UdpPort:
         """Stop waiting for a response."""
         self._by_transaction.pop(transaction, None)
 
-    def learn(self, addr: Address, endpoint: Endpoint) -> None:
-        """Deliver what comes from ``addr`` to ``endpoint``: the address has been verified."""
-        self._by_address[addr] = endpoint
+    def learn(self, addr: Address, endpoint: Endpoint, *, claim: bool = True) -> None:
+        """Deliver what comes from ``addr`` to ``endpoint``: the address has been verified.
+
+        Without ``claim`` an address that is another endpoint's stays its.
+        """
+        if claim:
+            self._by_address[addr] = endpoint
+        else:
+            self._by_address.setdefault(addr, endpoint)
 
     def unlearn(self, addr: Address, endpoint: Endpoint) -> None:
         """Stop taking ``addr`` for ``endpoint``'s, unless it has become another's."""
