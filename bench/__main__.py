@@ -102,18 +102,20 @@ class Bench:
         events: bool,
     ) -> None:
         base = generator.ask("state")["rss"]
-        rates = (0.0, EVENTS_PER_SECOND) if events else (0.0,)
+        rates = [0.0, EVENTS_PER_SECOND] if events else [0.0]
         for calls in rows:
             ramp = generator.ask("ramp", calls=calls)
-            for rate in rates:
+            for rate in tuple(rates):
                 window = self._window(generator, rate)
                 window["rss_per_call"] = (window["rss"] - base) / calls
                 window["ramp_seconds"] = ramp["seconds"]
                 window["repetition"] = repetition
                 self.results.add(kind, calls, rate, window)
                 self._say("  " + report.brief(window))
-            if calls > 100 and report.worst_p99(window) > OVERLOADED_MS:
-                self._say("  overloaded: no more calls")
+                if calls > 100 and report.worst_p99(window) > OVERLOADED_MS:
+                    self._say("  overloaded: no more of this")
+                    rates.remove(rate)
+            if not rates:
                 return
 
     def _window(self, generator: Generator, rate: float) -> Json:
