@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import av
 import numpy as np
-from playwright.async_api import WebSocketRoute
 
 from interview_peer.simulator.library import SPEECH_FOLDER, scripts
 from interview_peer.types import Json
@@ -29,114 +26,32 @@ from tests.support import chirps
 from tests.support.chirps import Recording
 from tests.support.chromium import Browser, browsing
 from tests.support.chromium_model import RECORDER, ChromiumModel, Figures, chromium_model
-from tests.support.lossy_link import Address, Impairment, LossyLink
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import eventually
 
-T = TypeVar("T")
+from .spoilt import Network
 
 KEY = "sk-test-of-no-worth"
+WAY_MS = 60.0
+"""Longest way without the jitter buffer: microphone, encoder, two hops, server, capture.
+
+Measured 15 to 30 ms on an idle machine of two cores, up to 45 ms on a loaded one. A server that
+holds audio back in a jitter buffer of its own adds 80 ms."""
+
+GROWTH_MS = 250.0
+"""By how much a call's whole delay may grow. Jitter buffers remember for most of a minute that a
+busy machine held everything back, by up to 200 ms; audio that queues up stays for good."""
+
 SOUND_SECONDS = 120.0
 """How long a microphone's sound lasts: longer than any test listens."""
 
 ADMIN_KEY = "operators-key-of-no-worth"
 CANDIDATE_PAGE = Path(chirps.__file__).with_name("candidate_page.js")
 
-_UDP_CANDIDATE = re.compile(r"(?mi)^a=candidate:\S+ \d+ udp \d+ (\S+) (\d+)")
-
 
 async def listen(seconds: float) -> None:
     """Let real time pass while both ends play: what is measured is a stretch of time."""
     await asyncio.sleep(seconds)
-
-
-class Network:
-    """What lies between one page and the server; how it is spoilt outlives a connection.
-
-    Each answer that the server gives gets a link of its own, as each new socket of a browser gets
-    a mapping of its own in a NAT. The links run in a thread of their own, so that the work of
-    the test does not hold the datagrams up.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.up = Impairment()
-        self.down = Impairment()
-        self.links: list[LossyLink] = []
-        self._seed = seed
-        self._signalling: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="network")
-        self._thread.start()
-
-    async def close(self) -> None:
-        """Close every link and end the thread."""
-        for task in self._signalling:
-            task.cancel()
-        await asyncio.gather(*self._signalling, return_exceptions=True)
-        for link in self.links:
-            self._loop.call_soon_threadsafe(link.close)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.to_thread(self._thread.join)
-
-    def _run(self) -> None:
-        self._loop.run_forever()
-        # One more round, for what closing a socket leaves to it.
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
-
-    def spoil(
-        self,
-        *,
-        loss: float = 0.0,
-        delay: float = 0.0,
-        jitter: float = 0.0,
-        reorder: bool = False,
-        outage: bool = False,
-    ) -> None:
-        """Do this to both directions, and nothing else."""
-        for way in (self.up, self.down):
-            way.loss, way.delay, way.jitter = loss, delay, jitter
-            way.reorder, way.outage = reorder, outage
-
-    async def rebind(self) -> None:
-        """Give the newest connection a new source port towards the server."""
-        await self._do(self.links[-1].rebind())
-
-    @property
-    def server(self) -> Address:
-        """The server's one UDP port."""
-        return self.links[-1].target
-
-    def relay(self, socket: WebSocketRoute) -> None:
-        """Pass signalling on, with a link's address in place of the server's."""
-        server = socket.connect_to_server()
-        order = asyncio.Lock()
-
-        async def deliver(text: str | bytes) -> None:
-            async with order:
-                message = json.loads(text)
-                if message.get("type") == "sdp_answer":
-                    message["answer"]["sdp"] = await self._through(message["answer"]["sdp"])
-                socket.send(json.dumps(message))
-
-        def told(text: str | bytes) -> None:
-            task = asyncio.create_task(deliver(text), name="pass on signalling")
-            self._signalling.add(task)
-            task.add_done_callback(self._signalling.discard)
-
-        server.on_message(told)
-
-    async def _through(self, sdp: str) -> str:
-        found = _UDP_CANDIDATE.search(sdp)
-        assert found is not None, sdp
-        seed = self._seed + len(self.links)
-        link = await self._do(LossyLink.open((found[1], int(found[2])), seed=seed))
-        link.up, link.down = self.up, self.down
-        self.links.append(link)
-        return link.through(sdp)
-
-    async def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +124,6 @@ class Stretch:
         return f"up: {self.up}; down: {self.down}"
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A count for each direction."""
-
-    up: int
-    down: int
-
-
 class Call:
     """One interview: its page, its network, and its call at the model."""
 
@@ -229,6 +136,8 @@ class Call:
         self.network = network
         self.model_call = ""
         self.session_id = ""
+        self.fresh: Stretch | None = None
+        """The first seconds, if they were measured."""
 
     async def connect(self) -> None:
         """Open the page and press its button; afterwards audio and events flow."""
@@ -256,8 +165,8 @@ class Call:
         return await self.figures() - before
 
     async def steady(self) -> None:
-        """Wait until both jitter buffers have found their level after the call's beginning."""
-        await self.measured(2.0)
+        """Let jitter buffers and encoders find their level."""
+        await listen(2.0)
 
     async def stretch(self, seconds: float, up_voice: int = 0, down_voice: int = 1) -> Stretch:
         """Everything about so many seconds from now on."""
@@ -285,6 +194,25 @@ class Call:
                 return stretch
         return await self.stretch(seconds)
 
+    async def goes_on(self) -> Stretch:
+        """Fail unless both ends hear each other as they did when the call was new."""
+        assert self.fresh is not None
+        delays = [one.delay_ms for one in self.fresh.both]
+
+        def as_before(stretch: Stretch) -> bool:
+            return all(
+                one.out_of_order == 0
+                and len(one.heard) >= 7
+                and one.way_ms < WAY_MS
+                and one.delay_ms < delay + GROWTH_MS
+                for one, delay in zip(stretch.both, delays, strict=True)
+            )
+
+        stretch = await self.best(4.0, as_before)
+        assert as_before(stretch), f"before: {self.fresh}\nnow: {stretch}"
+        await self.is_live()
+        return stretch
+
     async def best_figures(
         self, seconds: float, good: Callable[[Both], bool], *, windows: int = 4
     ) -> Both:
@@ -295,14 +223,15 @@ class Call:
                 return both
         return await self.measured(seconds)
 
-    async def voices_heard(self, voice: int, since: float) -> Counted:
-        """How many chirps of a voice either end heard from the wall time ``since`` on."""
+    async def voices_heard(self, since: float) -> tuple[list[int], list[int]]:
+        """How many chirps of each voice model and page heard from the wall time ``since`` on."""
         up = await self.model.heard(self.model_call, since)
         down = await self._page_track("heard", since)
-        return Counted(
-            len(await asyncio.to_thread(chirps.found, up, voice)),
-            len(await asyncio.to_thread(chirps.found, down, voice)),
-        )
+
+        def count(heard: Recording) -> list[int]:
+            return [len(chirps.found(heard, voice)) for voice in range(len(chirps.BANDS))]
+
+        return await asyncio.to_thread(count, up), await asyncio.to_thread(count, down)
 
     async def _page_track(self, name: str, since: float) -> Recording:
         taken = await self.browser.page.evaluate(
@@ -410,7 +339,7 @@ async def chirping_call(
         serving(folder, write_chirps(folder, 1)) as (server, model),
         calling(server, model, write_chirps(folder, 0), seed=seed, may_die=may_die) as call,
     ):
-        await call.steady()
+        call.fresh = await call.stretch(2.5)
         yield call
 
 

