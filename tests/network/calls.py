@@ -35,8 +35,8 @@ KEY = "sk-test-of-no-worth"
 WAY_MS = 60.0
 """Longest way without the jitter buffer: microphone, encoder, two hops, server, capture.
 
-Measured 15 to 30 ms on an idle machine of two cores, up to 45 ms on a loaded one. A server that
-holds audio back in a jitter buffer of its own adds 80 ms."""
+Measured 16 to 37 ms on a loaded machine of two cores. A server that holds audio back in a jitter
+buffer of its own adds 80 ms."""
 
 GROWTH_MS = 250.0
 """By how much a call's whole delay may grow. Jitter buffers remember for most of a minute that a

@@ -83,8 +83,8 @@ LATE = (
 async def test_late_packets_cost_no_sound(tmp_path: Path) -> None:
     """All of them are sent on, none is taken for silence, and no delay of ours is added.
 
-    Measured: 0 to 1 % concealed while the jitter buffers adapt, 0 lost, way 20 to 50 ms longer
-    than the network's.
+    Measured up / down, without the jitter buffer: 130 / 137, 88 / 70 and 79 / 85 ms; 0 concealed,
+    0 lost.
     """
     async with calls.chirping_call(tmp_path) as call:
         for spoilt, way_ms in LATE:

@@ -70,7 +70,7 @@ async def test_a_muted_or_removed_microphone_is_silence_to_the_model(tmp_path: P
 async def test_a_killed_browser_is_silence_to_the_model_until_it_is_noticed(
     tmp_path: Path,
 ) -> None:
-    """Measured: noticed after 4.1 to 4.5 s, 0 concealed once silence has begun."""
+    """Measured: noticed after 4.1 s; 281 ms concealed in the first second, 0 after it."""
     async with calls.chirping_call(tmp_path, may_die=True) as call:
         before = await call.model.figures(call.model_call)
         killed, since = time.monotonic(), calls.now()
