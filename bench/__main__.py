@@ -198,7 +198,8 @@ def prepare(plan: Plan, *, realtime: bool = False) -> None:
     if realtime:
         plan.notes.append(
             "Servers and generator ran with real-time priority (`--realtime`), because the "
-            "machine did other work meanwhile."
+            "machine did other work meanwhile. That keeps delays clean, but makes all CPU figures "
+            "larger than on a quiet machine: the other work takes the caches between packets."
         )
     if len(cores) < 2:
         plan.notes.append("Only one core: server and load share it, and delays mean little.")
