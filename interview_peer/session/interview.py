@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -123,8 +122,8 @@ class Interview:
         self._started_at = time.monotonic()
         self._wall_started_at = datetime.now(UTC)
         # The model must always hear something, or its speech detection waits for ever.
-        self._up = Forwarder(functools.partial(self._heard, Speaker.CANDIDATE), fill=True)
-        self._down = Forwarder(functools.partial(self._heard, Speaker.INTERVIEWER))
+        self._up = Forwarder(fill=True)
+        self._down = Forwarder()
         self._relay = EventRelay(self._journal, self._elapsed, around.redactor, self._log)
 
     # -- what others may know -----------------------------------------------------------------
@@ -510,6 +509,8 @@ class Interview:
         for direction, at, event in self._early:
             self._recorder.event(direction, max(at, self._started_at), event)
         self._early.clear()
+        self._up.tap = self._recorder.tap(Speaker.CANDIDATE)
+        self._down.tap = self._recorder.tap(Speaker.INTERVIEWER)
         self._around.storage.register(self._recorder)
 
     async def _end_files(self, now: float) -> None:
@@ -537,18 +538,6 @@ class Interview:
                 "recording": summary.failed or "complete",
             },
         )
-
-    def _heard(
-        self,
-        speaker: Speaker,
-        at: float,
-        ssrc: int,
-        sequence: int,
-        timestamp: int,
-        payload: bytes,
-    ) -> None:
-        if self._recorder is not None:
-            self._recorder.audio(speaker, at, sequence, timestamp, payload, ssrc)
 
     def _journal(self, direction: Direction | None, event: Json) -> None:
         if self._recorder is not None:
