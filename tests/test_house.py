@@ -17,7 +17,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from interview_peer import __version__, errors
+from interview_peer.session.interview import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
+from interview_peer.web.signalling import OFFER_FAILED
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
@@ -79,6 +81,13 @@ def test_error_list_names_every_code_with_its_status() -> None:
     assert sorted(written) == sorted(
         (error.code, str(error.status), error.openai_code or "–") for error in error_classes()
     )
+
+
+def test_error_list_names_every_code_that_is_told_on_the_socket_alone() -> None:
+    everywhere = {row[0] for row in table("docs/errors.md", "| code | status |")}
+    written = [row[0] for row in table("docs/errors.md", "| code on the WebSocket |")]
+    told = {OFFER_FAILED, *(reason.value.upper() for reason in FAILURE_SENTENCES)}
+    assert sorted(written) == sorted(told - everywhere)
 
 
 def test_error_codes_are_given_once() -> None:

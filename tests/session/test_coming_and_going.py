@@ -61,9 +61,9 @@ async def test_a_closed_page_is_waited_for_and_then_the_interview_ends(
 
 
 async def test_a_page_that_vanishes_without_a_word_is_noticed_within_five_seconds(
-    hasty: Server,
+    tmp_path: Path,
 ) -> None:
-    async with calling(hasty.url) as caller:
+    async with serving(tmp_path, hold_seconds=1) as server, calling(server.url) as caller:
         await caller.open()
         await caller.connect()
         await caller.sound()
@@ -151,7 +151,7 @@ async def test_a_bad_offer_of_a_returning_page_does_not_end_the_hold(local: Serv
         await caller.drop()
         await caller.phase("detached")
         await caller.send({"type": "sdp_offer", "offer": "nonsense"})
-        assert await caller.error() == "INVALID_SDP"
+        assert await caller.refusal() == "INVALID_SDP"
         assert await caller.known_phase() == "detached"
         await caller.connect()
 

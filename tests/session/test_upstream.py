@@ -179,7 +179,7 @@ async def test_a_failure_is_the_reply_at_every_door_and_leaves_nothing(
     async def by_socket() -> None:
         await caller.send({"type": "sdp_offer", "offer": await caller.offer()})
         error = await caller.message("error")
-        assert error["code"] == code
+        assert (error["code"], error["reason"]) == ("SDP_EXCHANGE_FAILED", code)
         assert error["message"].endswith(".")
         # The session is as it was.
         assert await caller.known_phase() == "created"
@@ -324,7 +324,7 @@ async def test_a_failed_session_says_so_to_the_next_offer(caller: Caller) -> Non
     await caller.leave()
     await caller.open(f"/ws/{caller.session_id}")
     await caller.send({"type": "sdp_offer", "offer": GOOD})
-    assert await caller.error() == "SESSION_ENDED"
+    assert await caller.refusal() == "SESSION_ENDED"
 
 
 async def test_a_service_that_ends_the_call_ends_the_interview(

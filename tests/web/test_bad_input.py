@@ -235,6 +235,10 @@ async def check_request(caller: Caller, request: Request) -> None:
 async def check_frame(caller: Caller, frame: Frame) -> None:
     await caller.send(frame.frame)
     error = await caller.message("error")
+    if isinstance(frame.frame, dict) and frame.frame.get("type") == "sdp_offer":
+        # The code that front ends wait for; which failure it was stands beside it.
+        assert error.pop("code") == "SDP_EXCHANGE_FAILED"
+        error["code"] = error.pop("reason")
     assert set(error) == {"type", "message", "code"}
     assert error["code"] == frame.code, error
     check_sentence(error["message"])
