@@ -26,6 +26,7 @@ from .session.interview import Surroundings
 from .session.registry import Interviews
 from .settings import Settings
 from .simulator.server import SimulatorSettings, start_simulator
+from .storage import folder
 from .storage.worker import StorageWorker
 from .web.api import make_app
 
@@ -54,10 +55,18 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
 
     Raises:
         ConfigurationError: a setting cannot be used.
+        StartFailed: the UDP port is in use.
         OSError: the HTTP port cannot be opened.
     """
     check_versions()
     personas = Personas.load(settings.personas_dir)
+    try:
+        await asyncio.to_thread(folder.prepare, settings.data_dir)
+    except OSError as error:
+        raise ConfigurationError(
+            f"INTERVIEW_DATA_DIR {settings.data_dir} cannot be written to: "
+            f"{error.strerror or error}."
+        ) from None
     media_host = settings.udp_host or default_address()
     async with contextlib.AsyncExitStack() as stack:
         browser_port = await UdpPort.open(media_host, settings.udp_port, settings.public_ips)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from interview_peer import __version__, logs
-from interview_peer.errors import ConfigurationError
+from interview_peer.errors import ConfigurationError, StartFailed
 from interview_peer.settings import Settings, load_settings
 from interview_peer.types import SessionId
 
@@ -34,6 +34,9 @@ _START_PROBLEMS = (
     errno.EROFS,
     errno.ENOSPC,
 )
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A closed terminal is a wish to end, too."""
 
 
 class CommandFailed(Exception):
@@ -54,7 +57,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ConfigurationError as error:
             _exit(error.message, 2)
-        except CommandFailed as error:
+        except (CommandFailed, StartFailed) as error:
             _exit(str(error), 1)
         except (KeyboardInterrupt, EOFError):
             # A second Ctrl-C, during an orderly stop: the person wants out.
@@ -116,7 +119,7 @@ def serve(
     try:
         _run(lambda: app.serve(settings))
     except OSError as error:
-        raise CommandFailed(_start_problem(error, settings)) from error
+        raise CommandFailed(_bind_problem(error, settings.host, settings.port)) from error
 
 
 @main.command()
@@ -185,9 +188,9 @@ def _configure_logs(settings: Settings) -> None:
 
 
 def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run until it returns, or until SIGINT or SIGTERM cancels it once.
+    """Run until it returns, or until SIGINT, SIGTERM or SIGHUP cancels it once.
 
-    Errors of a start (OSError, ConfigurationError) come out as they are, also from within a task
+    Errors of a start (OSError, StartFailed, ConfigurationError) come out as they are, also from within a task
     group; anything else is a defect, logged with its traceback, and ends with exit code 1.
     """
     asked_to_stop = False
@@ -199,12 +202,12 @@ def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
         def stop() -> None:
             nonlocal asked_to_stop
             asked_to_stop = True
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _STOPS:
                 # The next one ends the process at once, should the orderly way hang.
                 loop.remove_signal_handler(number)
             task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPS:
             loop.add_signal_handler(number, stop)
         await task
 
@@ -215,7 +218,7 @@ def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
             raise
     except Exception as raised:
         error = _only_cause(raised)
-        if isinstance(error, ConfigurationError | CommandFailed):
+        if isinstance(error, ConfigurationError | StartFailed | CommandFailed):
             raise error from None
         if isinstance(error, OSError) and not asked_to_stop and _is_start_problem(error):
             raise error from None
@@ -233,21 +236,13 @@ def _is_start_problem(error: OSError) -> bool:
     return isinstance(error, socket.gaierror) or error.errno in _START_PROBLEMS
 
 
-def _start_problem(error: OSError, settings: Settings) -> str:
-    # aiohttp names the address of a TCP port it could not bind; a UDP port's error names nothing.
-    if error.filename is None and "bind" not in str(error):
-        host = settings.udp_host or settings.host
-        return _bind_problem(error, host, settings.udp_port, "UDP port")
-    return _bind_problem(error, settings.host, settings.port)
-
-
-def _bind_problem(error: OSError, host: str, port: int, kind: str = "Port") -> str:
+def _bind_problem(error: OSError, host: str, port: int) -> str:
     if error.filename is not None:
         return f"{error.filename} cannot be written: {error.strerror}."
     if error.errno == errno.EADDRINUSE:
-        return f"{kind} {port} on {host} is already in use; stop what uses it or choose another."
+        return f"Port {port} on {host} is already in use; stop what uses it or choose another."
     if error.errno == errno.EACCES:
-        return f"{kind} {port} on {host} may not be used by this user; choose one above 1023."
+        return f"Port {port} on {host} may not be used by this user; choose one above 1023."
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         return f"{host} is not an address of this machine."
     return f"{error.strerror}."

@@ -14,6 +14,7 @@
     │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
     ├── AtCapacity             as many interviews as we take               503
     ├── ConnectTimeout         a leg never connected                       503
+    ├── StartFailed            the operator must make room, then start     exit code 1
     └── ConfigurationError     the operator must change a setting          exit code 2
 
 ``code`` is stable and documented in ``docs/errors.md``. Messages are whole sentences for a
@@ -296,6 +297,12 @@ class ConnectTimeout(InterviewPeerError):
         "A firewall may block it: try another network."
     )
     openai_code = "connect_timeout"
+
+
+class StartFailed(InterviewPeerError):
+    """Something around the server is in the way of its start, such as a port in use."""
+
+    code = "START_FAILED"
 
 
 class ConfigurationError(InterviewPeerError):

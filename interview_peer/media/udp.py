@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import errno
 import ipaddress
 import socket
 import struct
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StartFailed
 from .meters import SAMPLE_EVERY, DelayMeter
 
 Address = tuple[str, int]
@@ -144,6 +145,7 @@ class UdpPort:
 
         Raises:
             ConfigurationError: the address cannot be bound.
+            StartFailed: somebody else has the port.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -169,6 +171,11 @@ class UdpPort:
             sock.bind(address)
         except OSError as error:
             sock.close()
+            if port and error.errno == errno.EADDRINUSE:
+                raise StartFailed(
+                    f"UDP port {port} on {host} is already in use; stop what uses it, "
+                    "or set INTERVIEW_UDP_PORT to another."
+                ) from None
             raise ConfigurationError(
                 f"INTERVIEW_UDP_HOST and INTERVIEW_UDP_PORT name {host}:{port}, "
                 f"which cannot be opened ({error.strerror or error})."

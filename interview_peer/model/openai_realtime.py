@@ -101,6 +101,7 @@ class RealtimeConnector:
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("sdp", offer_sdp, content_type="application/sdp")
         form.add_field("session", json.dumps(session), content_type="application/json")
+        call_id: str | None = None
         try:
             async with (
                 asyncio.timeout(CREATE_SECONDS),
@@ -111,21 +112,22 @@ class RealtimeConnector:
                     allow_redirects=False,
                 ) as response,
             ):
+                if 200 <= response.status < 300:
+                    call_id = _call_id(response.headers.get("Location", ""))
                 body = await _read(response)
                 if not 200 <= response.status < 300:
                     raise _refusal(response, body)
-                text = body.decode("utf-8", "replace")
-                location = response.headers.get("Location", "")
-        except TimeoutError:
-            raise UpstreamTimeout from None
-        except (aiohttp.ClientError, OSError) as error:
-            log.warning("voice service unreachable", extra={"error": type(error).__name__})
-            raise UpstreamUnreachable from None
-        sdp.check_answer(text)
-        if not sdp.candidate_lines(text):
-            # Nothing more can follow over HTTP: there is nowhere to connect to.
-            raise UpstreamInvalidAnswer
-        return Call(_call_id(location), text)
+            return Call(call_id, _answer(body))
+        except BaseException as error:
+            if call_id is not None:
+                # Accepted, and of no use to us: it would cost money until it gives up itself.
+                await self.hang_up(call_id)
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout from None
+            if isinstance(error, aiohttp.ClientError | OSError):
+                log.warning("voice service unreachable", extra={"error": type(error).__name__})
+                raise UpstreamUnreachable from None
+            raise
 
     async def hang_up(self, call_id: str) -> None:
         """End a call; it may be over already. Never raises for what the service says."""
@@ -152,6 +154,16 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise UpstreamInvalidAnswer
     return body
+
+
+def _answer(body: bytes) -> str:
+    """The body as an answer that can be used; else ``UpstreamInvalidAnswer``."""
+    text = body.decode("utf-8", "replace")
+    sdp.check_answer(text)
+    if not sdp.candidate_lines(text):
+        # Nothing more can follow over HTTP: there is nowhere to connect to.
+        raise UpstreamInvalidAnswer
+    return text
 
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> UpstreamError:

@@ -214,6 +214,13 @@ async def test_a_failure_is_the_reply_at_every_door_and_leaves_nothing(
     await caller.event("session.created")
 
 
+async def test_an_accepted_call_of_no_use_is_hung_up(service: VoiceService, caller: Caller) -> None:
+    service.answer = accepting("<html>")
+    reply = await caller.post("/api/sdp-exchange", json={"sdpOffer": GOOD})
+    assert reply.json()["code"] == "UPSTREAM_INVALID_ANSWER"
+    assert service.asked[-1] == f"{CALLS}/rtc_x1/hangup"
+
+
 async def test_a_service_that_is_not_there_is_told_so(tmp_path: Path) -> None:
     async with serving(tmp_path, **live("http://127.0.0.1:9/v1")) as server:
         async with calling(server.url) as caller:
@@ -279,13 +286,13 @@ async def test_stopping_while_the_service_thinks_is_prompt(
 # -- after the reply: legs that never connect, or that go
 
 
-async def check_connect_timeout(caller: Caller) -> None:
-    assert await caller.error() == "CONNECT_TIMEOUT"
-    assert (await caller.phase("failed"))["reason"] == "connect_timeout"
-    assert (await caller.message("session_ended"))["reason"] == "connect_timeout"
+async def check_connect_timeout(caller: Caller, reason: str = "connect_timeout") -> None:
+    assert await caller.error() == reason.upper()
+    assert (await caller.phase("failed"))["reason"] == reason
+    assert (await caller.message("session_ended"))["reason"] == reason
     assert await caller.known_phase() == "failed"
     reply = await caller.get(f"/api/sessions/{caller.session_id}")
-    assert reply.json()["reason"] == "connect_timeout"
+    assert reply.json()["reason"] == reason
 
 
 async def test_a_browser_that_never_connects_fails_in_time(
@@ -311,7 +318,7 @@ async def test_a_service_whose_answer_leads_nowhere_fails_in_time(
     await caller.open()
     await caller.send({"type": "sdp_offer", "offer": await caller.offer()})
     await caller.accept((await caller.message("sdp_answer"))["answer"]["sdp"])
-    await check_connect_timeout(caller)
+    await check_connect_timeout(caller, "model_unreachable")
     await caller.close()
     await nothing_left(before)
     assert service.asked[-1] == f"{CALLS}/rtc_x1/hangup"
