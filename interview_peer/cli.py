@@ -90,6 +90,7 @@ def main() -> None:
 )
 @click.option("--data-dir", help="Folder for recordings.  [INTERVIEW_DATA_DIR; data]")
 @click.option("--reload", is_flag=True, help="Start again when source or persona files change.")
+@click.option("--end-with-stdin", is_flag=True, hidden=True, help="Stop at the end of stdin.")
 def serve(
     host: str | None,
     port: str | None,
@@ -97,6 +98,7 @@ def serve(
     prefer_simulation: bool,
     data_dir: str | None,
     reload: bool,
+    end_with_stdin: bool,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM."""
     settings = load_settings(
@@ -110,14 +112,16 @@ def serve(
     if reload:
         from interview_peer import reload as reloading
 
-        arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
+        # The child's stdin is a pipe of the supervisor's, which closes however that one ends.
+        changed = {"--reload": "--end-with-stdin"}
+        arguments = [changed.get(argument, argument) for argument in sys.argv[1:]]
         _run(lambda: reloading.supervise(arguments, reloading.watched(settings)))
         return
 
     from interview_peer import app
 
     try:
-        _run(lambda: app.serve(settings))
+        _run(lambda: app.serve(settings), end_with_stdin=end_with_stdin)
     except OSError as error:
         raise CommandFailed(_bind_problem(error, settings.host, settings.port)) from error
 
@@ -187,11 +191,14 @@ def _configure_logs(settings: Settings) -> None:
     logs.configure(settings.log_level)
 
 
-def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run until it returns, or until SIGINT, SIGTERM or SIGHUP cancels it once.
+def _run(
+    main_coroutine: Callable[[], Coroutine[Any, Any, None]], *, end_with_stdin: bool = False
+) -> None:
+    """Run until it returns, or until SIGINT, SIGTERM, SIGHUP or stdin's end cancels it once.
 
-    Errors of a start (OSError, StartFailed, ConfigurationError) come out as they are, also from within a task
-    group; anything else is a defect, logged with its traceback, and ends with exit code 1.
+    Errors of a start (OSError, StartFailed, ConfigurationError) come out as they are, also from
+    within a task group; anything else is a defect, logged with its traceback, and ends with exit
+    code 1.
     """
     asked_to_stop = False
 
@@ -207,8 +214,15 @@ def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
                 loop.remove_signal_handler(number)
             task.cancel()
 
+        def stdin_readable() -> None:
+            if not os.read(0, 4096):
+                loop.remove_reader(0)
+                stop()
+
         for number in _STOPS:
             loop.add_signal_handler(number, stop)
+        if end_with_stdin:
+            loop.add_reader(0, stdin_readable)
         await task
 
     try:

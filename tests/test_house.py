@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from interview_peer import __version__, errors
 from interview_peer.session.interview import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
 from interview_peer.web.signalling import OFFER_FAILED
+from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
@@ -143,13 +143,17 @@ def test_libraries_whose_private_parts_are_used_are_pinned_exactly() -> None:
     assert exact == {"aiortc", "aioice", "pylibsrtp"}
 
 
-def test_make_run_ends_in_the_serve_command() -> None:
-    # Without the flags of a make around this test.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+def test_make_run_ends_in_the_serve_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As `make test ARGS="-k page"` leaves them to the tests it runs.
+    monkeypatch.setenv("MAKEFLAGS", "w -- ARGS=-k\\ page")
+    monkeypatch.setenv("MFLAGS", "-w")
+    monkeypatch.setenv("MAKEOVERRIDES", "${-*-command-variables-*-}")
+    monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.setenv("ARGS", "-k page")
     dry = subprocess.run(
-        ["make", "-n", "run", "ARGS="],
+        ["make", "-n", "run"],
         cwd=ROOT,
-        env=env,
+        env=clean_environment(),
         capture_output=True,
         text=True,
         check=True,

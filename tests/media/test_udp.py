@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from interview_peer.core import sdp
-from interview_peer.errors import ConfigurationError
+from interview_peer.errors import ConfigurationError, StartFailed
 from interview_peer.media.leg import Leg
 from interview_peer.media.meters import SAMPLE_EVERY
 from interview_peer.media.udp import MAX_DATAGRAM, Address, UdpPort, default_address
@@ -519,9 +519,9 @@ async def test_closed_port_is_free_and_closing_again_is_harmless() -> None:
 
 async def test_port_in_use_is_the_operators_to_mend() -> None:
     port = await UdpPort.open("127.0.0.1")
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(StartFailed) as caught:
         await UdpPort.open("127.0.0.1", port.address[1])
-    assert f"127.0.0.1:{port.address[1]}" in caught.value.message
+    assert f"UDP port {port.address[1]} on 127.0.0.1" in caught.value.message
     assert "INTERVIEW_UDP_PORT" in caught.value.message
     port.close()
 
