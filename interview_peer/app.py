@@ -29,6 +29,7 @@ from .simulator.server import SimulatorSettings, start_simulator
 from .storage import folder
 from .storage.worker import StorageWorker
 from .web.api import make_app
+from .web.http import Runner
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         interviews.start()
         stack.push_async_callback(interviews.close)
 
-        runner = web.AppRunner(
+        runner = Runner(
             make_app(settings, interviews, lambda: media_health(browser_port, loop_watch)),
             shutdown_timeout=5,
         )

@@ -7,7 +7,7 @@
     │   ├── InvalidJson, InvalidMessage, UnknownMessageType, UnsupportedContentType
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
-    │   ├── PersonaNotFound, TooLarge
+    │   ├── PersonaNotFound, TooLarge, ExpectationFailed
     │   └── Unauthorized, NotFound, MethodNotAllowed, RateLimited
     ├── UpstreamError          the voice service refused or failed         502, 503
     │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
@@ -93,6 +93,15 @@ class TooLarge(CallerError):
     status = 413
     sentence = "The message is too large."
     openai_code = "too_large"
+
+
+class ExpectationFailed(CallerError):
+    """The request's ``Expect`` header asks for something else than ``100-continue``."""
+
+    code = "EXPECTATION_FAILED"
+    status = 417
+    sentence = "This server meets no expectation but 100-continue."
+    openai_code = "expectation_failed"
 
 
 class InvalidSdp(CallerError):
