@@ -34,8 +34,10 @@ from .state.database import Database
 from .state.nodes import Heartbeat, NodeName
 from .state.parts import StateParts
 from .state.records import Records
+from .storage import folder
 from .storage.worker import StorageWorker
 from .web.api import make_app
+from .web.http import Runner
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +65,18 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
 
     Raises:
         ConfigurationError: a setting cannot be used.
+        StartFailed: the UDP port is in use.
         OSError: the HTTP port cannot be opened.
     """
     check_versions()
     personas = Personas.load(settings.personas_dir)
+    try:
+        await asyncio.to_thread(folder.prepare, settings.data_dir)
+    except OSError as error:
+        raise ConfigurationError(
+            f"INTERVIEW_DATA_DIR {settings.data_dir} cannot be written to: "
+            f"{error.strerror or error}."
+        ) from None
     media_host = settings.udp_host or default_address()
     async with contextlib.AsyncExitStack() as stack:
         browser_port = await UdpPort.open(media_host, settings.udp_port, settings.public_ips)
@@ -97,10 +107,12 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         storage = StorageWorker()
         storage.start()
         stack.push_async_callback(storage.close)
+        connector = RealtimeConnector(base_url, api_key, http)
+        stack.push_async_callback(connector.close)
         state = await _open_state(stack, settings)
         interviews = Interviews(
             Surroundings(
-                connector=RealtimeConnector(base_url, api_key, http),
+                connector=connector,
                 browser_port=browser_port,
                 model_host=model_host,
                 storage=storage,
@@ -119,7 +131,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         interviews.start()
         stack.push_async_callback(interviews.close)
 
-        runner = web.AppRunner(
+        runner = Runner(
             make_app(settings, interviews, lambda: media_health(browser_port, loop_watch), state),
             shutdown_timeout=5,
         )

@@ -23,7 +23,7 @@ import click
 from interview_peer import __version__, logs
 from interview_peer.cli_interviews import interviews, keys
 from interview_peer.cli_webhooks import webhooks
-from interview_peer.errors import ConfigurationError, StateUnavailable
+from interview_peer.errors import ConfigurationError, StartFailed, StateUnavailable
 from interview_peer.settings import Settings, load_settings
 from interview_peer.types import SessionId
 
@@ -36,6 +36,9 @@ _START_PROBLEMS = (
     errno.EROFS,
     errno.ENOSPC,
 )
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A closed terminal is a wish to end, too."""
 
 
 class CommandFailed(Exception):
@@ -58,7 +61,7 @@ class _Group(click.Group):
             _exit(error.message, 2)
         except StateUnavailable:
             _exit("The database does not answer; nothing was changed.", 1)
-        except CommandFailed as error:
+        except (CommandFailed, StartFailed) as error:
             _exit(str(error), 1)
         except (KeyboardInterrupt, EOFError):
             # A second Ctrl-C, during an orderly stop: the person wants out.
@@ -95,6 +98,7 @@ for _group in (interviews, keys, webhooks):
 )
 @click.option("--data-dir", help="Folder for recordings.  [INTERVIEW_DATA_DIR; data]")
 @click.option("--reload", is_flag=True, help="Start again when source or persona files change.")
+@click.option("--end-with-stdin", is_flag=True, hidden=True, help="Stop at the end of stdin.")
 def serve(
     host: str | None,
     port: str | None,
@@ -102,6 +106,7 @@ def serve(
     prefer_simulation: bool,
     data_dir: str | None,
     reload: bool,
+    end_with_stdin: bool,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM."""
     settings = load_settings(
@@ -115,16 +120,18 @@ def serve(
     if reload:
         from interview_peer import reload as reloading
 
-        arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
+        # The child's stdin is a pipe of the supervisor's, which closes however that one ends.
+        changed = {"--reload": "--end-with-stdin"}
+        arguments = [changed.get(argument, argument) for argument in sys.argv[1:]]
         _run(lambda: reloading.supervise(arguments, reloading.watched(settings)))
         return
 
     from interview_peer import app
 
     try:
-        _run(lambda: app.serve(settings))
+        _run(lambda: app.serve(settings), end_with_stdin=end_with_stdin)
     except OSError as error:
-        raise CommandFailed(_start_problem(error, settings)) from error
+        raise CommandFailed(_bind_problem(error, settings.host, settings.port)) from error
 
 
 @main.command()
@@ -221,11 +228,14 @@ def _configure_logs(settings: Settings) -> None:
     logs.configure(settings.log_level)
 
 
-def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run until it returns, or until SIGINT or SIGTERM cancels it once.
+def _run(
+    main_coroutine: Callable[[], Coroutine[Any, Any, None]], *, end_with_stdin: bool = False
+) -> None:
+    """Run until it returns, or until SIGINT, SIGTERM, SIGHUP or stdin's end cancels it once.
 
-    Errors of a start (OSError, ConfigurationError) come out as they are, also from within a task
-    group; anything else is a defect, logged with its traceback, and ends with exit code 1.
+    Errors of a start (OSError, StartFailed, ConfigurationError) come out as they are, also from
+    within a task group; anything else is a defect, logged with its traceback, and ends with exit
+    code 1.
     """
     asked_to_stop = False
 
@@ -236,13 +246,20 @@ def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
         def stop() -> None:
             nonlocal asked_to_stop
             asked_to_stop = True
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _STOPS:
                 # The next one ends the process at once, should the orderly way hang.
                 loop.remove_signal_handler(number)
             task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        def stdin_readable() -> None:
+            if not os.read(0, 4096):
+                loop.remove_reader(0)
+                stop()
+
+        for number in _STOPS:
             loop.add_signal_handler(number, stop)
+        if end_with_stdin:
+            loop.add_reader(0, stdin_readable)
         await task
 
     try:
@@ -252,7 +269,7 @@ def _run(main_coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
             raise
     except Exception as raised:
         error = _only_cause(raised)
-        if isinstance(error, ConfigurationError | CommandFailed | StateUnavailable):
+        if isinstance(error, ConfigurationError | StartFailed | CommandFailed | StateUnavailable):
             raise error from None
         if isinstance(error, OSError) and not asked_to_stop and _is_start_problem(error):
             raise error from None
@@ -270,21 +287,13 @@ def _is_start_problem(error: OSError) -> bool:
     return isinstance(error, socket.gaierror) or error.errno in _START_PROBLEMS
 
 
-def _start_problem(error: OSError, settings: Settings) -> str:
-    # aiohttp names the address of a TCP port it could not bind; a UDP port's error names nothing.
-    if error.filename is None and "bind" not in str(error):
-        host = settings.udp_host or settings.host
-        return _bind_problem(error, host, settings.udp_port, "UDP port")
-    return _bind_problem(error, settings.host, settings.port)
-
-
-def _bind_problem(error: OSError, host: str, port: int, kind: str = "Port") -> str:
+def _bind_problem(error: OSError, host: str, port: int) -> str:
     if error.filename is not None:
         return f"{error.filename} cannot be written: {error.strerror}."
     if error.errno == errno.EADDRINUSE:
-        return f"{kind} {port} on {host} is already in use; stop what uses it or choose another."
+        return f"Port {port} on {host} is already in use; stop what uses it or choose another."
     if error.errno == errno.EACCES:
-        return f"{kind} {port} on {host} may not be used by this user; choose one above 1023."
+        return f"Port {port} on {host} may not be used by this user; choose one above 1023."
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         return f"{host} is not an address of this machine."
     return f"{error.strerror}."

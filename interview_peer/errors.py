@@ -7,7 +7,7 @@
     │   ├── InvalidJson, InvalidMessage, UnknownMessageType, UnsupportedContentType
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
-    │   ├── PersonaNotFound, TooLarge
+    │   ├── PersonaNotFound, TooLarge, ExpectationFailed
     │   ├── InvalidField           names the field
     │   │   └── UnknownPersona, LimitExceeded
     │   ├── IdempotencyConflict, InterviewElsewhere, KeyNotFound
@@ -21,6 +21,7 @@
     ├── ConnectTimeout         a leg never connected                       503
     ├── StateUnavailable       the database does not answer                503
     ├── KeysUnavailable        an identity provider does not answer        503
+    ├── StartFailed            the operator must make room, then start     exit code 1
     └── ConfigurationError     the operator must change a setting          exit code 2
 
 ``code`` is stable and documented in ``docs/errors.md``. Messages are whole sentences for a
@@ -99,6 +100,15 @@ class TooLarge(CallerError):
     status = 413
     sentence = "The message is too large."
     openai_code = "too_large"
+
+
+class ExpectationFailed(CallerError):
+    """The request's ``Expect`` header asks for something else than ``100-continue``."""
+
+    code = "EXPECTATION_FAILED"
+    status = 417
+    sentence = "This server meets no expectation but 100-continue."
+    openai_code = "expectation_failed"
 
 
 class InvalidSdp(CallerError):
@@ -403,6 +413,12 @@ class KeysUnavailable(InterviewPeerError):
     status = 503
     sentence = "This server cannot check invitations just now. Please try again in a moment."
     openai_code = "keys_unavailable"
+
+
+class StartFailed(InterviewPeerError):
+    """Something around the server is in the way of its start, such as a port in use."""
+
+    code = "START_FAILED"
 
 
 class ConfigurationError(InterviewPeerError):

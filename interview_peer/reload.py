@@ -48,9 +48,15 @@ async def supervise(arguments: Sequence[str], places: Sequence[Path]) -> None:
     """
     while True:
         before = snapshot(places)
-        # In a process group of its own: Ctrl-C reaches us alone, and we stop the child once.
+        # In a process group of its own: Ctrl-C reaches us alone, and we stop the child once. Its
+        # stdin ends with us, even if we are killed.
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "interview_peer", *arguments, start_new_session=True
+            sys.executable,
+            "-m",
+            "interview_peer",
+            *arguments,
+            start_new_session=True,
+            stdin=asyncio.subprocess.PIPE,
         )
         try:
             changed = await _changed(before, places)

@@ -97,9 +97,13 @@ export class Failure extends Error {
   }
 }
 
-/** An `error` message of the server's, `{message, code}`, as a Failure. */
+/**
+ * An `error` message of the server's, `{message, code, reason}`, as a Failure. Refused offers share
+ * one code, for older front ends; their `reason` is the precise one.
+ */
 export function serverFailure(message) {
-  const code = typeof message.code === "string" ? message.code : "SERVER_ERROR";
+  const precise = message.code === "SDP_EXCHANGE_FAILED" ? message.reason : message.code;
+  const code = [precise, message.code].find((one) => typeof one === "string") ?? "SERVER_ERROR";
   const said = typeof message.message === "string" ? message.message.trim() : "";
   const sentence = said || "The server refused the interview without saying why.";
   const step = AFTER_SERVER_ERROR[code] ?? TRY_AGAIN;

@@ -58,6 +58,7 @@ const REASONS = {
   operator_request: "the server's operator ended it",
   server_shutdown: "the server is being stopped",
   connect_timeout: "the audio connection could not be made in time",
+  model_unreachable: "the voice service could not be connected in time",
   browser_failed: "the audio connection to this page broke",
   model_lost: "the connection to the interviewer was lost",
   internal: "something went wrong on the server",

@@ -43,6 +43,7 @@ LIBRARIES: dict[str, Callable[[str], bool]] = {
     "aiortc": lambda module: module.startswith("media/"),
     "av": lambda module: module.startswith("simulator/"),
     "aiohttp": lambda module: not module.startswith(("core/", "media/", "storage/")),
+    "jwt": lambda module: module.startswith("web/"),
     "asyncio": lambda module: not module.startswith("core/"),
     "sqlalchemy": lambda module: module.startswith(
         ("state/", "notices/", "session/recovery.py", "web/")

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 import interview_peer
 from interview_peer import logs, reload
 from interview_peer.cli import main
-from interview_peer.errors import ConfigurationError
+from interview_peer.errors import ConfigurationError, StartFailed
 from interview_peer.settings import Settings, env_name
 from interview_peer.state.migrate import NEWEST
 
@@ -156,11 +156,6 @@ def start_problem(number: int, text: str = "", filename: str | None = None) -> O
             "Port 8080 on 127.0.0.1 is already in use; stop what uses it or choose another.",
         ),
         (
-            start_problem(errno.EADDRINUSE),
-            1,
-            "UDP port 8081 on 127.0.0.1 is already in use; stop what uses it or choose another.",
-        ),
-        (
             start_problem(errno.EADDRNOTAVAIL, "error while attempting to bind on address"),
             1,
             "127.0.0.1 is not an address of this machine.",
@@ -180,6 +175,7 @@ def start_problem(number: int, text: str = "", filename: str | None = None) -> O
             2,
             "INTERVIEW_X must be y.",
         ),
+        (ExceptionGroup("start", [StartFailed("Port 1 is taken.")]), 1, "Port 1 is taken."),
     ],
 )
 def test_start_that_fails_of_its_surroundings_is_one_sentence(
@@ -208,7 +204,7 @@ def test_defect_is_logged_without_secrets_and_exits_1(
     assert result.stderr.endswith("Stopped by an unexpected error; the log above says which.\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_cancels_the_server_once_and_lets_it_clean_up(
     serve_is: Callable[[Serve], None], number: signal.Signals
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from interview_peer import __version__, errors
+from interview_peer.session.interview import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
+from interview_peer.web.signalling import OFFER_FAILED
+from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
@@ -81,6 +83,13 @@ def test_error_list_names_every_code_with_its_status() -> None:
     )
 
 
+def test_error_list_names_every_code_that_is_told_on_the_socket_alone() -> None:
+    everywhere = {row[0] for row in table("docs/errors.md", "| code | status |")}
+    written = [row[0] for row in table("docs/errors.md", "| code on the WebSocket |")]
+    told = {OFFER_FAILED, *(reason.value.upper() for reason in FAILURE_SENTENCES)}
+    assert sorted(written) == sorted(told - everywhere)
+
+
 def test_error_codes_are_given_once() -> None:
     codes = [error.code for error in error_classes()]
     assert len(codes) == len(set(codes))
@@ -134,13 +143,17 @@ def test_libraries_whose_private_parts_are_used_are_pinned_exactly() -> None:
     assert exact == {"aiortc", "aioice", "pylibsrtp"}
 
 
-def test_make_run_ends_in_the_serve_command() -> None:
-    # Without the flags of a make around this test.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+def test_make_run_ends_in_the_serve_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As `make test ARGS="-k page"` leaves them to the tests it runs.
+    monkeypatch.setenv("MAKEFLAGS", "w -- ARGS=-k\\ page")
+    monkeypatch.setenv("MFLAGS", "-w")
+    monkeypatch.setenv("MAKEOVERRIDES", "${-*-command-variables-*-}")
+    monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.setenv("ARGS", "-k page")
     dry = subprocess.run(
-        ["make", "-n", "run", "ARGS="],
+        ["make", "-n", "run"],
         cwd=ROOT,
-        env=env,
+        env=clean_environment(),
         capture_output=True,
         text=True,
         check=True,

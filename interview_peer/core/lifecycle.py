@@ -60,6 +60,8 @@ class Reason(enum.Enum):
     CONNECT_TIMEOUT = "connect_timeout"
     BROWSER_FAILED = "browser_failed"
     """The browser's leg broke before the interview was live."""
+    MODEL_UNREACHABLE = "model_unreachable"
+    """The browser stood, the model's leg never did."""
     MODEL_LOST = "model_lost"
     TIME_LIMIT = "time_limit"
     """As long as whoever made it allowed."""
@@ -71,7 +73,13 @@ class Reason(enum.Enum):
 
 
 FAILURES = frozenset(
-    {Reason.CONNECT_TIMEOUT, Reason.BROWSER_FAILED, Reason.MODEL_LOST, Reason.INTERNAL}
+    {
+        Reason.CONNECT_TIMEOUT,
+        Reason.BROWSER_FAILED,
+        Reason.MODEL_UNREACHABLE,
+        Reason.MODEL_LOST,
+        Reason.INTERNAL,
+    }
 )
 
 _H, _P = Happening, Phase

@@ -115,6 +115,8 @@ class Reception:
     """Extended highest sequence number."""
     jitter: float = 0.0
     """In RTP clock units."""
+    last_at: float = 0.0
+    """When (monotonic) the newest packet came; 0 before the first."""
     _base: int = 0
     _transit: float = 0.0
     _expected_before: int = 0
@@ -137,6 +139,7 @@ class Reception:
             self.jitter += (drift - self.jitter) / 16
         self.packets += 1
         self.octets += octets
+        self.last_at = at
 
     def restart(self, ssrc: int, sequence: int, transit: float) -> None:
         """Begin a new stream; the counts of the one before are forgotten."""

@@ -63,6 +63,10 @@ MAX_HANDSHAKE_QUEUE: Final = 512
 SRTP_TRAILER_BYTES: Final = 148
 """Room that libsrtp may need behind a packet it encrypts."""
 
+# Looked up once: through the library object each call would cost a dictionary more.
+_protect = lib.srtp_protect
+_unprotect = lib.srtp_unprotect
+
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _PARAMETER: Final = struct.Struct("!HH")
 
@@ -100,9 +104,27 @@ def _decode_params(body: bytes) -> list[tuple[int, bytes]]:
     return params
 
 
+_parse_sctp = aiortc.rtcsctptransport.parse_packet
+
+
+def _parse_packet(data: bytes) -> tuple[int, int, int, list[Any]]:
+    """Read an SCTP packet; whatever is wrong with it is a ``ValueError``.
+
+    aiortc's caller drops the packet on that; on a short chunk its parser raises other errors,
+    which would end the whole connection.
+    """
+    try:
+        return _parse_sctp(data)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"SCTP packet cannot be read: {type(error).__name__}") from None
+
+
 def guard_sctp() -> None:
-    """Close the endless loop in aiortc's SCTP parameter parser, for the whole process."""
+    """Make aiortc's SCTP parser safe against what a peer may send, for the whole process."""
     aiortc.rtcsctptransport.decode_params = _decode_params
+    aiortc.rtcsctptransport.parse_packet = _parse_packet
 
 
 def random_ice_string(length: int) -> str:
@@ -112,6 +134,8 @@ def random_ice_string(length: int) -> str:
 
 class Engine:
     """One peer connection whose sockets and audio packets are ours.
+
+    ``alone`` says that no other connection will live on the port.
 
     Call ``prepare`` once the audio transceiver exists (for an answer: after the remote
     description is set) and before the local description is. From then on:
@@ -124,9 +148,10 @@ class Engine:
     The callbacks run on the event loop and must not raise.
     """
 
-    def __init__(self, port: UdpPort) -> None:
+    def __init__(self, port: UdpPort, *, alone: bool = False) -> None:
         guard_sctp()
         self.port = port
+        self._alone = alone
         self.pc = RTCPeerConnection(
             RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
@@ -147,6 +172,7 @@ class Engine:
         self._protocol: StunProtocol | None = None
         self._rx: Any = None
         self._tx: Any = None
+        self._send = port.send
         self._buffer = port.buffer
         self._pointer = ffi.from_buffer(port.buffer)
         self._view = memoryview(port.buffer)
@@ -157,6 +183,8 @@ class Engine:
         self._addresses: collections.deque[Address] = collections.deque()
         self._transactions: collections.deque[bytes] = collections.deque()
         self._streams: set[bytes] = set()
+        self._stream = bytearray()
+        """SSRC of the newest packet: the one nearly every packet has."""
         self._probed: tuple[bytes, Address, CandidatePair] | None = None
         self._probe_after = 0.0
         self.moves = 0
@@ -264,10 +292,10 @@ class Engine:
             return False
         length = self._length
         length[0] = size
-        if lib.srtp_protect(tx, source._pointer + offset, length):
+        if _protect(tx, source._pointer + offset, length):
             self.dropped["protect"] += 1
             return False
-        return self.port.send(source._view[offset : offset + length[0]], remote)
+        return self._send(source._view[offset : offset + length[0]], remote)
 
     def send_rtp(self, packet: bytes) -> bool:
         """Encrypt and send an RTP packet of our own making."""
@@ -279,7 +307,7 @@ class Engine:
         self._scratch[:size] = packet
         length = self._length
         length[0] = size
-        if lib.srtp_protect(tx, self._scratch_pointer, length):
+        if _protect(tx, self._scratch_pointer, length):
             self.dropped["protect"] += 1
             return False
         return self.port.send(self._scratch_view[: length[0]], remote)
@@ -322,16 +350,17 @@ class Engine:
         if 192 <= self._buffer[1] <= 208:
             self._rtcp(size, at)
             return
-        stream = self._view[8:12].tobytes()
-        if stream not in self._streams and len(self._streams) >= MAX_STREAMS:
-            self.dropped["streams"] += 1
+        stream = self._buffer[8:12]
+        if stream != self._stream and not self._may_begin(bytes(stream)):
             return
         length = self._length
         length[0] = size
-        if lib.srtp_unprotect(rx, self._pointer, length):
+        if _unprotect(rx, self._pointer, length):
             self.dropped["unprotect"] += 1
             return
-        self._streams.add(stream)
+        if stream != self._stream:
+            self._stream = stream
+            self._streams.add(bytes(stream))
         self.last_heard = at
         self.on_rtp(length[0], at)
 
@@ -347,7 +376,7 @@ class Engine:
             return
         length = self._length
         length[0] = size
-        if lib.srtp_unprotect(rx, self._pointer, length):
+        if _unprotect(rx, self._pointer, length):
             self.dropped["unprotect"] += 1
             return
         self.last_heard = at
@@ -398,8 +427,7 @@ class Engine:
 
     def _rtcp(self, size: int, at: float) -> None:
         stream = self._view[4:8].tobytes()
-        if stream not in self._streams and len(self._streams) >= MAX_STREAMS:
-            self.dropped["streams"] += 1
+        if not self._may_begin(stream):
             return
         try:
             data = self._dtls._rx_srtp.unprotect_rtcp(bytes(self._view[:size]))
@@ -409,6 +437,13 @@ class Engine:
         self._streams.add(stream)
         self.last_heard = at
         self.on_rtcp(data, at)
+
+    def _may_begin(self, stream: bytes) -> bool:
+        """Whether packets of this SSRC are taken, by their number so far."""
+        if stream in self._streams or len(self._streams) < MAX_STREAMS:
+            return True
+        self.dropped["streams"] += 1
+        return False
 
     def handshake(self, data: bytes, addr: Address) -> None:
         """Give a DTLS datagram to aiortc's reader."""
@@ -433,7 +468,9 @@ class Engine:
             # aioice's parser lets struct.error and others escape on malformed attributes.
             return False
         self.last_heard = asyncio.get_running_loop().time()
-        self._learn(addr)
+        # Anybody with a session can put another's address on a check of their own, so a check
+        # claims only what is free; the response to a check of ours may claim any.
+        self._learn(addr, claim=False)
         self._ice.request_received(message, addr, self._protocol)
         return True
 
@@ -453,14 +490,16 @@ class Engine:
 
     def _pair_nominated(self, pair: CandidatePair) -> None:
         self.remote = pair.remote_addr
-        self._learn(pair.remote_addr)
+        if self._alone:
+            self.port.connect(self.remote, self)
+        self._learn(pair.remote_addr, claim=True)
 
-    def _learn(self, addr: Address) -> None:
+    def _learn(self, addr: Address, *, claim: bool) -> None:
         if addr not in self._addresses:
             self._addresses.append(addr)
             if len(self._addresses) > MAX_ADDRESSES:
                 self.port.unlearn(self._addresses.popleft(), self)
-        self.port.learn(addr, self)
+        self.port.learn(addr, self, claim=claim)
 
     def expect(self, transaction: bytes) -> None:
         """Await the response to a check that is being sent."""

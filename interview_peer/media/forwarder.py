@@ -42,7 +42,6 @@ RESUME_SECONDS: Final = 0.03
 SILENCE: Final = b"\xf8\xff\xfe"
 """20 ms of coded silence: what libopus makes of digital zero, CELT fullband, mono."""
 
-_FIELDS = struct.Struct("!HII")
 _HEADER = struct.Struct("!BBHII")
 
 
@@ -77,7 +76,7 @@ class Forwarder:
 
     def __init__(self, tap: Tap | None = None, *, fill: bool = False) -> None:
         self.counters = ForwarderCounters()
-        self._tap = tap
+        self.tap = tap
         self._fill = fill
         self._source: Leg | None = None
         self._sink: Leg | None = None
@@ -134,7 +133,7 @@ class Forwarder:
         if source is None:
             return
         buffer = source.port.buffer
-        first = buffer[0]
+        first, second, sequence, timestamp, ssrc = _HEADER.unpack_from(buffer)
         start = 12 + ((first & 0x0F) << 2)
         if first & 0x10:
             # Of a header cut short what lies in the buffer behind is read: it leads beyond, too.
@@ -142,18 +141,16 @@ class Forwarder:
         if start >= size:
             self.counters.malformed += 1
             return
-        second = buffer[1]
         if second & 0x7F != source.payload_type:
             self.counters.wrong_payload_type += 1
             return
-        sequence, timestamp, ssrc = _FIELDS.unpack_from(buffer, 2)
         end = size - buffer[size - 1] if first & 0x20 else size
         if end <= start:
             self.counters.malformed += 1
             return
         source.reception.received(ssrc, sequence, timestamp, end - start, at)
-        if self._tap is not None:
-            self._tap(at, ssrc, sequence, timestamp, bytes(buffer[start:end]))
+        if self.tap is not None:
+            self.tap(at, ssrc, sequence, timestamp, bytes(buffer[start:end]))
         if sink is None or not sink.connected:
             self.counters.not_ready += 1
             return

@@ -97,7 +97,7 @@ class Leg:
     ) -> None:
         self.name = name
         self.port = port
-        self.engine = Engine(port)
+        self.engine = Engine(port, alone=own_port)
         self.connected = False
         self.lost = False
         self.payload_type = 0

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 MAX_ANSWER_BYTES: Final = 256 * 1024
 CREATE_SECONDS: Final = 15.0
 HANG_UP_SECONDS: Final = 5.0
+GIVE_UP_SECONDS: Final = 3.0
+"""How long the reply to an abandoned create call is awaited, to hang it up."""
 
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -60,16 +62,46 @@ class RealtimeConnector:
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"}
         self._http = http
+        self._given_up: set[asyncio.Task[None]] = set()
 
     async def create_call(self, offer_sdp: str, session: Json) -> Call:
         """Offer a connection with its complete session configuration.
 
+        If the caller gives up meanwhile, the service may still accept: its reply is awaited a
+        little longer, and such a call is hung up at once, for it would cost money.
+
         Raises:
             UpstreamError: or one of its kinds, by what the service did.
         """
+        asking = asyncio.create_task(self._create(offer_sdp, session), name="create call")
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            giving_up = asyncio.create_task(self._give_up(asking), name="give up call")
+            self._given_up.add(giving_up)
+            giving_up.add_done_callback(self._given_up.discard)
+            raise
+
+    async def _give_up(self, asking: asyncio.Task[Call]) -> None:
+        done, _ = await asyncio.wait([asking], timeout=GIVE_UP_SECONDS)
+        if not done:
+            asking.cancel()
+            await asyncio.wait([asking])
+        if not asking.cancelled() and asking.exception() is None:
+            call_id = asking.result().id
+            if call_id is not None:
+                await self.hang_up(call_id)
+
+    async def close(self) -> None:
+        """Wait until no abandoned call is left."""
+        if self._given_up:
+            await asyncio.wait(self._given_up)
+
+    async def _create(self, offer_sdp: str, session: Json) -> Call:
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("sdp", offer_sdp, content_type="application/sdp")
         form.add_field("session", json.dumps(session), content_type="application/json")
+        call_id: str | None = None
         try:
             async with (
                 asyncio.timeout(CREATE_SECONDS),
@@ -80,21 +112,22 @@ class RealtimeConnector:
                     allow_redirects=False,
                 ) as response,
             ):
+                if 200 <= response.status < 300:
+                    call_id = _call_id(response.headers.get("Location", ""))
                 body = await _read(response)
                 if not 200 <= response.status < 300:
                     raise _refusal(response, body)
-                text = body.decode("utf-8", "replace")
-                location = response.headers.get("Location", "")
-        except TimeoutError:
-            raise UpstreamTimeout from None
-        except (aiohttp.ClientError, OSError) as error:
-            log.warning("voice service unreachable", extra={"error": type(error).__name__})
-            raise UpstreamUnreachable from None
-        sdp.check_answer(text)
-        if not sdp.candidate_lines(text):
-            # Nothing more can follow over HTTP: there is nowhere to connect to.
-            raise UpstreamInvalidAnswer
-        return Call(_call_id(location), text)
+            return Call(call_id, _answer(body))
+        except BaseException as error:
+            if call_id is not None:
+                # Accepted, and of no use to us: it would cost money until it gives up itself.
+                await self.hang_up(call_id)
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout from None
+            if isinstance(error, aiohttp.ClientError | OSError):
+                log.warning("voice service unreachable", extra={"error": type(error).__name__})
+                raise UpstreamUnreachable from None
+            raise
 
     async def hang_up(self, call_id: str) -> None:
         """End a call; it may be over already. Never raises for what the service says."""
@@ -121,6 +154,16 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise UpstreamInvalidAnswer
     return body
+
+
+def _answer(body: bytes) -> str:
+    """The body as an answer that can be used; else ``UpstreamInvalidAnswer``."""
+    text = body.decode("utf-8", "replace")
+    sdp.check_answer(text)
+    if not sdp.candidate_lines(text):
+        # Nothing more can follow over HTTP: there is nowhere to connect to.
+        raise UpstreamInvalidAnswer
+    return text
 
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> UpstreamError:

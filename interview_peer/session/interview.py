@@ -60,6 +60,9 @@ FAILURE_SENTENCES: Final = {
     Reason.BROWSER_FAILED: (
         "The audio connection broke while it was being made. Please connect again."
     ),
+    Reason.MODEL_UNREACHABLE: (
+        "The voice service could not be connected in time. Please try again later."
+    ),
     Reason.MODEL_LOST: "The voice service ended the connection. Please connect again.",
     Reason.INTERNAL: InterviewPeerError.sentence,
 }
@@ -126,14 +129,15 @@ class Interview:
         self._ending: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._hold: asyncio.TimerHandle | None = None
+        self._held_until = 0.0
         self._recorder: Recorder | None = None
         self._early: list[tuple[Direction | None, float, Json]] = []
         self._folder = InterviewFolder(around.data_dir, session_id)
         self._started_at = time.monotonic()
         self._wall_started_at = datetime.now(UTC)
         # The model must always hear something, or its speech detection waits for ever.
-        self._up = Forwarder(functools.partial(self._heard, Speaker.CANDIDATE), fill=True)
-        self._down = Forwarder(functools.partial(self._heard, Speaker.INTERVIEWER))
+        self._up = Forwarder(fill=True)
+        self._down = Forwarder()
         self._relay = EventRelay(
             self._journal, self._elapsed, around.redactor, self._log, self._spoken
         )
@@ -155,9 +159,12 @@ class Interview:
 
     @property
     def last_activity(self) -> float:
-        """When (monotonic) a message or any media last came from the browser or the model."""
-        legs = (self._browser, self._model_leg)
-        return max(self._touched, *(leg.engine.last_heard for leg in legs if leg is not None), 0.0)
+        """When (monotonic) the browser last sent sound, or anybody a message.
+
+        Neither ICE checks nor the model's own silence count: they go on for ever.
+        """
+        heard = self._browser.reception.last_at if self._browser is not None else 0.0
+        return max(self._touched, self._relay.last_event_at, heard)
 
     @property
     def seconds(self) -> float:
@@ -218,7 +225,12 @@ class Interview:
             raise SessionBusy
         sdp.check_offer(offer_sdp)
         self.touch()
-        work = self._start(offer_sdp) if self._model_leg is None else self._come_back(offer_sdp)
+        if self._model_leg is None:
+            # In this very step: who counts the running interviews must see it.
+            self._happen(Happening.OFFER_TAKEN)
+            work = self._start(offer_sdp)
+        else:
+            work = self._come_back(offer_sdp)
         self._negotiation = self._tasks.start(work, "negotiate")
         self._negotiation.add_done_callback(self._negotiated)
         try:
@@ -237,7 +249,6 @@ class Interview:
         """Make both legs at once; on any failure nothing of them is left."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._around.connect_seconds
-        self._happen(Happening.OFFER_TAKEN)
         self._relay.gate.invited = self.origin == "api"
         browser = Leg("browser", self._around.browser_port, self, dtls_server=True)
         self._browser = browser
@@ -251,7 +262,7 @@ class Interview:
                         group.create_task(self._call_model(), name=f"call model {self.id}")
                 except* InterviewPeerError as errors:
                     raise _first(errors) from None
-            await self._begin_files()
+            self._begin_files()
         except BaseException as error:
             await self._abandon_negotiation()
             if isinstance(error, TimeoutError):
@@ -311,6 +322,9 @@ class Interview:
     def leg_connected(self, leg: Leg) -> None:
         """Go live when both legs stand, or let a returning browser take over."""
         self._log.info("leg connected", extra={"leg": leg.name})
+        if self._life.over:
+            # It is being closed with the others.
+            return
         if leg is self._next_browser:
             self._take_over(leg)
         else:
@@ -360,7 +374,11 @@ class Interview:
 
     def _connect_timed_out(self) -> None:
         self._deadline = None
-        self._happen(Happening.CONNECT_TIMED_OUT, Reason.CONNECT_TIMEOUT)
+        browser = self._browser
+        # The candidate can mend the one, and can do nothing about the other.
+        at_fault = browser is None or not browser.connected
+        reason = Reason.CONNECT_TIMEOUT if at_fault else Reason.MODEL_UNREACHABLE
+        self._happen(Happening.CONNECT_TIMED_OUT, reason)
 
     def _browser_lost(self) -> None:
         if self.phase is Phase.CONNECTING:
@@ -370,6 +388,7 @@ class Interview:
 
     def _detach(self) -> None:
         """The browser is gone: stop the model's reply and hold its leg for a while."""
+        self._held_until = asyncio.get_running_loop().time() + self._around.hold_seconds
         self._happen(Happening.BROWSER_LOST)
         gone, self._browser = self._browser, None
         self._relay.bind(None, self._model_leg)
@@ -384,10 +403,11 @@ class Interview:
             self._hold_model()
 
     def _hold_model(self) -> None:
+        """Let the model go when its time is over: returns that fail do not prolong it."""
         loop = asyncio.get_running_loop()
         self._cancel_hold()
-        if self._around.hold_seconds > 0:
-            self._hold = loop.call_later(self._around.hold_seconds, self._hold_over)
+        if self._held_until > loop.time():
+            self._hold = loop.call_at(self._held_until, self._hold_over)
         else:
             self._hold_over()
 
@@ -416,7 +436,7 @@ class Interview:
         self._return_over()
 
     def _return_over(self) -> None:
-        """A return failed: the model is held once more for as long."""
+        """A return failed: the model is held for what is left of its time."""
         self._cancel_deadline()
         if self.phase is Phase.DETACHED:
             self._hold_model()
@@ -574,8 +594,12 @@ class Interview:
 
     # -- files ----------------------------------------------------------------------------------
 
-    async def _begin_files(self) -> None:
-        """Make the folder and start recording; a failing disk does not stop the interview."""
+    def _begin_files(self) -> None:
+        """Start recording; the disk is waited for by the storage thread alone.
+
+        A disk that fails or hangs stops no interview: what is to be written waits, within
+        bounds, and is then dropped and counted.
+        """
         self._started_at = time.monotonic()
         self._wall_started_at = datetime.now(UTC)
         self._opened = True
@@ -584,16 +608,24 @@ class Interview:
                 interview_id=self.id, at=self._wall_started_at, persona=self.persona.name
             )
         )
+        recorder = Recorder(self._folder, self._started_at, self._wall_started_at)
+        self._recorder = recorder
+        for direction, at, event in self._early:
+            recorder.event(direction, max(at, self._started_at), event)
+        self._early.clear()
+        self._up.tap = recorder.tap(Speaker.CANDIDATE)
+        self._down.tap = recorder.tap(Speaker.INTERVIEWER)
+        self._tasks.start(self._make_folder(recorder), "make folder of")
+
+    async def _make_folder(self, recorder: Recorder) -> None:
         try:
             await self._around.storage.run(self._folder.create)
         except (OSError, SessionIdTaken) as error:
             self._log.error("no folder for the recording", extra={"error": type(error).__name__})
-            return
-        self._recorder = Recorder(self._folder, self._started_at, self._wall_started_at)
-        for direction, at, event in self._early:
-            self._recorder.event(direction, max(at, self._started_at), event)
-        self._early.clear()
-        self._around.storage.register(self._recorder)
+            self._up.tap = self._down.tap = None
+            self._recorder = None
+        else:
+            self._around.storage.register(recorder)
 
     async def _end_files(self, now: float) -> Files:
         """Finish the files and say what they came to."""
@@ -627,23 +659,11 @@ class Interview:
         )
         return Files(document, recorded, summary.duration_seconds, summary.failed)
 
-    def _heard(
-        self,
-        speaker: Speaker,
-        at: float,
-        ssrc: int,
-        sequence: int,
-        timestamp: int,
-        payload: bytes,
-    ) -> None:
-        if self._recorder is not None:
-            self._recorder.audio(speaker, at, sequence, timestamp, payload, ssrc)
-
     def _journal(self, direction: Direction | None, event: Json) -> None:
         if self._recorder is not None:
             self._recorder.event(direction, time.monotonic(), event)
         elif len(self._early) < MAX_EARLY:
-            # The model may speak while a slow disk is still making the folder.
+            # The model's channel may open before the reply that begins the recording.
             self._early.append((direction, time.monotonic(), event))
 
     def _elapsed(self) -> float:

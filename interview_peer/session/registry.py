@@ -172,7 +172,11 @@ class Interviews:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             for interview in list(self._interviews.values()):
-                self.review(interview, time.monotonic())
+                try:
+                    self.review(interview, time.monotonic())
+                except Exception:
+                    # One session's trouble must not end the clean-up of all others.
+                    log.exception("a session could not be reviewed")
 
     def review(self, interview: Interview, now: float) -> None:
         """End or forget one session, if its time at ``now`` (monotonic) has come."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import json
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,9 @@ from ..types import Direction, Json
 
 MAX_WAITING: Final = 512
 """Events kept for a channel that is not open yet. A client sends a handful; the rest is abuse."""
+
+MAX_WAITING_CHARACTERS: Final = 512 * 1024
+"""The same by length: an interview's memory is meant to stay below a megabyte."""
 
 _SETTLING: Final = (
     realtime.InputTextDone,
@@ -72,8 +76,10 @@ class EventRelay:
         """What the browser may say to the model."""
         self._browser: Leg | None = None
         self._model: Leg | None = None
-        self._for_model: collections.deque[tuple[Json, str]] = collections.deque()
-        self._for_browser: collections.deque[tuple[Json, str]] = collections.deque()
+        self.last_event_at = 0.0
+        """When (monotonic) either side last sent an event."""
+        self._for_model = _Waiting()
+        self._for_browser = _Waiting()
 
     def bind(self, browser: Leg | None, model: Leg | None) -> None:
         """Relay between these legs from now on. A new browser starts in the GA dialect."""
@@ -87,15 +93,16 @@ class EventRelay:
         """A leg's channel opened: send what waited for it."""
         if leg is self._model:
             while self._for_model:
-                self._send_to_model(*self._for_model.popleft())
+                self._send_to_model(*self._for_model.take())
         elif leg is self._browser:
             while self._for_browser:
-                self._send_to_browser(*self._for_browser.popleft())
+                self._send_to_browser(*self._for_browser.take())
 
     # -- browser to model -------------------------------------------------------------------
 
     def from_browser(self, data: str | bytes) -> None:
         """Take one message of the browser's."""
+        self.last_event_at = time.monotonic()
         event: Json | None = None
         try:
             if isinstance(data, bytes):
@@ -114,13 +121,13 @@ class EventRelay:
             self.counters["swallowed"] += 1
             return
         waits = self._model is None or not self._model.channel_open
-        if waits and len(self._for_model) >= MAX_WAITING:
+        if waits and self._for_model.full:
             self._refuse(GateRefused("too_many_events", "Too many events wait."), event)
             return
         text = data if admitted is event else json.dumps(admitted, ensure_ascii=False)
         self._journal(Direction.TO_MODEL, admitted)
         if waits:
-            self._for_model.append((admitted, text))
+            self._for_model.put(admitted, text)
         else:
             self._send_to_model(admitted, text)
 
@@ -150,6 +157,7 @@ class EventRelay:
 
     def from_model(self, data: str | bytes) -> None:
         """Take one message of the model's."""
+        self.last_event_at = time.monotonic()
         if isinstance(data, bytes):
             data = data.decode("utf-8", "replace")
         try:
@@ -191,8 +199,8 @@ class EventRelay:
             self.counters["browser_away"] += 1
         elif self._browser.channel_open:
             self._send_to_browser(event, text)
-        elif len(self._for_browser) < MAX_WAITING:
-            self._for_browser.append((event, text))
+        elif not self._for_browser.full:
+            self._for_browser.put(event, text)
         else:
             self.counters["overflow"] += 1
 
@@ -217,6 +225,38 @@ class EventRelay:
             self._browser.send_text(json.dumps(smaller, ensure_ascii=False))
         except (ChannelClosed, MessageTooLarge):
             self.counters["overflow"] += 1
+
+
+class _Waiting:
+    """Events in order for a channel that is not open, bounded by number and by length."""
+
+    def __init__(self) -> None:
+        self._events: collections.deque[tuple[Json, str]] = collections.deque()
+        self._characters = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is taken in."""
+        return len(self._events) >= MAX_WAITING or self._characters >= MAX_WAITING_CHARACTERS
+
+    def put(self, event: Json, text: str) -> None:
+        """Add one at the end."""
+        self._events.append((event, text))
+        self._characters += len(text)
+
+    def take(self) -> tuple[Json, str]:
+        """The oldest, with its text."""
+        event, text = self._events.popleft()
+        self._characters -= len(text)
+        return event, text
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._events.clear()
+        self._characters = 0
 
 
 def _without_audio(event: Json) -> Json | None:

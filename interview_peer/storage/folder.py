@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,20 @@ INTERVIEWS = "interviews"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _FILE_MODE, _FOLDER_MODE = 0o600, 0o700
+
+
+def prepare(root: Path) -> None:
+    """Make the data folder, if need be, and try whether files can be written there.
+
+    Raises ``OSError`` if not.
+    """
+    interviews = root / INTERVIEWS
+    interviews.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=interviews) as probe:
+        # Some disks take a name and refuse the bytes.
+        probe.write(b"interview_peer")
+        probe.flush()
+        os.fsync(probe.fileno())
 
 
 class InterviewFolder:

@@ -288,6 +288,7 @@ async def _multipart_offer(request: web.Request) -> str:
         async for part in await request.multipart():
             if not isinstance(part, BodyPartReader) or part.name not in ("sdp", "session"):
                 raise InvalidMessage("The parts are sdp and session.")
+            forms.check_uncompressed(part)
             body = await part.read(decode=True)
             if len(body) > sdp.MAX_SDP_BYTES * 2:
                 raise SdpTooLarge
@@ -299,7 +300,8 @@ async def _multipart_offer(request: web.Request) -> str:
         raise
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge from None
-    except (ValueError, RecursionError, HttpProcessingError):
+    except (ValueError, RecursionError, RuntimeError, HttpProcessingError):
+        # A RuntimeError stands for a Content-Transfer-Encoding that is not known.
         raise InvalidMessage("The multipart body could not be read.") from None
     if offer is None:
         raise InvalidSdp("The part sdp is missing.")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import BodyPartReader, hdrs, web
 from aiohttp.typedefs import Handler
 
 from ..errors import (
+    CallerError,
     InterviewPeerError,
     InvalidJson,
     MethodNotAllowed,
@@ -28,6 +30,8 @@ from ..types import Json
 from .access import Access
 
 log = logging.getLogger(__name__)
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES: Final = 256 * 1024
 SEED_PATHS: Final = ("/api/generate-ephemeral-key", "/api/sdp-exchange", "/api/sessions")
@@ -129,6 +133,8 @@ def middlewares(access: Access) -> list[Any]:
             return response
         except web.HTTPRequestEntityTooLarge:
             return error_response(request.path, TooLarge())
+        except web.RequestPayloadError:
+            return error_response(request.path, CallerError("The body could not be read."))
         except web.HTTPException as other:
             if other.status < 400:
                 raise
@@ -163,6 +169,11 @@ def middlewares(access: Access) -> list[Any]:
         return await handler(request)
 
     @web.middleware
+    async def uncompressed(request: web.Request, handler: Handler) -> web.StreamResponse:
+        check_uncompressed(request)
+        return await handler(request)
+
+    @web.middleware
     async def headers(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
         if not response.prepared:
@@ -172,4 +183,14 @@ def middlewares(access: Access) -> list[Any]:
                 response.headers.setdefault("Cache-Control", "no-store")
         return response
 
-    return [headers, cors, errors, operator]
+    return [headers, cors, errors, operator, uncompressed]
+
+
+def check_uncompressed(body: web.Request | BodyPartReader) -> None:
+    """Refuse a body, or a part of one, that is compressed: a small one may unfold without end.
+
+    Raises:
+        UnsupportedContentType: it is.
+    """
+    if body.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise UnsupportedContentType("Bodies must not be compressed: leave Content-Encoding out.")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 
 PING_SECONDS: Final = 20.0
 MAX_MESSAGE_BYTES: Final = 256 * 1024
+OFFER_FAILED: Final = "SDP_EXCHANGE_FAILED"
+"""The one code that clients of the seeds' protocol act on; ``reason`` says which failure it was."""
+
 MAX_UNSENT: Final = 256
 """Messages waiting for a client that does not read; then it is disconnected."""
 TOKEN_SECONDS: Final = 5.0
@@ -164,6 +167,16 @@ class Signalling:
     def _error(self, error: InterviewPeerError) -> None:
         self.send({"type": "error", "message": error.message, "code": error.code})
 
+    def _offer_failed(self, error: InterviewPeerError) -> None:
+        self.send(
+            {
+                "type": "error",
+                "message": error.message,
+                "code": OFFER_FAILED,
+                "reason": error.code,
+            }
+        )
+
     async def _write(self) -> None:
         while (message := await self._outgoing.get()) is not None:
             try:
@@ -199,7 +212,7 @@ class Signalling:
             case "init":
                 await self._init(message)
             case "sdp_offer":
-                self._take_offer(messages.offer_sdp(message.get("offer")))
+                self._take_offer(message.get("offer"))
             case "ice_candidate":
                 self.send(
                     {
@@ -236,22 +249,27 @@ class Signalling:
         if persona is not None and is_open and interview.phase is Phase.CREATED:
             interview.persona = persona
 
-    def _take_offer(self, offer: str) -> None:
-        if self._offer is not None and not self._offer.done():
-            raise SessionBusy
-        # Answering takes a round trip to the model's service; a disconnect must be heard meanwhile.
-        interview, admission = self._current(), self._admission
+    def _take_offer(self, described: Any) -> None:
+        try:
+            offer = messages.offer_sdp(described)
+            if self._offer is not None and not self._offer.done():
+                raise SessionBusy
+            interview, admission = self._current(), self._admission
+        except InterviewPeerError as error:
+            self._offer_failed(error)
+            return
         assert admission is not None
+        # Answering takes a round trip to the model's service; a disconnect must be heard meanwhile.
         self._offer = self._tasks.start(self._answer(admission, interview, offer), "answer offer")
 
     async def _answer(self, admission: Admission, interview: Interview, offer: str) -> None:
         try:
             answer, resume = await self._joining.answer(admission, interview, offer)
         except InterviewPeerError as error:
-            self._error(error)
+            self._offer_failed(error)
         except Exception:
             log.exception("an offer failed by a fault of ours")
-            self._error(InterviewPeerError())
+            self._offer_failed(InterviewPeerError())
         else:
             message: Json = {
                 "type": "sdp_answer",
@@ -267,7 +285,10 @@ class Signalling:
         if session_id is not None and session_id != interview.id:
             raise SessionNotFound
         if interview.finished.is_set():
-            self._observed({"type": "session_ended", "sessionId": interview.id})
+            message: Json = {"type": "session_ended", "sessionId": interview.id}
+            if interview.reason is not None:
+                message["reason"] = interview.reason.value
+            self._observed(message)
         else:
             interview.end_soon(Reason.CLIENT_REQUEST)
 

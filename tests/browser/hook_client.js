@@ -1,10 +1,11 @@
 // A front end written for the older signalling, step by step as it does things: it opens the socket,
 // asks for a key with a session id of its own making while it is already sending its offer, sends no
 // `init` and no candidates, configures the session in the beta's shape, and listens for the beta's
-// transcript events alone. Returns once the first reply is done, with the call still going.
+// transcript events alone. Returns once the first reply is done, with the call still going, or once
+// its offer has failed and it has done what it does then.
 async ({ serverUrl, sessionId }) => {
   const seen = {
-    greeting: null, key: null, keyStatus: 0, updated: null, text: "", deltas: 0,
+    greeting: null, key: null, keyStatus: 0, keysAsked: 0, updated: null, text: "", deltas: 0,
     done: 0, types: [], errors: [],
   };
   const base = serverUrl.replace("ws://", "http://").replace(/\/ws.*$/, "");
@@ -18,6 +19,7 @@ async ({ serverUrl, sessionId }) => {
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ sessionId, voice: "alloy", model: "gpt-4o-realtime-preview-2024-12-17" }),
     });
+    seen.keysAsked += 1;
     seen.keyStatus = response.status;
     seen.key = await response.json();
   };
@@ -71,6 +73,11 @@ async ({ serverUrl, sessionId }) => {
       await peer.setRemoteDescription(data.answer);
     } else if (data.type === "error") {
       seen.errors.push(data);
+      // It takes any failed offer for a key that has expired, asks for another, and waits.
+      if (data.code === "SDP_EXCHANGE_FAILED") {
+        await askForKey();
+        finished.resolve();
+      }
     }
   };
   socket.onopen = async () => {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support import audio, speech
 from tests.support.chromium import browsing
-from tests.support.server import ServerProcess
+from tests.support.server import ServerProcess, running_server, running_simulator
 from tests.support.waiting import eventually
 
 from . import dialogue
@@ -25,6 +25,7 @@ async def test_the_hook_sequence_gets_an_interview_in_the_shape_it_knows(
             HOOK.read_text(encoding="utf-8"),
             {"serverUrl": server.socket_url, "sessionId": OWN_ID},
         )
+        await browser.until_played_out()
         heard = await browser.heard("remote")
         session_id = seen["greeting"]["sessionId"]
 
@@ -32,7 +33,7 @@ async def test_the_hook_sequence_gets_an_interview_in_the_shape_it_knows(
         await browser.page.evaluate("() => { hook.peer.close(); hook.socket.close(); }")
 
         assert seen["errors"] == []
-        assert seen["keyStatus"] == 200
+        assert (seen["keyStatus"], seen["keysAsked"]) == (200, 1)
         assert seen["key"]["success"] is True
         assert seen["key"]["expires_in"] == 60
         assert seen["key"]["client_secret"]["value"] == "held-by-server"
@@ -69,3 +70,31 @@ async def test_the_hook_sequence_gets_an_interview_in_the_shape_it_knows(
     )
     recorded = audio.decode(server.folder(session_id) / "interviewer.ogg")
     assert audio.find(dialogue.spoken(dialogue.GREETING), recorded).score > audio.SAME
+
+
+async def test_the_hook_hears_that_its_offer_failed_and_asks_for_another_key(
+    tmp_path: Path,
+) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=30)
+    async with (
+        running_simulator(tmp_path / "simulator", key="sk-the-right-key") as simulator,
+        running_server(
+            tmp_path / "server",
+            SIMULATION_MODE="false",
+            OPENAI_API_KEY="sk-the-wrong-key",
+            OPENAI_BASE_URL=simulator.url,
+        ) as server,
+        browsing(silence) as browser,
+    ):
+        await browser.page.goto(server.url)
+        seen = await browser.page.evaluate(
+            HOOK.read_text(encoding="utf-8"),
+            {"serverUrl": server.socket_url, "sessionId": OWN_ID},
+        )
+        (error,) = seen["errors"]
+        assert (error["code"], error["reason"]) == ("SDP_EXCHANGE_FAILED", "UPSTREAM_AUTH_FAILED")
+        assert error["message"].startswith("The voice service refused this server's credentials.")
+        assert (seen["keyStatus"], seen["keysAsked"]) == (200, 2)
+        assert seen["key"]["client_secret"]["value"] == "held-by-server"
+        # The session is as it was, and would take another offer.
+        assert await server.phase(seen["greeting"]["sessionId"]) == "created"

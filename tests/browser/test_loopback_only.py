@@ -51,10 +51,7 @@ async def test_what_make_run_starts_needs_no_network(tmp_path: Path) -> None:
         await browser.page.get_by_role("button", name="Connect", exact=True).click()
         await browser.until("interviewPeer.state.stage === 'live'")
         session_id = await browser.ask("interviewPeer.state.sessionId")
-        await browser.until(
-            "captured.events.some((event) => event.type === 'output_audio_buffer.stopped')",
-            within=20,
-        )
+        await browser.until_played_out()
         heard = await browser.heard("remote")
         await browser.page.get_by_role("button", name="Disconnect").click()
         await browser.until("interviewPeer.state.phase === 'ended'")

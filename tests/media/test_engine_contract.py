@@ -99,6 +99,8 @@ TABLE = [
     Reliance("lib", "srtp_protect", SRTP_CALL, "encrypts in place"),
     Reliance("lib", "srtp_unprotect", SRTP_CALL, "decrypts in place"),
     Reliance("aiortc.rtcsctptransport", "decode_params", "(body)", "closes an endless loop in it"),
+    Reliance("aiortc.rtcsctptransport", "parse_packet", "(data)", "keeps its errors in bounds"),
+    Reliance("Connection", "connect", "async ()", "notes the task that awaits it"),
 ]
 
 

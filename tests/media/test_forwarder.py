@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from interview_peer.media.forwarder import (
     FILL_AFTER_SECONDS,
     FLOOR_DISTANCE,
     FRAME,
+    FRAME_SECONDS,
     SILENCE,
     Forwarder,
 )
@@ -263,7 +265,7 @@ async def test_new_ssrc_at_once_still_takes_the_next_number_and_frame(path: Path
 
 async def test_real_time_between_two_streams_is_kept_within_a_few_milliseconds(path: Path) -> None:
     times: list[float] = []
-    path.forwarder._tap = lambda at, *_: times.append(at)
+    path.forwarder.tap = lambda at, *_: times.append(at)
     path.browser.sending.ssrc = 1
     path.say(rtp(5, 0, b"old", ssrc=1))
     await path.hears(1)
@@ -366,14 +368,14 @@ async def test_returning_to_the_same_leg_never_gives_a_number_twice(path: Path) 
 async def test_full_socket_costs_the_packet_and_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, full = path.exit.port._send, iter([False, True])
+    real, full = path.exit.port._send_to_peer, iter([False, True])
 
-    def send(data: bytes, addr: tuple[str, int]) -> int:
+    def send(data: bytes) -> int:
         if next(full, False):
             raise BlockingIOError
-        return real(data, addr)
+        return real(data)
 
-    monkeypatch.setattr(path.exit.port, "_send", send)
+    monkeypatch.setattr(path.exit.port, "_send_to_peer", send)
     for number in range(4):
         path.feed(rtp(number, number * FRAME, b"%d" % number), 1 + number / 50)
     packets = await path.hears(3)
@@ -409,6 +411,23 @@ async def test_model_hears_silence_when_the_browser_sends_nothing(path: Path) ->
     assert steps([packet.sequence_number for packet in packets], 16) == [1] * (len(packets) - 1)
     assert FILL_AFTER_SECONDS * 48_000 <= gaps[0] < (FILL_AFTER_SECONDS + 0.5) * 48_000
     assert all(gap % FRAME == 0 for gap in gaps[1:])
+
+
+async def test_model_hears_silence_at_once_when_the_browser_is_gone(path: Path) -> None:
+    forwarder = Forwarder(fill=True)
+    try:
+        forwarder.connect(path.entry, path.exit)
+        path.say(rtp(1, 0, b"last words"))
+        await path.hears(1)
+        forwarder.connect(None, path.exit)
+        assert forwarder._timer is not None
+        # A wait of 300 ms for a leg that cannot send would be a hole.
+        due = forwarder._timer.when() - asyncio.get_running_loop().time()
+        assert due <= FRAME_SECONDS
+        packets = await path.hears(4)
+        assert [packet.payload for packet in packets[1:]] == [SILENCE] * 3
+    finally:
+        forwarder.stop()
 
 
 async def test_after_silence_time_that_went_on_is_kept(path: Path) -> None:

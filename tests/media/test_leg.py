@@ -11,6 +11,8 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from aioice import stun
+from aioice.ice import ConnectionClosed
 
 from interview_peer.errors import InvalidSdp, UpstreamInvalidAnswer
 from interview_peer.media.forwarder import Forwarder
@@ -26,6 +28,8 @@ from tests.core.test_sdp import BROWSER_OFFER, without
 from tests.media.legs import Ends, Heard, connected, own_port, packets_of, until
 from tests.media.rtp import read
 from tests.support.lossy_link import LossyLink
+
+BINDING_REQUEST, BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
 
 
 @contextlib.asynccontextmanager
@@ -99,15 +103,18 @@ async def test_far_end_that_vanishes_is_lost_after_four_seconds_of_silence() -> 
 
 
 async def test_bad_network_is_no_loss_of_the_far_end() -> None:
-    """Takes its real seconds. No audio flows: all that keeps the legs is their own checks."""
+    """Takes its real seconds. The near end says nothing unasked, as a browser without a track does
+    for seconds: all that shows it is there are its responses to our checks."""
     async with linked(seed=3) as (ends, link):
         link.up.loss = link.down.loss = 0.15
+        link.up.drop = lambda data: data[:2] != BINDING_RESPONSE
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(6):
                 await until(lambda: ends.far_heard.lost or ends.near_heard.lost, "a loss", 60)
         assert link.up.passed > 0
         assert link.up.lost + link.down.lost > 0
         link.up.loss = link.down.loss = 0.0
+        link.up.drop = None
         ends.near.send_text("still here")
         await until(lambda: ends.far_heard.messages, "a message afterwards")
 
@@ -513,10 +520,57 @@ async def test_packet_from_a_new_address_moves_nothing_until_its_check_is_answer
         ends.far.engine.learn_ssrc(ends.near.engine.ssrc)
         old = link.far_side
         # Whoever holds the new address passes our packet on, but cannot answer a check.
-        link.down.drop = lambda data: data[:2] == b"\x00\x01"
+        link.down.drop = lambda data: data[:2] == BINDING_REQUEST
         await link.rebind()
         for number in range(5):
             ends.near.send_audio(number, number * 960, b"%d" % number)
         await until(lambda: len(heard) == 5, "the packets")
         assert ends.far.engine.remote == old
         assert ends.far.engine.moves == 0
+
+
+def forged(kind: str, transaction: bytes, password: str) -> bytes:
+    """What somebody at the new address may say instead of a right response."""
+    wrong_class = stun.Class.ERROR if kind == "error" else stun.Class.RESPONSE
+    message = stun.Message(stun.Method.BINDING, wrong_class, transaction)
+    message.attributes["XOR-MAPPED-ADDRESS"] = ("127.0.0.1", 9)
+    if kind != "unsigned":
+        message.add_message_integrity(b"x" * 22 if kind == "wrong password" else password.encode())
+    data = bytes(message)
+    return data[:-9] if kind == "cut short" else data
+
+
+@pytest.mark.parametrize(
+    "kind", ["unsigned", "wrong password", "error", "cut short", "from elsewhere"]
+)
+async def test_forged_response_from_a_new_address_moves_nothing(kind: str) -> None:
+    async with linked() as (ends, link):
+        far, password = ends.far.engine, ends.near.engine._ice.local_password
+        heard = packets_of(ends.far)
+        far.learn_ssrc(ends.near.engine.ssrc)
+        old = link.far_side
+        asked: list[bytes] = []
+
+        def keep(data: bytes) -> bool:
+            if data[:2] == BINDING_REQUEST:
+                asked.append(data[8:20])
+            return data[:2] == BINDING_REQUEST
+
+        link.down.drop = keep
+        await link.rebind()
+        ends.near.send_audio(1, 960, b"from the new address")
+        await until(lambda: asked, "the question to the new address")
+        if kind == "from elsewhere":
+            await link.rebind()
+        ends.near.port.send(forged(kind, asked[0], password), link.address)
+        ends.near.send_audio(2, 1920, b"behind the response")
+        await until(lambda: len(heard) == 2, "what was sent behind the response")
+        assert (far.remote, far.moves) == (old, 0)
+
+
+async def test_connection_closed_before_anybody_asked_says_that_it_is_closed() -> None:
+    """Were it to say nothing, aiortc would ask again for ever without letting go of the loop."""
+    leg = await new_leg()
+    await leg.offer()
+    await leg.close()
+    assert isinstance(await leg.engine._ice.get_event(), ConnectionClosed)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from interview_peer.core import sdp
-from interview_peer.errors import ConfigurationError
+from interview_peer.errors import ConfigurationError, StartFailed
 from interview_peer.media.leg import Leg
 from interview_peer.media.meters import SAMPLE_EVERY
 from interview_peer.media.udp import MAX_DATAGRAM, Address, UdpPort, default_address
@@ -356,6 +356,20 @@ async def test_two_legs_on_one_port_hear_only_their_own(port: UdpPort) -> None:
     assert not any(tables(port))
 
 
+async def test_a_check_with_a_forged_source_takes_nobodys_address(port: UdpPort) -> None:
+    async with connected(far_port=port) as victim, connected(far_port=port) as attacker:
+        ice = attacker.near.engine._ice
+        check = ice.build_request(ice._nominated[1], nominate=False)
+        check.add_message_integrity(ice.remote_password.encode())
+        address = victim.near.port.address
+        assert attacker.far.engine.stun_request(bytes(check), address), "the check must verify"
+
+        heard = packets_of(victim.far)
+        victim.near.send_audio(1, 960, b"still mine")
+        await until(lambda: heard, "the victim's audio")
+        assert heard[0][12:] == b"still mine"
+
+
 async def test_leg_that_closes_leaves_its_neighbour_on_the_port(port: UdpPort) -> None:
     async with connected(far_port=port) as staying:
         async with connected(far_port=port):
@@ -505,9 +519,9 @@ async def test_closed_port_is_free_and_closing_again_is_harmless() -> None:
 
 async def test_port_in_use_is_the_operators_to_mend() -> None:
     port = await UdpPort.open("127.0.0.1")
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(StartFailed) as caught:
         await UdpPort.open("127.0.0.1", port.address[1])
-    assert f"127.0.0.1:{port.address[1]}" in caught.value.message
+    assert f"UDP port {port.address[1]} on 127.0.0.1" in caught.value.message
     assert "INTERVIEW_UDP_PORT" in caught.value.message
     port.close()
 

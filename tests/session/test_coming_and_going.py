@@ -22,9 +22,9 @@ from tests.web.offers import GOOD
 
 @pytest.fixture
 async def hasty(tmp_path: Path) -> AsyncIterator[Server]:
-    """A server that waits half a second for everything that may come back."""
+    """A server that waits a second for everything that may come back."""
     async with serving(
-        tmp_path, hold_seconds=0.5, idle_seconds=0.5, record_keep_seconds=0.5, connect_seconds=2
+        tmp_path, hold_seconds=1, idle_seconds=1, record_keep_seconds=0.5, connect_seconds=3
     ) as server:
         yield server
 
@@ -52,7 +52,7 @@ async def test_a_closed_page_is_waited_for_and_then_the_interview_ends(
         await caller.open()
         await caller.connect()
         await caller.drop()
-        await caller.phase("detached", within=2)
+        await caller.phase("detached")
         assert (await caller.phase("ending"))["reason"] == "browser_gone"
         await caller.phase("ended")
         assert (await caller.message("session_ended"))["reason"] == "browser_gone"
@@ -61,9 +61,9 @@ async def test_a_closed_page_is_waited_for_and_then_the_interview_ends(
 
 
 async def test_a_page_that_vanishes_without_a_word_is_noticed_within_five_seconds(
-    hasty: Server,
+    tmp_path: Path,
 ) -> None:
-    async with calling(hasty.url) as caller:
+    async with serving(tmp_path, hold_seconds=1) as server, calling(server.url) as caller:
         await caller.open()
         await caller.connect()
         await caller.sound()
@@ -71,7 +71,7 @@ async def test_a_page_that_vanishes_without_a_word_is_noticed_within_five_second
         caller.vanish()
         await caller.phase("detached", within=5)
         assert time.monotonic() - began > 3
-        await caller.message("session_ended", within=2)
+        await caller.message("session_ended", within=5)
 
 
 async def test_without_a_hold_a_closed_page_ends_the_interview_at_once(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ async def test_without_a_hold_a_closed_page_ends_the_interview_at_once(tmp_path:
         await caller.open()
         await caller.connect()
         await caller.drop()
-        assert (await caller.message("session_ended", within=2))["reason"] == "browser_gone"
+        assert (await caller.message("session_ended", within=5))["reason"] == "browser_gone"
 
 
 async def test_a_reply_under_way_is_stopped_when_the_page_goes(
@@ -151,7 +151,7 @@ async def test_a_bad_offer_of_a_returning_page_does_not_end_the_hold(local: Serv
         await caller.drop()
         await caller.phase("detached")
         await caller.send({"type": "sdp_offer", "offer": "nonsense"})
-        assert await caller.error() == "INVALID_SDP"
+        assert await caller.refusal() == "INVALID_SDP"
         assert await caller.known_phase() == "detached"
         await caller.connect()
 

@@ -144,7 +144,7 @@ async def test_refusals_show_nothing_of_either_key(tmp_path: Path) -> None:
         await caller.open()
         sdp = await caller.offer()
         await caller.send({"type": "sdp_offer", "offer": sdp})
-        assert await caller.error() == "UPSTREAM_AUTH_FAILED"
+        assert await caller.refusal() == "UPSTREAM_AUTH_FAILED"
         reply = await caller.post("/api/sdp-exchange", json={"sdpOffer": sdp})
         assert (reply.status, reply.json()["code"]) == (502, "UPSTREAM_AUTH_FAILED")
         reply = await caller.post(

@@ -19,7 +19,7 @@ from tests.web.offers import GOOD
 from .voice_service import CALLS, KEY, Answer, VoiceService, voice_service
 
 PLANTED = "planted-in-the-upstream-body"
-CONNECT_SECONDS = 1.5
+CONNECT_SECONDS = 2.0
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ async def test_a_failure_is_the_reply_at_every_door_and_leaves_nothing(
     async def by_socket() -> None:
         await caller.send({"type": "sdp_offer", "offer": await caller.offer()})
         error = await caller.message("error")
-        assert error["code"] == code
+        assert (error["code"], error["reason"]) == ("SDP_EXCHANGE_FAILED", code)
         assert error["message"].endswith(".")
         # The session is as it was.
         assert await caller.known_phase() == "created"
@@ -212,6 +212,13 @@ async def test_a_failure_is_the_reply_at_every_door_and_leaves_nothing(
     service.answer = None
     await caller.connect()
     await caller.event("session.created")
+
+
+async def test_an_accepted_call_of_no_use_is_hung_up(service: VoiceService, caller: Caller) -> None:
+    service.answer = accepting("<html>")
+    reply = await caller.post("/api/sdp-exchange", json={"sdpOffer": GOOD})
+    assert reply.json()["code"] == "UPSTREAM_INVALID_ANSWER"
+    assert service.asked[-1] == f"{CALLS}/rtc_x1/hangup"
 
 
 async def test_a_service_that_is_not_there_is_told_so(tmp_path: Path) -> None:
@@ -254,7 +261,7 @@ async def test_going_away_while_the_service_thinks_leaves_nothing(
     await caller.phase("connecting")
     if end == "disconnect":
         await caller.send({"type": "disconnect"})
-        assert (await caller.message("session_ended", within=1))["reason"] == "client_request"
+        assert (await caller.message("session_ended"))["reason"] == "client_request"
         await caller.socket_closed()
     await caller.leave()
     await nothing_left(before)
@@ -279,13 +286,13 @@ async def test_stopping_while_the_service_thinks_is_prompt(
 # -- after the reply: legs that never connect, or that go
 
 
-async def check_connect_timeout(caller: Caller) -> None:
-    assert await caller.error() == "CONNECT_TIMEOUT"
-    assert (await caller.phase("failed"))["reason"] == "connect_timeout"
-    assert (await caller.message("session_ended"))["reason"] == "connect_timeout"
+async def check_connect_timeout(caller: Caller, reason: str = "connect_timeout") -> None:
+    assert await caller.error() == reason.upper()
+    assert (await caller.phase("failed"))["reason"] == reason
+    assert (await caller.message("session_ended"))["reason"] == reason
     assert await caller.known_phase() == "failed"
     reply = await caller.get(f"/api/sessions/{caller.session_id}")
-    assert reply.json()["reason"] == "connect_timeout"
+    assert reply.json()["reason"] == reason
 
 
 async def test_a_browser_that_never_connects_fails_in_time(
@@ -311,7 +318,7 @@ async def test_a_service_whose_answer_leads_nowhere_fails_in_time(
     await caller.open()
     await caller.send({"type": "sdp_offer", "offer": await caller.offer()})
     await caller.accept((await caller.message("sdp_answer"))["answer"]["sdp"])
-    await check_connect_timeout(caller)
+    await check_connect_timeout(caller, "model_unreachable")
     await caller.close()
     await nothing_left(before)
     assert service.asked[-1] == f"{CALLS}/rtc_x1/hangup"
@@ -324,7 +331,7 @@ async def test_a_failed_session_says_so_to_the_next_offer(caller: Caller) -> Non
     await caller.leave()
     await caller.open(f"/ws/{caller.session_id}")
     await caller.send({"type": "sdp_offer", "offer": GOOD})
-    assert await caller.error() == "SESSION_ENDED"
+    assert await caller.refusal() == "SESSION_ENDED"
 
 
 async def test_a_service_that_ends_the_call_ends_the_interview(
@@ -343,6 +350,30 @@ async def test_a_service_that_ends_the_call_ends_the_interview(
     await caller.media_lost.wait()
     await caller.close()
     await nothing_left(before)
+
+
+async def test_a_call_that_is_accepted_after_the_end_is_hung_up(
+    service: VoiceService, caller: Caller
+) -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        await go_on.wait()
+        service.answer = None
+        return await service.handle(request)
+
+    service.answer = slowly
+    await caller.open()
+    await caller.send({"type": "sdp_offer", "offer": await caller.offer()})
+    await caller.phase("connecting")
+    await caller.send({"type": "disconnect"})
+    await caller.message("session_ended")
+    go_on.set()
+
+    async def hung_up() -> bool:
+        return service.asked[-1].endswith("/hangup") and service.simulator.calls == 0
+
+    await eventually(hung_up, within=5, what="the late call hung up")
 
 
 async def test_an_end_hangs_up_at_the_service(service: VoiceService, caller: Caller) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from interview_peer.errors import InvalidSessionId, SessionIdTaken
-from interview_peer.storage.folder import InterviewFolder
+from interview_peer.storage.folder import InterviewFolder, prepare
 from interview_peer.types import SessionId
 
 
@@ -92,3 +93,27 @@ def test_a_recording_is_never_overwritten(tmp_path: Path) -> None:
     os.close(folder.open_new("candidate.ogg"))
     with pytest.raises(FileExistsError):
         folder.open_new("candidate.ogg")
+
+
+def test_a_data_folder_is_made_private_and_left_empty(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        prepare(tmp_path / "data")
+    finally:
+        os.umask(before)
+    (interviews,) = (tmp_path / "data").iterdir()
+    assert stat.S_IMODE(interviews.stat().st_mode) == 0o700
+    assert [*interviews.iterdir()] == []
+    prepare(tmp_path / "data")
+
+
+def test_a_data_folder_on_a_full_disk_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(tmp_path)
+    assert [*(tmp_path / "interviews").iterdir()] == []

@@ -167,6 +167,12 @@ class Caller:
         """The code of the next error message."""
         return str((await self.message("error", within))["code"])
 
+    async def refusal(self, within: float = WITHIN) -> str:
+        """Why the next offer is not answered: the precise code, behind the one for all of them."""
+        message = await self.message("error", within)
+        assert message["code"] == "SDP_EXCHANGE_FAILED", message
+        return str(message["reason"])
+
     async def leave(self) -> None:
         """Close the socket; media go on."""
         if self._socket is not None:

@@ -19,7 +19,7 @@ from playwright.async_api import Page, async_playwright
 
 from interview_peer.types import Json
 
-from .audio import RATE, at_rate
+from .audio import QUIET, RATE, at_rate, levels
 from .machine import program
 from .waiting import eventually
 
@@ -89,6 +89,21 @@ class Browser:
         assert raw["rate"] % RATE == 0 or RATE % raw["rate"] == 0, raw["rate"]
         scaled = np.asarray(pcm / 32768, np.float32)
         return Heard(at_rate(scaled, raw["rate"]), raw["started"] / 1000)
+
+    async def until_played_out(self, replies: int = 1) -> None:
+        """Wait until the interviewer has ended `replies` replies, and the page has played them."""
+        await self.until(
+            "captured.events.filter((event) => event.type === 'output_audio_buffer.stopped')"
+            f".length >= {replies}",
+            within=45,
+        )
+
+        # The service has sent its last packet; the page plays it a jitter buffer later.
+        async def quiet() -> bool:
+            last = levels((await self.heard("remote")).samples)[-25:]
+            return len(last) == 25 and bool((last < QUIET).all())
+
+        await eventually(quiet, within=10, what="the interviewer falls silent")
 
     async def events(self) -> list[Json]:
         """Every event the page got by `oai-events`, in order."""

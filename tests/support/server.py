@@ -23,6 +23,8 @@ READY = re.compile(r"^interview_peer(?:'s simulator)? is ready: (\S+)")
 READY_WITHIN = 20.0
 STOPS_WITHIN = 15.0
 _OWN = ("INTERVIEW_", "OPENAI_", "DATABASE_URL", "LOG_LEVEL", "SIMULATION_MODE", "PORT")
+_MAKES = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS")
+"""What a make around the tests passes on, and another make would obey."""
 
 
 class ServerProcess:
@@ -69,8 +71,12 @@ class ServerProcess:
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
-    """This process's environment without any setting of ours, plus `settings`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+    """This process's environment without any setting of ours or of make's, plus `settings`."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_OWN) and name not in _MAKES
+    }
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **settings}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from interview_peer.app import Server
 from interview_peer.simulator.server import SimulatorSettings, start_simulator
 from interview_peer.types import Json
 from tests.support.caller import Caller, Inbox, Reply, calling
@@ -34,6 +35,7 @@ STATUS = {
     "SDP_TOO_LARGE": 413,
     "TOO_LARGE": 413,
     "UNSUPPORTED_CONTENT_TYPE": 415,
+    "EXPECTATION_FAILED": 417,
     "SESSION_NOT_FOUND": 404,
     "NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,
@@ -106,6 +108,21 @@ def raw_body(
     return Request(name, "POST", path, status, code, options)
 
 
+def odd_headers(path: str, kind: str, body: str) -> Iterator[Request]:
+    """Requests that are good but for one header."""
+    openai = path == CALLS
+    for name, header, value, status, code in [
+        ("rubbish as gzip", "Content-Encoding", "gzip", 415, "UNSUPPORTED_CONTENT_TYPE"),
+        ("rubbish as deflate", "Content-Encoding", "deflate", 415, "UNSUPPORTED_CONTENT_TYPE"),
+        ("rubbish as brotli", "Content-Encoding", "br", 415, "UNSUPPORTED_CONTENT_TYPE"),
+        ("rubbish as zstd", "Content-Encoding", "zstd", 415, "UNSUPPORTED_CONTENT_TYPE"),
+        ("an unknown encoding", "Content-Encoding", MARK, 415, "UNSUPPORTED_CONTENT_TYPE"),
+        ("an expectation", "Expect", MARK, 417, "EXPECTATION_FAILED"),
+    ]:
+        options = {"data": body.encode(), "headers": {"Content-Type": kind, header: value}}
+        yield Request(name, "POST", path, status, code.lower() if openai else code, options)
+
+
 def seeds_requests() -> Iterator[Request]:
     for name, (offer, code) in SPOILT.items():
         yield exchange(name, {"sdpOffer": offer}, code)
@@ -131,6 +148,7 @@ def seeds_requests() -> Iterator[Request]:
         for other in ("text/plain", "application/sdp", "multipart/form-data", None):
             yield raw_body(f"type {other}", path, other, "{}", 415, "UNSUPPORTED_CONTENT_TYPE")
         yield Request("method", "GET", path, 405, "METHOD_NOT_ALLOWED")
+        yield from odd_headers(path, kind, json.dumps({"sdpOffer": GOOD}))
     unknown = f"/api/sessions/{MARK}"
     yield Request("unknown session", "GET", unknown, 404, "SESSION_NOT_FOUND")
     yield Request("an odd id", "GET", "/api/sessions/%2e%2e%2fx", 404, "SESSION_NOT_FOUND")
@@ -173,6 +191,15 @@ def openai_requests() -> Iterator[Request]:
         ("an empty form", "", "invalid_value"),
     ]:
         yield raw_body(name, CALLS, kind, form, 400, code)
+    for header, value, status, code in [
+        ("Content-Transfer-Encoding", MARK, 400, "invalid_value"),
+        ("Content-Transfer-Encoding", "base64", 400, "invalid_value"),
+        ("Content-Encoding", MARK, 415, "unsupported_content_type"),
+        ("Content-Encoding", "gzip", 415, "unsupported_content_type"),
+    ]:
+        form = form_body(sdp=GOOD).replace("\r\n\r\n", f"\r\n{header}: {value}\r\n\r\n", 1)
+        yield raw_body(f"a part with {header} {value}", CALLS, kind, form, status, code)
+    yield from odd_headers(CALLS, "application/sdp", GOOD)
     yield raw_body("no boundary", CALLS, "multipart/form-data", "x", 400, "invalid_value")
     large = form_body(sdp=GOOD, session=f'{{"x": "{OVERSIZED}"}}')
     yield raw_body("a large form", CALLS, kind, large, 413, "too_large")
@@ -195,6 +222,11 @@ def house_requests() -> Iterator[Request]:
     yield Request("unknown interview", "GET", folder, 404, "SESSION_NOT_FOUND")
     yield Request("no transcript", "GET", f"{folder}/transcript", 404, "NOT_FOUND")
     yield Request("method", "POST", folder, 405, "METHOD_NOT_ALLOWED")
+    expecting: dict[str, Any] = {"headers": {"Expect": MARK}}
+    yield Request("an expectation", "GET", "/health", 417, "EXPECTATION_FAILED", expecting)
+    yield Request("an expectation", "GET", f"/{MARK}", 417, "EXPECTATION_FAILED", expecting)
+    long: dict[str, Any] = {"headers": {"X-Long": "x" * 9_000}}
+    yield Request("a long header", "GET", "/health", 400, "BAD_REQUEST", long)
     for odd in ("%2e%2e", "a%2fb", "a%00b", "x" * 65):
         path = f"/api/interviews/{odd}"
         yield Request("an odd interview", "GET", path, 400, "INVALID_SESSION_ID")
@@ -235,6 +267,10 @@ async def check_request(caller: Caller, request: Request) -> None:
 async def check_frame(caller: Caller, frame: Frame) -> None:
     await caller.send(frame.frame)
     error = await caller.message("error")
+    if isinstance(frame.frame, dict) and frame.frame.get("type") == "sdp_offer":
+        # The code that front ends wait for; which failure it was stands beside it.
+        assert error.pop("code") == "SDP_EXCHANGE_FAILED"
+        error["code"] = error.pop("reason")
     assert set(error) == {"type", "message", "code"}
     assert error["code"] == frame.code, error
     check_sentence(error["message"])
@@ -298,6 +334,46 @@ async def test_a_frame_beyond_all_measure_closes_the_socket_and_not_the_media(
         assert await caller.known_phase() == "live"
         await caller.sound()
         await nothing_left(before)
+
+
+HEAD = "POST /api/sdp-exchange HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        f"{HEAD}X-Long: {'x' * 9_000}\r\n\r\n",
+        f"GET /{'x' * 9_000} HTTP/1.1\r\nHost: x\r\n\r\n",
+        f"{MARK}\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: x\r\n{MARK} {MARK}\r\n\r\n",
+        f"{HEAD}Transfer-Encoding: chunked\r\n\r\n{MARK}\r\n",
+        f"{HEAD}Content-Length: {MARK}\r\n\r\n",
+    ],
+    ids=["a header", "a line", "no HTTP", "no header", "no chunk", "no length"],
+)
+async def test_what_is_no_request_is_the_callers_fault_and_not_one_for_the_log(
+    local: Server, caplog: pytest.LogCaptureFixture, sent: str
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", local.port)
+    try:
+        writer.write(sent.encode())
+        async with asyncio.timeout(10):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = re.search(r"^Content-Length: (\d+)\r$", head, re.MULTILINE)
+            assert length is not None, head
+            body = (await reader.readexactly(int(length.group(1)))).decode()
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    assert head.startswith("HTTP/1.1 400 ") or head.startswith("HTTP/1.0 400 "), head
+    assert "\r\nContent-Type: application/json" in head
+    told = json.loads(body)
+    code = told["code"] if "code" in told else told["error"]["code"]
+    check_sentence(told["message"] if "message" in told else told["error"]["message"])
+    assert code == "BAD_REQUEST"
+    assert MARK not in head + body
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 EVENTS: list[tuple[str, str | bytes, str]] = [
@@ -370,10 +446,10 @@ async def test_chance_finds_no_message_that_breaks_the_socket(
     chance = random.Random(20261120)
     async with contextlib.AsyncExitStack() as stack:
         # A call whose caller went away while it was made is the far end's to forget.
-        upstream = await start_simulator(SimulatorSettings(connect_seconds=1))
+        upstream = await start_simulator(SimulatorSettings(connect_seconds=4))
         stack.push_async_callback(upstream.close)
         server = await stack.enter_async_context(
-            serving(tmp_path, **live(upstream.base_url, connect_seconds=1, max_interviews=500))
+            serving(tmp_path, **live(upstream.base_url, connect_seconds=8, max_interviews=500))
         )
         async with calling(server.url) as first:
             await first.connect_by_http()

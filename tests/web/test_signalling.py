@@ -200,7 +200,7 @@ async def test_a_second_offer_while_the_first_is_answered_is_refused(caller: Cal
     offer = {"type": "sdp_offer", "offer": await caller.offer()}
     await caller.send(offer)
     await caller.send(offer)
-    assert await caller.error() == "SESSION_BUSY"
+    assert await caller.refusal() == "SESSION_BUSY"
     await caller.accept((await caller.message("sdp_answer"))["answer"]["sdp"])
     await caller.phase("live")
 
@@ -270,10 +270,10 @@ async def test_an_ended_session_takes_no_offer(local: Server, caller: Caller) ->
         assert (await other.open(f"/ws/{caller.session_id}"))["sessionId"] == caller.session_id
         assert (await other.phase("ended"))["reason"] == "client_request"
         await other.send({"type": "sdp_offer", "offer": await other.offer()})
-        assert await other.error() == "SESSION_ENDED"
+        assert await other.refusal() == "SESSION_ENDED"
         # A goodbye that comes too late is answered all the same.
         await other.send({"type": "disconnect"})
-        await other.message("session_ended")
+        assert (await other.message("session_ended"))["reason"] == "client_request"
         await other.socket_closed()
 
 
@@ -327,7 +327,7 @@ async def test_a_full_server_says_so(tmp_path: Path) -> None:
         async with calling(server.url) as second:
             await second.open()
             await second.send({"type": "sdp_offer", "offer": await second.offer()})
-            assert await second.error() == "AT_CAPACITY"
+            assert await second.refusal() == "AT_CAPACITY"
             await first.send({"type": "end_session"})
             await first.message("session_ended")
             await second.connect()
