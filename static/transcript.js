@@ -24,6 +24,7 @@ export class Transcript {
   #responses = new Map(); // response id -> the item ids it speaks
   #hidden = new Set(); // items that are no one's speech (system notes, calls of functions)
   #playing = new Set(); // responses that are sounding now
+  #sounded = new Set(); // responses that ever were
   #listening = false;
 
   /** Take one event of the model. Returns true when a turn or a speaker changed. */
@@ -76,6 +77,7 @@ export class Transcript {
         return this.#responseDone(event.response);
       case "output_audio_buffer.started":
         this.#playing.add(event.response_id);
+        this.#sounded.add(event.response_id);
         return true;
       case "output_audio_buffer.stopped":
       case "output_audio_buffer.cleared":
@@ -100,14 +102,26 @@ export class Transcript {
     return this.#playing.size > 0 ? INTERVIEWER : null;
   }
 
-  /** The connection is gone: nobody speaks, and what was growing will grow no more. */
+  /** The connection is gone: nobody speaks, and what was growing or sounding was cut off. */
   finish() {
+    const cut = this.#itemsOf(this.#playing);
+    const sounded = this.#itemsOf(this.#sounded);
     this.#listening = false;
     this.#playing.clear();
-    for (const turn of this.#turns.values()) {
-      if (turn.status !== TurnStatus.PARTIAL) continue;
-      turn.status = turn.text ? TurnStatus.INTERRUPTED : TurnStatus.FAILED;
+    for (const turn of [...this.#turns.values()]) {
+      const ours = turn.speaker === INTERVIEWER;
+      if (ours && !turn.text && !sounded.has(turn.id)) {
+        this.#remove(turn.id); // announced, and never begun
+      } else if (turn.status === TurnStatus.PARTIAL) {
+        turn.status = turn.text || ours ? TurnStatus.INTERRUPTED : TurnStatus.FAILED;
+      } else if (turn.status === TurnStatus.COMPLETE && cut.has(turn.id)) {
+        turn.status = TurnStatus.INTERRUPTED;
+      }
     }
+  }
+
+  #itemsOf(responses) {
+    return new Set([...responses].flatMap((id) => [...(this.#responses.get(id) ?? [])]));
   }
 
   #turn(id, speaker) {
@@ -183,7 +197,6 @@ export class Transcript {
 
   #responseDone(response) {
     const items = this.#responses.get(response?.id) ?? [];
-    this.#responses.delete(response?.id);
     const ending = { cancelled: TurnStatus.INTERRUPTED, incomplete: TurnStatus.INTERRUPTED,
       failed: TurnStatus.FAILED }[response?.status];
     if (!ending) return false;

@@ -8,6 +8,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from interview_peer import __version__, errors
+from interview_peer.core import realtime
+from interview_peer.core.transcript import Transcript, TurnStatus
 from interview_peer.session.interview import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
+from interview_peer.types import ItemId, SessionId
 from interview_peer.web.signalling import OFFER_FAILED
 from tests.support.server import clean_environment
 
@@ -197,3 +201,17 @@ def test_wheel_holds_pages_personas_and_speech(tmp_path: Path) -> None:
     assert "interview_peer/static/index.html" in held
     assert wanted - held == set()
     assert not any(name.startswith(("tests/", "static/")) for name in held)
+
+
+def test_every_field_and_status_of_a_transcript_is_documented() -> None:
+    transcript = Transcript()
+    transcript.feed(realtime.SpeechStarted(ItemId("U"), 0), 0.0)
+    document = transcript.document(SessionId("s"), datetime.now(UTC))
+    page = "docs/recording-format.md"
+    told = [row[0] for row in table(page, "| field | what it holds |")]
+    assert sorted(told) == sorted(document)
+    cells = [row[0].replace("`", "") for row in table(page, "| field of a turn | what it holds |")]
+    assert sorted(", ".join(cells).split(", ")) == sorted(document["turns"][0])
+    # A finished transcript has no partial turns.
+    statuses = [row[0] for row in table(page, "| status | meaning |")]
+    assert sorted(statuses) == sorted({one.value for one in TurnStatus} - {"partial"})

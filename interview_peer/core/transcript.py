@@ -56,12 +56,13 @@ class TurnStatus(enum.Enum):
     """How final a turn's text is."""
 
     PARTIAL = "partial"
-    """More text may come; at an interview's end: the text never became final."""
+    """More text may come. A closed transcript has no such turn."""
     COMPLETE = "complete"
     INTERRUPTED = "interrupted"
-    """A reply that was cut short. The text is all that was generated, heard or not."""
+    """Cut short, by the candidate or by the interview's end. A reply's text is all that was
+    generated, heard or not; a candidate's is what had been transcribed."""
     FAILED = "failed"
-    """The candidate spoke, but it could not be transcribed. The text is empty."""
+    """The candidate spoke, but it was not transcribed. The text is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class Transcript:
         self._replies: dict[ResponseId, _Reply] = {}
         self._speaking: ItemId | None = None
         self._placements = 0
+        self._closed_at: float | None = None
 
     def feed(self, event: ModelEvent, at: float) -> None:
         """Take in one event of the model. `at` is its arrival in seconds since the start.
@@ -204,6 +206,14 @@ class Transcript:
                 pass
             case _:
                 assert_never(event)
+
+    def close(self, at: float) -> None:
+        """Say that the interview ended at `at`: what is under way then was cut off by that.
+
+        The first call counts. Events may still come in; texts that they finish are whole.
+        """
+        if self._closed_at is None:
+            self._closed_at = round(at, 3)
 
     def turns(self) -> list[Turn]:
         """The conversation so far, in its own order, unfinished turns included."""
@@ -328,13 +338,19 @@ class Transcript:
             cut = False
         else:
             started_at, ended_at = self._interviewer_times(entry)
-            cut = entry.cut or (entry.reply is not None and entry.reply.cut)
+            cut = entry.cut or (entry.reply is not None and self._is_cut(entry.reply))
         if entry.failed:
             status = TurnStatus.FAILED
         elif cut:
             status = TurnStatus.INTERRUPTED
         else:
             status = TurnStatus.COMPLETE if entry.settled else TurnStatus.PARTIAL
+        if self._closed_at is not None:
+            if status is TurnStatus.PARTIAL:
+                wordless = speaker is Speaker.CANDIDATE and not entry.text
+                status = TurnStatus.FAILED if wordless else TurnStatus.INTERRUPTED
+            if started_at is not None and ended_at is None:
+                ended_at = max(started_at, self._closed_at)
         return Turn(
             item_id=ItemId(_well_formed(entry.item_id)),
             speaker=speaker,
@@ -344,6 +360,10 @@ class Transcript:
             status=status,
             heard_ms=entry.heard_ms,
         )
+
+    def _is_cut(self, reply: _Reply) -> bool:
+        sounding = reply.playout_started_at is not None and reply.playout_ended_at is None
+        return reply.cut or (sounding and self._closed_at is not None)
 
     def _candidate_times(self, entry: _Entry) -> tuple[float | None, float | None]:
         if entry.speech_started_at is None and entry.ended_at is None:
@@ -393,19 +413,29 @@ def rebuild(lines: Iterable[str]) -> Transcript:
     """Make the transcript again from the lines of a journal (``events.jsonl``).
 
     Only what went to the browser is the model's word. A line that is not a whole record is left
-    out: a crash may tear the last one, and a damaged one must not cost the others.
+    out: a crash may tear the last one, and a damaged one must not cost the others. The transcript
+    is closed where the interview was, or else by the last line.
     """
     transcript = Transcript()
+    last: float | None = None
     for line in lines:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if not isinstance(record, dict) or record.get("direction") != Direction.TO_BROWSER.value:
+        if not isinstance(record, dict):
             continue
         at, event = record.get("t"), record.get("event")
-        if isinstance(at, int | float) and isinstance(event, dict):
+        if not (isinstance(at, int | float) and isinstance(event, dict)):
+            continue
+        last = at
+        if record.get("direction") == Direction.TO_BROWSER.value:
             transcript.feed(model_event(event), at)
+        elif event.get("type") == "interview.phase" and event.get("phase") == "ending":
+            # Only our own lines have such a type: a browser's are refused.
+            transcript.close(at)
+    if last is not None:
+        transcript.close(last)
     return transcript
 
 

@@ -469,6 +469,8 @@ class Interview:
             extra["reason"] = self.reason.value
         self._log.info("phase", extra=extra)
         self._journal(None, {"type": "interview.phase", **extra})
+        if phase is Phase.ENDING:
+            self._relay.transcript.close(self._elapsed())
         if phase is Phase.ENDING and self.reason in FAILURE_SENTENCES:
             self._tell(
                 {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from interview_peer.types import Json
-from tests.support import audio
+from tests.support import audio, speech
 from tests.support.chromium import Browser, Heard, browsing
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
@@ -54,6 +54,28 @@ async def test_an_interview_is_held_heard_interrupted_and_left_behind(
     _the_recordings_hold_what_each_said(server.folder(session_id), candidate)
     _the_transcript_agrees_with_the_page(server.folder(session_id), session_id, page_turns)
     _the_journal_holds_what_the_page_got(server.folder(session_id), page_events)
+
+
+async def test_an_interview_left_in_mid_sentence_reads_the_same_on_page_and_in_file(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=30)
+    async with browsing(silence) as browser:
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).click()
+        await browser.until("interviewPeer.state.stage === 'live'")
+        session_id = await browser.ask("interviewPeer.state.sessionId")
+        # The words are all there long before they have been said.
+        await browser.until("interviewPeer.transcript[0]?.status === 'complete'", within=20)
+        await browser.page.get_by_role("button", name="Disconnect").click()
+        await browser.until("interviewPeer.state.phase === 'ended'", within=10)
+        page_turns = await browser.ask("interviewPeer.transcript")
+    folder = server.folder(session_id)
+    _the_transcript_agrees_with_the_page(folder, session_id, page_turns)
+    document = json.loads((folder / "transcript.json").read_text(encoding="utf-8"))
+    (turn,) = document["turns"]
+    assert (turn["text"], turn["status"]) == (GREETING.text, "interrupted")
+    assert turn["started_at"] < turn["ended_at"] < turn["started_at"] + GREETING.duration_ms / 1000
 
 
 async def _shown_turns(browser: Browser) -> list[tuple[str, str]]:

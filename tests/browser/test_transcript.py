@@ -9,13 +9,14 @@ import pytest
 from interview_peer.core import realtime
 from interview_peer.core.transcript import Transcript
 from interview_peer.types import Json
-from tests.support.chromium import browsing
+from tests.support.chromium import Browser, browsing
 from tests.support.server import ServerProcess
 
-FEED = """async (events) => {
+FEED = """async ([events, ended]) => {
   const { Transcript } = await import("/static/transcript.js");
   const transcript = new Transcript();
   for (const event of events) transcript.feed(event);
+  if (ended) transcript.finish();
   return transcript.turns();
 }"""
 
@@ -92,6 +93,10 @@ def _ends(reply: str, name: str, text: str, status: str = "completed") -> list[J
         {"type": "response.output_item.done", "response_id": reply, "item": item},
         {"type": "response.done", "response": {"id": reply, "status": status, "output": [item]}},
     ]
+
+
+def _sounds(reply: str, what: str = "started") -> Json:
+    return {"type": f"output_audio_buffer.{what}", "response_id": reply}
 
 
 def _cut(name: str, reply: str) -> list[Json]:
@@ -193,20 +198,78 @@ CASES: dict[str, tuple[list[Json], list[tuple[str, str, str]]]] = {
 }
 
 
+ENDED: dict[str, tuple[list[Json], list[tuple[str, str, str]]]] = {
+    "words still coming": (
+        [*_begins("R", "A", None), _sounds("R"), *_says("R", "A", "Thank ", "you")],
+        [("interviewer", "Thank you", "interrupted")],
+    ),
+    "all words there and still sounding": (
+        [*_begins("R", "A", None), _sounds("R"), *_ends("R", "A", "Thank you.")],
+        [("interviewer", "Thank you.", "interrupted")],
+    ),
+    "heard to the end": (
+        [
+            *_begins("R", "A", None),
+            _sounds("R"),
+            *_ends("R", "A", "Thank you."),
+            _sounds("R", "stopped"),
+        ],
+        [("interviewer", "Thank you.", "complete")],
+    ),
+    "sounding without a word": (
+        [*_begins("R", "A", None), _sounds("R")],
+        [("interviewer", "", "interrupted")],
+    ),
+    "announced and never begun": (_begins("R", "A", None), []),
+    "the candidate speaking": (_candidate("U", None)[:1], [("candidate", "", "failed")]),
+    "the candidate not transcribed yet": (_candidate("U", None), [("candidate", "", "failed")]),
+    "the candidate half transcribed": (
+        [
+            *_candidate("U", None),
+            {
+                "type": "conversation.item.input_audio_transcription.delta",
+                "item_id": "U",
+                "content_index": 0,
+                "delta": "I am",
+            },
+        ],
+        [("candidate", "I am", "interrupted")],
+    ),
+}
+
+
 async def test_the_page_and_the_server_keep_the_same_transcript(server: ServerProcess) -> None:
     async with browsing(None) as browser:
         await browser.page.goto(server.url)
         for name, (events, expected) in CASES.items():
-            shown = await browser.page.evaluate(FEED, events)
-            page = [(turn["speaker"], turn["text"], turn["status"]) for turn in shown]
-            assert page == expected, name
+            assert await _shown_by_the_page(browser, events) == expected, name
             assert _kept_by_the_server(events) == expected, name
 
 
-def _kept_by_the_server(events: list[Json]) -> list[tuple[str, str, str]]:
+async def test_the_page_and_the_server_agree_on_what_the_end_cut_off(server: ServerProcess) -> None:
+    async with browsing(None) as browser:
+        await browser.page.goto(server.url)
+        for name, (events, expected) in ENDED.items():
+            assert await _shown_by_the_page(browser, events, ended=True) == expected, name
+            assert _kept_by_the_server(events, ended=True) == expected, name
+        for name, (events, _) in CASES.items():
+            shown = await _shown_by_the_page(browser, events, ended=True)
+            assert shown == _kept_by_the_server(events, ended=True), name
+
+
+async def _shown_by_the_page(
+    browser: Browser, events: list[Json], *, ended: bool = False
+) -> list[tuple[str, str, str]]:
+    shown = await browser.page.evaluate(FEED, [events, ended])
+    return [(turn["speaker"], turn["text"], turn["status"]) for turn in shown]
+
+
+def _kept_by_the_server(events: list[Json], *, ended: bool = False) -> list[tuple[str, str, str]]:
     transcript = Transcript()
     for at, event in enumerate(events):
         transcript.feed(realtime.model_event(event), at / 10)
+    if ended:
+        transcript.close(len(events) / 10)
     return [(turn.speaker.value, turn.text, turn.status.value) for turn in transcript.turns()]
 
 

@@ -666,6 +666,75 @@ def test_events_that_say_nothing_about_speech_change_nothing() -> None:
     assert transcript.turns() == []
 
 
+# The end
+
+
+def test_a_reply_still_sounding_at_the_end_was_cut_off_there() -> None:
+    # Its words are all there, its sound is not.
+    transcript = listen(_generated(), reply_closed("R", "A", "U", QUESTION))
+    _, turn = transcript.turns()
+    assert turn.status is COMPLETE
+    transcript.close(40.0004)
+    candidate, turn = transcript.turns()
+    assert (turn.text, turn.status, turn.ended_at) == (QUESTION, INTERRUPTED, 40.0)
+    assert (candidate.status, candidate.ended_at) == (COMPLETE, 2.0)
+
+
+def test_a_reply_heard_to_its_end_stays_whole() -> None:
+    transcript = listen(
+        _generated(), reply_closed("R", "A", "U", QUESTION), playout("stopped", "R")
+    )
+    before = transcript.turns()
+    transcript.close(40.0)
+    assert transcript.turns() == before
+
+
+def test_a_reply_without_its_last_words_at_the_end_keeps_those_it_has() -> None:
+    transcript = listen(reply_created("R"), said_delta("R", "A", "Tell me"))
+    transcript.close(9.0)
+    turn = only(transcript)
+    assert (turn.text, turn.status, turn.ended_at) == ("Tell me", INTERRUPTED, 9.0)
+
+
+def test_a_candidate_speaking_at_the_end_was_not_transcribed() -> None:
+    transcript = listen(started("U"))
+    transcript.close(9.0)
+    assert only(transcript) == Turn(ItemId("U"), CANDIDATE, "", 1.0, 9.0, FAILED, None)
+
+
+def test_a_candidate_half_transcribed_at_the_end_keeps_the_text_and_the_true_end() -> None:
+    transcript = listen(speech("U", None), heard_delta("U", "I am"))
+    transcript.close(9.0)
+    turn = only(transcript)
+    assert (turn.text, turn.status, turn.ended_at) == ("I am", INTERRUPTED, 2.0)
+
+
+def test_a_text_that_comes_while_the_end_is_under_way_counts_and_a_second_end_does_not() -> None:
+    transcript = listen(speech("U", None))
+    transcript.close(9.0)
+    transcript.feed(model_event(heard("U", "I am here.")), 9.2)
+    transcript.feed(model_event(started("V")), 9.5)
+    transcript.close(12.0)
+    assert script(transcript) == [("U", "I am here.", COMPLETE), ("V", "", FAILED)]
+    # What begins after the end does not end before it began.
+    assert transcript.turns()[1].ended_at == 9.5
+
+
+def test_a_rebuilt_transcript_is_closed_where_the_interview_ended_or_by_the_last_line() -> None:
+    def line(t: float, direction: str | None, event: Json) -> str:
+        return json.dumps({"t": t, "direction": direction, "event": event}) + "\n"
+
+    speaking = line(1.0, "to_browser", started("U"))
+    ending = line(4.0, None, {"type": "interview.phase", "before": "live", "phase": "ending"})
+    later = line(5.0, None, {"type": "interview.phase", "before": "ending", "phase": "ended"})
+    live = line(0.5, None, {"type": "interview.phase", "before": "connecting", "phase": "live"})
+    assert only(rebuild([live, speaking, ending, later])).ended_at == 4.0
+    # A crash leaves no line of the end.
+    crashed = rebuild([live, speaking, line(3.0, "to_model", {"type": "response.cancel"}), "{"])
+    assert only(crashed).ended_at == 3.0
+    assert rebuild([]).turns() == []
+
+
 # The document
 
 
@@ -941,6 +1010,9 @@ def test_any_order_of_arrival_gives_the_conversation_as_it_was_held(seed: int) -
             assert turn.started_at == sounds[turn.item_id]
 
     torn = line(now + 1, deleted(turns[0].item_id))[:-1]
+    transcript.close(now)
+    turns = transcript.turns()
+    assert PARTIAL not in [turn.status for turn in turns]
     assert rebuild([*journal, torn]).turns() == turns
 
 

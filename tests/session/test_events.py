@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from interview_peer.app import Server
+from interview_peer.core.transcript import rebuild
 from interview_peer.media.udp import Address, UdpPort
 from interview_peer.session import interview as interview_module
 from interview_peer.storage.folder import InterviewFolder
@@ -140,6 +141,33 @@ async def test_the_browser_hears_every_event_that_the_journal_holds_in_that_orde
     assert own[0] == "interview.started"
     times = [line["t"] for line in lines]
     assert times == sorted(times)
+
+
+async def test_a_transcript_rebuilt_from_the_journal_is_the_one_that_was_written(
+    caller: Caller, tmp_path: Path
+) -> None:
+    await caller.open()
+    await caller.connect()
+    await caller.event("output_audio_buffer.started")
+    await caller.event("response.done")
+    # In the middle of the greeting, the candidate begins to speak and goes.
+    caller.speak()
+    await caller.event("input_audio_buffer.speech_started")
+    await end(caller)
+
+    folder = tmp_path / "interviews" / caller.session_id
+    written = json.loads((folder / "transcript.json").read_text(encoding="utf-8"))
+    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    rebuilt = rebuild(lines).turns()
+    greeting, answer = written["turns"]
+    assert (greeting["status"], answer["status"], answer["text"]) == ("interrupted", "failed", "")
+    assert [(one.item_id, one.text, one.status.value, one.heard_ms) for one in rebuilt] == [
+        (one["item_id"], one["text"], one["status"], one["heard_ms"]) for one in written["turns"]
+    ]
+    for ours, theirs in zip(rebuilt, written["turns"], strict=True):
+        # The clock is read once for the journal and once for the transcript.
+        assert ours.started_at == pytest.approx(theirs["started_at"], abs=0.05)
+        assert ours.ended_at == pytest.approx(theirs["ended_at"], abs=0.05)
 
 
 async def test_nothing_is_missing_from_a_journal_whose_disk_is_slow(
