@@ -17,6 +17,7 @@ from aiohttp import web
 from . import __version__
 from .core.redaction import Redactor
 from .errors import ConfigurationError
+from .finishing.worker import Finisher
 from .media.engine import check_versions
 from .media.meters import LoopWatch, media_health
 from .media.udp import UdpPort, default_address
@@ -45,6 +46,7 @@ class Server:
     interviews: Interviews
     browser_port: UdpPort
     storage: StorageWorker
+    finishing: Finisher
     loop_watch: LoopWatch
 
 
@@ -88,6 +90,9 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         storage = StorageWorker()
         storage.start()
         stack.push_async_callback(storage.close)
+        finishing = Finisher(settings.data_dir, storage)
+        await finishing.start()
+        stack.push_async_callback(finishing.close)
         connector = RealtimeConnector(base_url, api_key, http)
         stack.push_async_callback(connector.close)
         interviews = Interviews(
@@ -96,6 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 browser_port=browser_port,
                 model_host=model_host,
                 storage=storage,
+                finishing=finishing,
                 data_dir=settings.data_dir,
                 redactor=Redactor([*settings.secrets, api_key]),
                 model=settings.openai_model,
@@ -134,7 +140,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         # What lives now lives as long as the process: keep it out of every later collection.
         gc.freeze()
         try:
-            yield Server(url, port, interviews, browser_port, storage, loop_watch)
+            yield Server(url, port, interviews, browser_port, storage, finishing, loop_watch)
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.
             await interviews.close()

@@ -18,9 +18,12 @@ ROOMS = {
     "media": EVERYONES | {"core", "logs", "settings"},
     "model": EVERYONES | {"core", "media", "logs", "settings"},
     "storage": EVERYONES | {"core", "logs", "settings"},
+    "finishing": EVERYONES | {"core", "storage", "logs", "settings"},
     "simulator": EVERYONES | {"core", "media", "logs", "settings"},
     "personas": EVERYONES | {"core"},
-    "session": EVERYONES | {"core", "media", "model", "personas", "storage", "logs", "settings"},
+    "session": EVERYONES
+    | {"core", "media", "model", "personas", "storage", "finishing"}
+    | {"logs", "settings"},
     "web": EVERYONES | {"core", "personas", "session", "logs", "settings"},
 }
 """What a room may import of the package, beside itself. Modules of the top level are not listed:
@@ -37,7 +40,7 @@ LIBRARIES: dict[str, Callable[[str], bool]] = {
     "aioice": lambda module: module == ENGINE,
     "pylibsrtp": lambda module: module == ENGINE,
     "aiortc": lambda module: module.startswith("media/"),
-    "av": lambda module: module.startswith("simulator/"),
+    "av": lambda module: module.startswith(("simulator/", "finishing/")),
     "aiohttp": lambda module: not module.startswith(("core/", "media/", "storage/")),
     "asyncio": lambda module: not module.startswith("core/"),
 }

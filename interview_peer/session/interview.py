@@ -18,7 +18,7 @@ from typing import Final
 
 from .. import logs
 from ..core import sdp
-from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
+from ..core.lifecycle import FAILURES, Happening, Lifecycle, Phase, Reason
 from ..core.persona import Persona
 from ..core.redaction import Redactor
 from ..errors import (
@@ -31,6 +31,8 @@ from ..errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from ..finishing.facts import Facts
+from ..finishing.worker import Finisher
 from ..media.forwarder import Forwarder
 from ..media.leg import Leg
 from ..media.udp import UdpPort
@@ -76,6 +78,7 @@ class Surroundings:
     model_host: str
     """Address that model legs bind their own sockets to."""
     storage: StorageWorker
+    finishing: Finisher
     data_dir: Path
     redactor: Redactor
     model: str | None
@@ -523,6 +526,10 @@ class Interview:
                 await self._around.storage.run(
                     lambda: self._folder.write_json("transcript.json", document)
                 )
+                phase = Phase.FAILED if self.reason in FAILURES else Phase.ENDED
+                reason = self.reason.value if self.reason is not None else None
+                facts = Facts.at_end(self.id, self._wall_started_at, phase.value, reason, summary)
+                await self._around.finishing.take(self._folder, facts)
         except (OSError, TimeoutError) as error:
             self._log.error("files are not complete", extra={"error": type(error).__name__})
             return
@@ -558,7 +565,8 @@ class Interview:
             self._early.append((direction, time.monotonic(), event))
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._started_at
+        # Until the recording begins, there is no time before it.
+        return time.monotonic() - self._started_at if self._recorder is not None else 0.0
 
 
 def _first(errors: BaseExceptionGroup[InterviewPeerError]) -> InterviewPeerError:

@@ -11,9 +11,10 @@ from typing import Final
 
 from ..core.lifecycle import Phase, Reason
 from ..errors import AtCapacity, SessionIdTaken, SessionNotFound
+from ..finishing.names import MANIFEST_NAME
 from ..personas import Personas
 from ..storage.folder import InterviewFolder
-from ..types import SessionId
+from ..types import Json, SessionId
 from .interview import Interview, Surroundings
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,17 @@ class Interviews:
             return file.read_bytes() if file.is_file() else None
 
         return await self._around.storage.run(read)
+
+    async def finishing(self, session_id: str) -> Json | None:
+        """How far the mix and the manifest of an ended interview are: ``state`` (``waiting``,
+        ``running``, ``done`` or ``failed``), ``progress`` from 0 to 1, and the ``reason`` of a
+        failure. None while it runs, and where nothing was recorded. Raises as ``files``.
+        """
+        folder = InterviewFolder(self._around.data_dir, SessionId(session_id))
+        state = self._around.finishing.state(folder.session_id)
+        if state is None and await self._around.storage.run((folder.path / MANIFEST_NAME).is_file):
+            state = {"state": "done", "progress": 1.0}
+        return state
 
     @property
     def running(self) -> int:

@@ -234,6 +234,7 @@ class Api:
                 "reason": known.reason.value if known and known.reason else None,
                 "statistics": known.statistics() if known is not None else None,
                 "files": files or [],
+                "finishing": await self._interviews.finishing(session_id),
             }
         )
 
