@@ -9,6 +9,7 @@ import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import aiohttp
 import click
@@ -23,10 +24,14 @@ from .media.meters import LoopWatch, media_health
 from .media.udp import UdpPort, default_address
 from .model.openai_realtime import RealtimeConnector
 from .personas import Personas
+from .session.archive import Archive
 from .session.interview import Surroundings
 from .session.registry import Interviews
 from .settings import Settings
 from .simulator.server import SimulatorSettings, start_simulator
+from .storage.keeper import Keeper
+from .storage.shelf import Shelf
+from .storage.store import S3Access, Store
 from .storage.worker import StorageWorker
 from .web.api import make_app
 
@@ -48,6 +53,7 @@ class Server:
     storage: StorageWorker
     finishing: Finisher
     loop_watch: LoopWatch
+    keeper: Keeper
 
 
 @contextlib.asynccontextmanager
@@ -116,8 +122,20 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         interviews.start()
         stack.push_async_callback(interviews.close)
 
+        shelf = Shelf(settings.data_dir, _store(settings))
+        days = settings.retention_days
+        keeper = Keeper(
+            shelf,
+            retention=None if days is None else timedelta(days=days),
+            busy=interviews.runs,
+        )
+        finishing.listen(lambda folder: keeper.take(folder.session_id))
+        keeper.start()
+        stack.push_async_callback(keeper.close)
+        archive = Archive(interviews, shelf, keeper)
+
         runner = web.AppRunner(
-            make_app(settings, interviews, lambda: media_health(browser_port, loop_watch)),
+            make_app(settings, interviews, archive, lambda: media_health(browser_port, loop_watch)),
             shutdown_timeout=5,
         )
         await runner.setup()
@@ -140,10 +158,27 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         # What lives now lives as long as the process: keep it out of every later collection.
         gc.freeze()
         try:
-            yield Server(url, port, interviews, browser_port, storage, finishing, loop_watch)
+            yield Server(
+                url, port, interviews, browser_port, storage, finishing, loop_watch, keeper
+            )
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.
             await interviews.close()
+
+
+def _store(settings: Settings) -> Store | None:
+    if settings.recordings_url is None:
+        return None
+    key, secret = settings.s3_access_key, settings.s3_secret_key
+    return Store.open(
+        settings.recordings_url,
+        S3Access(
+            settings.s3_endpoint,
+            settings.s3_region,
+            None if key is None else key.get_secret_value(),
+            None if secret is None else secret.get_secret_value(),
+        ),
+    )
 
 
 def _is_address(host: str) -> bool:

@@ -97,6 +97,19 @@ class Interviews:
             self._interviews.pop(interview.id, None)
             self._unwatched_since.pop(interview.id, None)
 
+    def drop(self, session_id: str) -> None:
+        """Forget a session that is over, with all that is remembered of it; others stay."""
+        name = SessionId(session_id)
+        known = self._interviews.get(name)
+        if known is not None and known.finished.is_set():
+            self._interviews.pop(name)
+            self._unwatched_since.pop(name, None)
+
+    def runs(self, session_id: SessionId) -> bool:
+        """Whether this process holds a session of that id that is not over."""
+        known = self._interviews.get(session_id)
+        return known is not None and not known.finished.is_set()
+
     async def answer_offer(self, interview: Interview, offer_sdp: str) -> str:
         """Let an interview answer an offer, if there is room for one more.
 

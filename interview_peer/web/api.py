@@ -23,11 +23,13 @@ from ..errors import (
     TooLarge,
     UnsupportedContentType,
 )
+from ..session.archive import Archive
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
 from ..types import Json
 from . import forms, ice, messages, signalling
+from .recordings_api import RecordingPaths
 
 KEY_SECONDS: Final = 60
 """How long the seeds' ephemeral keys lived; the answer keeps saying so."""
@@ -68,7 +70,6 @@ class Api:
         router.add_post("/v1/realtime/calls", self.create_call)
         router.add_post("/v1/realtime/calls/{call_id}/hangup", self.hang_up)
         router.add_get("/api/interviews/{session_id}", self.interview)
-        router.add_get("/api/interviews/{session_id}/transcript", self.transcript)
         router.add_get("/health", self.health)
         router.add_get("/healthz", self.healthz)
         router.add_get("/static/{path:.+}", self.static)
@@ -238,13 +239,6 @@ class Api:
             }
         )
 
-    async def transcript(self, request: web.Request) -> web.Response:
-        """The finished transcript of one interview."""
-        body = await self._interviews.transcript(request.match_info["session_id"])
-        if body is None:
-            raise NotFound("There is no finished transcript of that interview.")
-        return web.Response(body=body, content_type="application/json")
-
     async def health(self, request: web.Request) -> web.Response:
         """Whether the server answers."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -313,13 +307,17 @@ def _check_session(session: Any) -> None:
 
 
 def make_app(
-    settings: Settings, interviews: Interviews, media_health: Callable[[], Json]
+    settings: Settings,
+    interviews: Interviews,
+    archive: Archive,
+    media_health: Callable[[], Json],
 ) -> web.Application:
     """The HTTP application; the caller runs it."""
     app = web.Application(
         middlewares=forms.middlewares(settings), client_max_size=forms.MAX_BODY_BYTES
     )
     Api(settings, interviews, media_health).add_to(app)
+    RecordingPaths(archive).add_to(app)
     return app
 
 
