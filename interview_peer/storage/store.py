@@ -12,13 +12,17 @@ from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Config, S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from ..errors import ConfigurationError, StoreUnavailable
+
+if TYPE_CHECKING:
+    # Shapes of plain dictionaries, which exist for type checkers alone.
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +35,11 @@ listener would outlast the time limit of one for all."""
 PART_BYTES: Final = 5 << 20
 """Larger files are uploaded in parts of this size, the smallest that S3 takes."""
 
-CLIENT: Final = ClientConfig(connect_timeout=timedelta(seconds=5), timeout=timedelta(seconds=30))
-RETRY: Final = RetryConfig(max_retries=2, retry_timeout=timedelta(seconds=20))
+CLIENT: Final[ClientConfig] = {
+    "connect_timeout": timedelta(seconds=5),
+    "timeout": timedelta(seconds=30),
+}
+RETRY: Final[RetryConfig] = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
 """The library's own patience is minutes; who waits longer than this is the keeper."""
 
 
@@ -199,7 +206,7 @@ class Store:
 def _s3(
     bucket: str, prefix: str, access: S3Access, client: ClientConfig, retry: RetryConfig
 ) -> S3Store:
-    config = S3Config()
+    config: S3Config = {}
     if access.endpoint is not None:
         config["endpoint"] = access.endpoint
     # Stores beside Amazon's have one region and call it so.
@@ -209,7 +216,7 @@ def _s3(
     if access.access_key is not None and access.secret_key is not None:
         config["access_key_id"] = access.access_key
         config["secret_access_key"] = access.secret_key
-    options = ClientConfig(**client)
+    options: ClientConfig = {**client}
     if access.endpoint is not None and access.endpoint.startswith("http://"):
         options["allow_http"] = True
     return S3Store(
