@@ -31,7 +31,7 @@ from .finished import (
     read_tombstone,
     sha256_of,
 )
-from .folder import INTERVIEWS, InterviewFolder
+from .folder import INTERVIEWS, InterviewFolder, write_whole
 from .shelf import Shelf
 from .store import Held
 
@@ -344,10 +344,9 @@ class Keeper:
                 tags[file.name] = held.tag
             # Last: a manifest in the store means that all it lists is there.
             await self._bring_manifest(session_id, finished)
+            mark: Json = {"schema": 1, "url": self._store.url, "tags": tags}
             await asyncio.to_thread(
-                folder.write_json,
-                STORED_NAME,
-                {"schema": 1, "url": self._store.url, "tags": tags},
+                write_whole, folder.path / STORED_NAME, json.dumps(mark).encode() + b"\n"
             )
         await asyncio.to_thread(_remove, folder, finished)
         self._settled.add(session_id)
