@@ -15,6 +15,8 @@ const STEP = 5;
 const BIG_STEP = 30;
 const JUMP = 10;
 
+const KEY_PLEASE = "This server asks for the operator's key before it hands out recordings.";
+
 const SPEAKERS = { candidate: "Candidate", interviewer: "Interviewer" };
 const TURN_NOTES = {
   partial: "not finished",
@@ -23,10 +25,9 @@ const TURN_NOTES = {
 };
 const FILE_NAMES = {
   "mixed.webm": ["Both voices", "WebM, candidate left, interviewer right"],
-  "candidate.ogg": ["The candidate's voice", "Ogg Opus"],
-  "interviewer.ogg": ["The interviewer's voice", "Ogg Opus"],
-  "transcript.json": ["The transcript", "JSON"],
-  "waveform.json": ["The waveform", "JSON"],
+  "candidate.ogg": ["Candidate's voice", "Ogg Opus"],
+  "interviewer.ogg": ["Interviewer's voice", "Ogg Opus"],
+  "transcript.json": ["Transcript", "JSON"],
 };
 
 const element = Object.fromEntries(
@@ -87,7 +88,8 @@ async function open(id) {
   const mine = () => turn === opened;
   close();
   update({ stage: "loading", id, failure: null, waitingFor: null });
-  recording = new Recording(id, sessionStorage.getItem(KEY) ?? "");
+  const key = sessionStorage.getItem(KEY) ?? "";
+  recording = new Recording(id, key);
   const asked = recording;
   try {
     const listing = await asked.listing();
@@ -115,7 +117,9 @@ async function open(id) {
       update({ keyKept: false, keyWanted: true });
     }
     update({ stage: "asking" });
-    fail(error);
+    // A server that asks for a key before one was given has not refused anything yet.
+    if (error.code === "UNAUTHORIZED" && !key) update({ waitingFor: KEY_PLEASE });
+    else fail(error);
   }
 }
 
@@ -269,7 +273,7 @@ function drawStatus() {
   text("alert", failure ? `${failure.sentence} ${failure.step}` : "");
   text("waiting", state.waitingFor ?? "");
   const [word, tone] = {
-    asking: ["Nothing open", "quiet"],
+    asking: [state.keyWanted ? "Key needed" : "Nothing open", "quiet"],
     loading: ["Opening", "busy"],
     waiting: ["Not ready", "busy"],
     ready: state.playing ? ["Playing", "good"] : ["Open", "good"],
@@ -400,7 +404,7 @@ function drawFiles() {
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.file = file.name;
-      button.textContent = `Download: ${name}`;
+      button.textContent = name;
       const facts = document.createElement("small");
       facts.textContent = `${kind}, ${size(file.bytes)}`;
       button.append(facts);
