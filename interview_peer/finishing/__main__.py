@@ -19,7 +19,7 @@ from typing import Final
 from ..storage.folder import InterviewFolder
 from ..types import Json, SessionId
 
-NICENESS: Final = 15
+NICENESS: Final = 10
 SAY_SECONDS: Final = 0.2
 
 ORPHANED: Final = 3

@@ -127,6 +127,8 @@ def scan(path: Path) -> Stream:
             if expected is not None and found.number != expected:
                 stream.damaged = True
                 problems.append(f"page {expected} is missing before page {found.number}")
+                # What follows is counted from where this page says it ends.
+                counted = found.granule - _samples(found)
             expected = found.number + 1
             counted = _judge(stream, found, counted, problems)
     if not stream.header:
@@ -157,7 +159,7 @@ def _judge(stream: Stream, page: Page, counted: int, problems: list[str]) -> int
     if number < 2:
         _read_header(stream, number, page)
         return counted
-    counted += sum(map(packet_samples, page.packets))
+    counted += _samples(page)
     if page.granule != counted and not (page.flags & ENDS and page.granule < counted):
         stream.damaged = True
         problems.append(f"page {page.number} ends at {page.granule} samples instead of {counted}")
@@ -167,6 +169,10 @@ def _judge(stream: Stream, page: Page, counted: int, problems: list[str]) -> int
         problems.append(f"page {page.number} holds a part of a packet")
     stream.granule = page.granule
     return counted
+
+
+def _samples(page: Page) -> int:
+    return sum(map(packet_samples, page.packets))
 
 
 def _read_header(stream: Stream, number: int, page: Page) -> None:

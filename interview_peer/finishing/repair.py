@@ -26,6 +26,8 @@ from .pages import Stream, scan
 UNREADABLE: Final = ".unreadable"
 """Added to the name of a file that holds no whole page, but holds something."""
 
+_ONE_PACKET: Final = 960
+
 
 def sound(folder: InterviewFolder) -> list[str]:
     """Close both speakers' files and end them together; returns the names of changed files.
@@ -35,7 +37,8 @@ def sound(folder: InterviewFolder) -> list[str]:
     """
     paths = [folder.path / audio_name(speaker) for speaker in SPEAKERS]
     streams = [_scan(path) for path in paths]
-    end = max(stream.granule for stream in streams)
+    # Players refuse a file without a single packet.
+    end = max(_ONE_PACKET, *(stream.granule for stream in streams))
     changed: list[str] = []
     for path, stream in zip(paths, streams, strict=True):
         if stream.header and stream.ended and not stream.torn_bytes and stream.granule >= end:

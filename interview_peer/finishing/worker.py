@@ -14,7 +14,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +48,10 @@ class Job:
     progress: float = 0.0
     failed: str | None = None
     """One word for what went wrong."""
+    dropped: bool = False
+    """Nobody wants it finished any more."""
+    process: asyncio.subprocess.Process | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def document(self) -> Json:
         """The same for an API."""
@@ -109,6 +113,20 @@ class Finisher:
         job = self._jobs.get(session_id)
         return job.document() if job is not None else None
 
+    async def drop(self, session_id: SessionId) -> None:
+        """Forget a folder that is about to be erased; returns when nobody works on it."""
+        self._held = [folder for folder in self._held if folder.session_id != session_id]
+        job = self._jobs.pop(session_id, None)
+        if job is None:
+            return
+        job.dropped = True
+        if job.state == "waiting":
+            self._queue.remove(job)
+        elif job.state == "running":
+            if job.process is not None:
+                await _end(job.process)
+            await job.over.wait()
+
     async def close(self) -> None:
         """End the job that runs, forget the others: the next start finds them. Idempotent."""
         task, self._task = self._task, None
@@ -154,7 +172,11 @@ class Finisher:
         except Exception as error:
             log.exception("finishing broke", extra=extra)
             failure = {"failed": type(error).__name__}
-        if failure is None:
+        finally:
+            job.over.set()
+        if job.dropped:
+            log.info("finishing called off", extra=extra)
+        elif failure is None:
             job.state, job.progress = "done", 1.0
             self.finished += 1
             log.info("interview finished", extra=extra)
@@ -185,7 +207,10 @@ class Finisher:
             stdout=asyncio.subprocess.PIPE,
         )
         last: Json = {}
+        job.process = process
         try:
+            if job.dropped:
+                return None
             assert process.stdout is not None
             while True:
                 async with asyncio.timeout(STALL_SECONDS):
