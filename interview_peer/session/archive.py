@@ -128,7 +128,7 @@ class Archive:
 
         Raises:
             InterviewRunning: it runs, and was not to be ended.
-            RecordingNotReady: its recording is being finished just now.
+            RecordingNotReady: another process works on its recording.
             InvalidSessionId, SessionNotFound, StoreUnavailable
         """
         if self._runs(session_id):
@@ -146,6 +146,7 @@ class Archive:
             # Asked again: the answer is the same, and an erasure that hangs is pushed on.
             pass
         self._interviews.drop(session_id)
+        await self._interviews.leave_unfinished(session_id)
         tombstone = await self._keeper.erase(SessionId(session_id))
         return {
             "id": session_id,

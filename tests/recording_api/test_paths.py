@@ -15,7 +15,8 @@ import yarl
 
 from interview_peer.storage.finished import TOMBSTONE_NAME
 from interview_peer.storage.folder import InterviewFolder
-from interview_peer.types import Json
+from interview_peer.types import Json, SessionId
+from tests.recording.folders import record
 from tests.support.caller import calling
 from tests.support.inprocess import serving
 from tests.support.waiting import eventually
@@ -309,6 +310,38 @@ async def test_a_running_interview_says_so_and_can_be_ended_and_erased(
         assert (await caller.post("/api/sdp-exchange", json=offer)).json()["code"] == (
             "SESSION_ID_TAKEN"
         )
+
+
+@pytest.mark.parametrize("moment", ["waiting", "running"])
+async def test_erasing_does_not_wait_for_the_finishing(
+    tmp_path: Path, http: aiohttp.ClientSession, moment: str
+) -> None:
+    for name in ("first", "second"):
+        record(tmp_path, name)
+    async with serving(tmp_path) as server:
+        client = Client(server.url, http)
+
+        async def state() -> tuple[str, str]:
+            known = [server.finishing.state(SessionId(name)) for name in ("first", "second")]
+            return known[0]["state"] if known[0] else "", known[1]["state"] if known[1] else ""
+
+        await eventually(
+            state, within=20, what="one runs", good=lambda both: both == ("running", "waiting")
+        )
+        name = {"waiting": "second", "running": "first"}[moment]
+        listing = await client.ask(f"/api/interviews/{name}/recording")
+        assert (listing.json["state"], listing.json["finishing"]["state"]) == ("finishing", moment)
+        refused = await client.ask(f"/api/interviews/{name}/recording/mixed")
+        assert (refused.status, refused.code) == (409, "RECORDING_NOT_READY")
+        erased = await client.ask(f"/api/interviews/{name}", "DELETE")
+        assert (erased.status, erased.json["complete"]) == (200, True)
+        assert server.finishing.state(SessionId(name)) is None
+        # The other one is finished all the same.
+        other = {"first": "second", "second": "first"}[name]
+        await until_state(client, f"/api/interviews/{other}/recording", state="ready")
+        assert server.finishing.failures == 0
+    folder = tmp_path / "interviews" / name
+    assert [one.name for one in folder.iterdir()] == [TOMBSTONE_NAME]
 
 
 async def test_erasing_leaves_a_tombstone_and_can_be_asked_again(
