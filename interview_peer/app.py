@@ -54,6 +54,7 @@ class Server:
     finishing: Finisher
     loop_watch: LoopWatch
     keeper: Keeper
+    archive: Archive
 
 
 @contextlib.asynccontextmanager
@@ -159,7 +160,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         gc.freeze()
         try:
             yield Server(
-                url, port, interviews, browser_port, storage, finishing, loop_watch, keeper
+                url, port, interviews, browser_port, storage, finishing, loop_watch, keeper, archive
             )
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.

@@ -241,13 +241,14 @@ def test_every_phase_and_reason_is_explained() -> None:
 
 
 def test_every_path_is_told(tmp_path: Path, local: Server) -> None:
-    app = make_app(Settings(simulation=True, data_dir=tmp_path), local.interviews, dict)
+    settings = Settings(simulation=True, data_dir=tmp_path)
+    app = make_app(settings, local.interviews, local.archive, dict)
     routes = {
         f"{route.method} {route.resource.canonical}"
         for route in app.router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
-    headings = set(re.findall(r"^### `((?:GET|POST) .+)`$", DOCUMENT, re.MULTILINE))
+    headings = set(re.findall(r"^### `((?:GET|POST|DELETE) .+)`$", DOCUMENT, re.MULTILINE))
     elsewhere = {"GET /", "GET /ws", "GET /ws/{session_id}", "GET /static/{path}"}
     assert routes - elsewhere == headings
 
