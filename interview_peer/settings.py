@@ -355,6 +355,10 @@ class Settings(BaseSettings):
                 "INTERVIEW_ICE_SERVERS names a turn: server without a credential: give it one, or "
                 "set INTERVIEW_TURN_SECRET."
             )
+        if (self.s3_access_key is None) != (self.s3_secret_key is None) and self.recordings_url:
+            raise ConfigurationError(
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set together, or neither."
+            )
         if self.simulation:
             return self
         if self.openai_api_key is None:

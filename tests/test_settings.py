@@ -333,3 +333,14 @@ def test_pages_inside_an_installed_package_come_first(
         folder.mkdir(parents=True)
         (folder / "index.html").write_text("")
         assert static_dir() == folder
+
+
+def test_half_of_the_stores_credentials_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    assert load_settings(simulation=True).recordings_url is None
+    monkeypatch.setenv("INTERVIEW_RECORDINGS_URL", "s3://bucket")
+    assert sentence_of(simulation=True).startswith("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "0penSesame")
+    settings = load_settings(simulation=True)
+    assert "0penSesame" in settings.secrets
+    assert "0penSesame" not in repr(settings)

@@ -6,6 +6,7 @@ untested. Every error of the store comes out as ``StoreUnavailable``; the log sa
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable
@@ -165,7 +166,8 @@ class Store:
         """The hash of an object's bytes, read back from the store."""
         digest = hashlib.sha256()
         async for piece in self.read(held.key, 0, held.size):
-            digest.update(piece)
+            # A megabyte takes longer than the event loop may be held.
+            await asyncio.to_thread(digest.update, piece)
         return digest.hexdigest()
 
     async def url_for(self, key: str, seconds: float) -> str | None:

@@ -251,14 +251,12 @@ async def test_a_damaged_local_file_is_not_uploaded_as_whole(
     assert not {"candidate.ogg", MANIFEST_NAME} & set(await held(bucket.store()))
 
 
-async def test_a_file_of_several_parts_survives_the_loss_of_one(
-    tmp_path: Path, bucket: Network
-) -> None:
-    folder = InterviewFolder(tmp_path, ONE)
+def large_folder(root: Path, size: int) -> tuple[InterviewFolder, bytes]:
+    """A finished folder with one large file, and its bytes."""
+    folder = InterviewFolder(root, ONE)
     folder.create()
-    data = hashlib.shake_256(b"sound").digest(12_000_000)
+    data = hashlib.shake_256(b"sound").digest(size)
     (folder.path / "candidate.ogg").write_bytes(data)
-    digest = hashlib.sha256(data).hexdigest()
     folder.write_json(
         MANIFEST_NAME,
         {
@@ -269,12 +267,20 @@ async def test_a_file_of_several_parts_survives_the_loss_of_one(
                 {
                     "name": "candidate.ogg",
                     "bytes": len(data),
-                    "sha256": digest,
+                    "sha256": hashlib.sha256(data).hexdigest(),
                     "content_type": "audio/ogg; codecs=opus",
                 }
             ],
         },
     )
+    return folder, data
+
+
+async def test_a_file_of_several_parts_survives_the_loss_of_one(
+    tmp_path: Path, bucket: Network
+) -> None:
+    folder, data = large_folder(tmp_path, 12_000_000)
+    digest = hashlib.sha256(data).hexdigest()
     parts: list[str] = []
 
     async def cut(request: web.Request, body: bytes) -> bytes | None:

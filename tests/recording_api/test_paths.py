@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 import yarl
+from aiohttp import web
 
 from interview_peer.storage.finished import TOMBSTONE_NAME
 from interview_peer.storage.folder import InterviewFolder
@@ -22,6 +23,7 @@ from tests.support.inprocess import serving
 from tests.support.waiting import eventually
 
 from .s3 import Network, out_of_order
+from .test_keeping import large_folder
 
 ONE = "/api/interviews/one"
 KEY = "operator-key-of-no-worth"
@@ -394,3 +396,24 @@ async def test_a_whole_interview_ends_up_in_the_store_and_is_served_from_there(
         assert [one.key.rpartition("/")[2] for one in await bucket.store().under()] == [
             TOMBSTONE_NAME
         ]
+
+
+async def test_a_file_that_breaks_off_in_the_store_does_not_look_whole(
+    tmp_path: Path, http: aiohttp.ClientSession, bucket: Network
+) -> None:
+    folder, data = large_folder(tmp_path, 3_000_000)
+    async with serving(tmp_path, **with_store(bucket)) as server:
+        client, path = Client(server.url, http), f"{ONE}/recording/candidate"
+        await until_state(client, f"{ONE}/recording", state="ready", kept="store")
+        assert not (folder.path / "candidate.ogg").exists()
+        assert (await client.ask(path)).body == data
+
+        async def fail_later(request: web.Request, body: bytes) -> bytes | web.Response:
+            asked = request.headers.get("Range", "bytes=0-")
+            return body if asked.startswith("bytes=0-") else web.Response(status=403)
+
+        bucket.act = fail_later
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await client.ask(path)
+        bucket.act = None
+        assert (await client.ask(path, Range="bytes=2999990-")).body == data[-10:]
