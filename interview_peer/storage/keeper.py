@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -89,7 +90,9 @@ class Keeper:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._current: tuple[SessionId, asyncio.Task[None]] | None = None
-        self._erasing = asyncio.Lock()
+        self._erasing: weakref.WeakValueDictionary[SessionId, asyncio.Lock] = (
+            weakref.WeakValueDictionary()
+        )
         self.uploaded = 0
         """Interviews whose every file was checked in the store."""
         self.retries = 0
@@ -136,11 +139,13 @@ class Keeper:
             OSError: the disk refused.
         """
         folder = self._shelf.folder(session_id)
+        # While this lock is known, no upload of the interview begins.
+        lock = self._erasing.setdefault(session_id, asyncio.Lock())
         self._due.pop(session_id, None)
         if self._current is not None and self._current[0] == session_id:
             self._current[1].cancel()
             await asyncio.wait([self._current[1]])
-        async with self._erasing:
+        async with lock:
             tombstone = await asyncio.to_thread(read_tombstone, folder)
             if tombstone is None or not tombstone.complete:
                 claim = await self._claim(folder)
@@ -150,13 +155,13 @@ class Keeper:
                     if claim is not None:
                         os.close(claim)
             self._shelf.forget(session_id)
-        if tombstone.complete:
-            return tombstone
-        try:
-            return await self._erase_there(session_id)
-        except StoreUnavailable:
-            self._again(session_id)
-            return tombstone
+            if tombstone.complete:
+                return tombstone
+            try:
+                return await self._erase_there(session_id)
+            except StoreUnavailable:
+                self._again(session_id)
+                return tombstone
 
     async def _claim(self, folder: InterviewFolder) -> int | None:
         """Hold the folder, so that nobody finishes it meanwhile; None if there is none."""
@@ -288,6 +293,9 @@ class Keeper:
         return folders
 
     async def _work_on(self, session_id: SessionId) -> None:
+        if session_id in self._erasing:
+            # Whoever erases it sees to the rest.
+            return
         work = asyncio.create_task(self._move(session_id), name=f"keep {session_id}")
         self._current = (session_id, work)
         try:
