@@ -262,9 +262,9 @@ def export(interview_id: str, kind: str, output: Path | None, data_dir: str | No
 
 @contextmanager
 def _progress(label: str) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr that follows a share from 0 to 1."""
-    steps = 1_000
-    with click.progressbar(length=steps, label=label, file=sys.stderr) as bar:
+    """A bar on stderr that follows a share from 0 to 1, where a person watches."""
+    steps, alone = 1_000, not sys.stderr.isatty()
+    with click.progressbar(length=steps, label=label, file=sys.stderr, hidden=alone) as bar:
         yield lambda share: bar.update(max(0, int(share * steps) - bar.pos))
 
 

@@ -92,7 +92,11 @@ class Finisher:
 
     async def start(self) -> None:
         """Begin, first with what an earlier process left unfinished."""
-        self._held = await self._storage.run(lambda: unfinished(self._data_dir))
+        try:
+            self._held = await self._storage.run(lambda: unfinished(self._data_dir))
+        except OSError as error:
+            # Interviews can be held without a disk; they are only not recorded.
+            log.error("recordings cannot be looked through", extra={"error": type(error).__name__})
         if self._held:
             log.info("unfinished interviews found", extra={"count": len(self._held)})
         await self._take_up()

@@ -519,17 +519,19 @@ class Interview:
         if self._recorder is None:
             return
         document = self._relay.transcript.document(self.id, self._wall_started_at)
+        storage = self._around.storage
         try:
             # A disk that hangs must not keep the interview from ending; the thread goes on.
             async with asyncio.timeout(FILES_SECONDS):
-                summary = await self._around.storage.finish(self._recorder, now)
-                await self._around.storage.run(
-                    lambda: self._folder.write_json("transcript.json", document)
-                )
+                summary = await storage.finish(self._recorder, now)
                 phase = Phase.FAILED if self.reason in FAILURES else Phase.ENDED
                 reason = self.reason.value if self.reason is not None else None
                 facts = Facts.at_end(self.id, self._wall_started_at, phase.value, reason, summary)
-                await self._around.finishing.take(self._folder, facts)
+                try:
+                    await storage.run(lambda: self._folder.write_json("transcript.json", document))
+                finally:
+                    # A full disk may have room again by then.
+                    await self._around.finishing.take(self._folder, facts)
         except (OSError, TimeoutError) as error:
             self._log.error("files are not complete", extra={"error": type(error).__name__})
             return

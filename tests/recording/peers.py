@@ -99,7 +99,6 @@ class Voice:
         self._due += self._period
 
 
-
 class VoiceService:
     """Takes create calls as the real one does, and answers with a leg behind a link."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -110,12 +109,9 @@ def test_an_interview_without_a_second_of_sound_still_gives_a_mix(tmp_path: Path
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     packets = encode(marked_signal(50, {}))
-    sizes: list[int] = []
     for speaker in Speaker:
         write(tmp_path / audio_name(speaker), packets * 120)
-    blocks: Iterator[voices.Both] = voices.both(tmp_path)
-    for block in blocks:
-        sizes.append(block.nbytes)
+    sizes = [block.nbytes for block in voices.both(tmp_path)]
     assert max(sizes) == 2 * 4 * voices.BLOCK
     assert sum(sizes) / (2 * 4 * RATE) == pytest.approx(120, abs=2.5)
 

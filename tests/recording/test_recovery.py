@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from interview_peer.cli import main
-from interview_peer.finishing import facts, manifest, repair
+from interview_peer.finishing import manifest, repair
 from interview_peer.finishing.job import NothingRecorded, StillRunning, finish
+from interview_peer.finishing.names import FACTS_NAME
 from interview_peer.finishing.pages import scan
 from interview_peer.finishing.verify import verify
 from interview_peer.finishing.worker import finished_before, unfinished
@@ -138,7 +142,7 @@ def test_facts_that_were_written_are_believed_after_a_restart(tmp_path: Path) ->
 @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1}', b'{"schema": 9}', b"[]"])
 def test_facts_that_cannot_be_read_are_pieced_together(tmp_path: Path, content: bytes) -> None:
     folder = record(tmp_path)
-    (folder.path / facts.FACTS_NAME).write_bytes(content)
+    (folder.path / FACTS_NAME).write_bytes(content)
     finish(folder, ignore)
     assert manifest.read(folder.path)["phase"] == "recovered"
     assert verify(folder.path) == []
@@ -193,13 +197,29 @@ def test_what_is_unfinished_is_found_among_everything_else(tmp_path: Path) -> No
 
 def test_the_command_finishes_a_folder_and_shows_how_far_it_is(tmp_path: Path) -> None:
     folder = record(tmp_path, close=False)
-    done = CliRunner().invoke(main, ["finish", str(folder.path)])
-    assert (done.exit_code, done.stdout) == (0, f"{folder.path / 'manifest.json'}\n")
-    assert "Finishing" in done.stderr
+    screen, terminal = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "interview_peer", "finish", str(folder.path)],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+        check=True,
+    )
+    os.close(terminal)
+    shown = os.read(screen, 65_536).decode()
+    os.close(screen)
+    assert done.stdout == f"{folder.path / 'manifest.json'}\n"
+    assert "Finishing" in shown and "100%" in shown
     assert verify(folder.path) == []
-    elsewhere = CliRunner().invoke(main, ["finish", str(tmp_path)])
-    assert elsewhere.exit_code == 1
-    assert "is not an interview's folder" in elsewhere.stderr
+
+
+def test_the_command_finishes_interviews_folders_alone(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(main, ["finish", str(tmp_path)])
+    assert refused.exit_code == 1
+    assert "is not an interview's folder" in refused.stderr
+    empty = InterviewFolder(tmp_path, SessionId("empty"))
+    empty.create()
+    assert "Nothing was recorded" in CliRunner().invoke(main, ["finish", str(empty.path)]).stderr
 
 
 def test_a_scan_of_a_good_file_finds_nothing_wrong(tmp_path: Path) -> None:

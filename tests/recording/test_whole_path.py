@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def errors(samples: Samples, voice: Voice, speaker: Speaker, started: float) -> 
 
 
 async def test_every_mark_is_within_20_ms_of_when_it_was_said(
-    tmp_path: Path, record_property: pytest.RecordProperty
+    tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     speech = {speaker: encode(marked_signal(FRAMES, marks(speaker))) for speaker in Speaker}
     voices = {
