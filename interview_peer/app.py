@@ -9,6 +9,7 @@ import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import aiohttp
 import click
@@ -17,12 +18,15 @@ from aiohttp import web
 from . import __version__
 from .core.redaction import Redactor
 from .errors import ConfigurationError
+from .finishing.worker import Finisher
 from .media.engine import check_versions
 from .media.meters import LoopWatch, media_health
 from .media.udp import UdpPort, default_address
 from .model.openai_realtime import RealtimeConnector
 from .notices.service import Notices
 from .personas import Personas
+from .session.archive import Archive
+from .session.finished import Announcer
 from .session.interview import Surroundings
 from .session.recovery import Recovery
 from .session.registry import Interviews
@@ -35,6 +39,9 @@ from .state.nodes import Heartbeat, NodeName
 from .state.parts import StateParts
 from .state.records import Records
 from .storage import folder
+from .storage.keeper import BY_AGE, Keeper
+from .storage.shelf import Shelf
+from .storage.store import S3Access, Store
 from .storage.worker import StorageWorker
 from .web.api import make_app
 from .web.http import Runner
@@ -55,8 +62,11 @@ class Server:
     interviews: Interviews
     browser_port: UdpPort
     storage: StorageWorker
+    finishing: Finisher
     loop_watch: LoopWatch
     state: StateParts
+    keeper: Keeper
+    archive: Archive
 
 
 @contextlib.asynccontextmanager
@@ -110,12 +120,22 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         connector = RealtimeConnector(base_url, api_key, http)
         stack.push_async_callback(connector.close)
         state = await _open_state(stack, settings)
+        announcer = Announcer(state.database, settings.data_dir, state.chronicle.tell)
+        announcer.start(after=state.recovered)
+        stack.push_async_callback(announcer.close)
+        finishing = Finisher(settings.data_dir, storage)
+        finishing.listen(announcer.made)
+        finishing.listen_to_failures(announcer.lost)
+        # What is read from a folder for the database is read before the folder is mended.
+        await finishing.start(after=state.recovered)
+        stack.push_async_callback(finishing.close)
         interviews = Interviews(
             Surroundings(
                 connector=connector,
                 browser_port=browser_port,
                 model_host=model_host,
                 storage=storage,
+                finishing=finishing,
                 data_dir=settings.data_dir,
                 redactor=Redactor([*settings.secrets, api_key]),
                 model=settings.openai_model,
@@ -131,8 +151,27 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         interviews.start()
         stack.push_async_callback(interviews.close)
 
+        shelf = Shelf(settings.data_dir, _store(settings))
+        days = settings.retention_days
+        keeper = Keeper(
+            shelf,
+            retention=None if days is None else timedelta(days=days),
+            busy=interviews.runs,
+            aged=lambda session_id: announcer.erased(session_id, BY_AGE),
+        )
+        finishing.listen(lambda folder: keeper.take(folder.session_id))
+        keeper.start()
+        stack.push_async_callback(keeper.close)
+        archive = Archive(interviews, shelf, keeper)
+
         runner = Runner(
-            make_app(settings, interviews, lambda: media_health(browser_port, loop_watch), state),
+            make_app(
+                settings,
+                interviews,
+                lambda: media_health(browser_port, loop_watch),
+                state,
+                archive,
+            ),
             shutdown_timeout=5,
         )
         await runner.setup()
@@ -155,7 +194,18 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         # What lives now lives as long as the process: keep it out of every later collection.
         gc.freeze()
         try:
-            yield Server(url, port, interviews, browser_port, storage, loop_watch, state)
+            yield Server(
+                url=url,
+                port=port,
+                interviews=interviews,
+                browser_port=browser_port,
+                storage=storage,
+                finishing=finishing,
+                loop_watch=loop_watch,
+                state=state,
+                keeper=keeper,
+                archive=archive,
+            )
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.
             await interviews.close()
@@ -189,7 +239,22 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
     await recovery.start()
     stack.push_async_callback(recovery.close)
     await notices.start()
-    return StateParts(database, notices, chronicle)
+    return StateParts(database, notices, chronicle, recovery.told)
+
+
+def _store(settings: Settings) -> Store | None:
+    if settings.recordings_url is None:
+        return None
+    key, secret = settings.s3_access_key, settings.s3_secret_key
+    return Store.open(
+        settings.recordings_url,
+        S3Access(
+            settings.s3_endpoint,
+            settings.s3_region,
+            None if key is None else key.get_secret_value(),
+            None if secret is None else secret.get_secret_value(),
+        ),
+    )
 
 
 def _is_address(host: str) -> bool:

@@ -13,7 +13,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,8 +24,14 @@ import click
 from interview_peer import __version__, logs
 from interview_peer.cli_interviews import interviews, keys
 from interview_peer.cli_webhooks import webhooks
-from interview_peer.errors import ConfigurationError, StartFailed, StateUnavailable
+from interview_peer.errors import (
+    ConfigurationError,
+    InterviewPeerError,
+    StartFailed,
+    StateUnavailable,
+)
 from interview_peer.settings import Settings, load_settings
+from interview_peer.storage.folder import INTERVIEWS, InterviewFolder
 from interview_peer.types import SessionId
 
 # What a start can fail of without being a defect: somebody else's port, a wrong address, no rights.
@@ -220,6 +227,98 @@ def transcript(folder: Path) -> None:
     except OSError as error:
         raise CommandFailed(f"{error.filename or folder}: {error.strerror}.") from error
     click.echo(str(target))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def verify(folder: Path) -> None:
+    """Check a finished interview's FOLDER against its manifest; exit code 1 if anything is wrong.
+
+    Reads lengths and hashes, every Ogg page, the lengths of the sound and whether the journal
+    still gives the same transcript. Changes nothing.
+    """
+    from interview_peer.finishing.verify import verify as check
+
+    if not folder.is_dir():
+        raise CommandFailed(f"{folder} is not a folder.")
+    try:
+        problems = check(folder)
+    except OSError as error:
+        raise _disk_problem(error, folder) from error
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise CommandFailed(f"{folder}: {len(problems)} problem(s).")
+    click.echo(f"{folder}: all is as the manifest says.")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def finish(folder: Path) -> None:
+    """Mix and close an interview's FOLDER that has no manifest, after a crash or a full disk.
+
+    The server does the same by itself after each interview and, for what a crash left, when it
+    starts.
+    """
+    from interview_peer.finishing.job import finish as finish_folder
+
+    try:
+        where = folder.resolve()
+        target = InterviewFolder(where.parents[1], SessionId(where.name))
+        if where.parent.name != INTERVIEWS or not target.exists():
+            raise CommandFailed(f"{folder} is not an interview's folder ({INTERVIEWS}/ID).")
+        with _progress("Finishing") as progress:
+            finish_folder(target, progress, patience=0)
+    except OSError as error:
+        raise _disk_problem(error, folder) from error
+    except InterviewPeerError as error:
+        raise CommandFailed(error.message) from error
+    click.echo(str(folder / "manifest.json"))
+
+
+@main.command()
+@click.argument("interview_id", metavar="ID")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["wav", "ogg", "webm"]),
+    required=True,
+    help="Stereo, candidate left: 16 bit PCM, or Opus in Ogg or WebM.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to.  [ID.FORMAT]"
+)
+@click.option("--data-dir", help="Folder of recordings.  [INTERVIEW_DATA_DIR; data]")
+def export(interview_id: str, kind: str, output: Path | None, data_dir: str | None) -> None:
+    """Write the recording of the interview ID as one stereo file."""
+    from interview_peer.finishing.export import export as export_folder
+
+    # What only a server needs must not be asked for here.
+    settings = load_settings(simulation=True, data_dir=data_dir)
+    target = output or Path(f"{interview_id}.{kind}")
+    try:
+        folder = InterviewFolder(settings.data_dir, SessionId(interview_id))
+        if not folder.exists():
+            raise CommandFailed(f"There is no interview {interview_id} in {settings.data_dir}.")
+        with _progress("Exporting") as progress:
+            export_folder(folder, kind, target, progress)
+    except OSError as error:
+        raise _disk_problem(error, target) from error
+    except InterviewPeerError as error:
+        raise CommandFailed(error.message) from error
+    click.echo(str(target))
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr that follows a share from 0 to 1, where a person watches."""
+    steps, alone = 1_000, not sys.stderr.isatty()
+    with click.progressbar(length=steps, label=label, file=sys.stderr, hidden=alone) as bar:
+        yield lambda share: bar.update(max(0, int(share * steps) - bar.pos))
+
+
+def _disk_problem(error: OSError, place: Path) -> CommandFailed:
+    return CommandFailed(f"{error.filename or place}: {error.strerror or error}.")
 
 
 def _configure_logs(settings: Settings) -> None:

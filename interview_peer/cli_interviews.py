@@ -123,8 +123,9 @@ def delete(server: str | None, yes: bool, interview: tuple[str, ...]) -> None:
         click.confirm(f"Erase {what} for good?", abort=True, err=True)
 
     async def one(ask: Ask, name: str) -> str:
-        removed = await ask("DELETE", _path(name))
-        return f"{name}: {len(removed['files'])} files and {removed['turns']} turns erased"
+        removed = await ask("DELETE", f"{_path(name)}?end=true")
+        rest = "" if removed["complete"] else "; copies in the store are still to go"
+        return f"{name}: {len(removed['files'])} files and {removed['turns']} turns erased{rest}"
 
     _each(server, interview, "Erasing", one)
 

@@ -8,6 +8,7 @@
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
     │   ├── PersonaNotFound, TooLarge, ExpectationFailed
+    │   ├── InterviewRunning, RecordingNotReady, RecordingErased, RangeNotSatisfiable
     │   ├── InvalidField           names the field
     │   │   └── UnknownPersona, LimitExceeded
     │   ├── IdempotencyConflict, InterviewElsewhere, KeyNotFound
@@ -22,6 +23,8 @@
     ├── StateUnavailable       the database does not answer                503
     ├── KeysUnavailable        an identity provider does not answer        503
     ├── StartFailed            the operator must make room, then start     exit code 1
+    ├── RecordingDamaged       a file is not what it was                   500
+    ├── StoreUnavailable       the recordings' store does not answer       503
     └── ConfigurationError     the operator must change a setting          exit code 2
 
 ``code`` is stable and documented in ``docs/errors.md``. Messages are whole sentences for a
@@ -311,6 +314,38 @@ class RateLimited(CallerError):
     openai_code = "rate_limit_exceeded"
 
 
+class InterviewRunning(CallerError):
+    """The interview is still going on, so its recording can be neither handed out nor erased."""
+
+    code = "INTERVIEW_RUNNING"
+    status = 409
+    sentence = "The interview is still running. Its recording can be had once it has ended."
+
+
+class RecordingNotReady(CallerError):
+    """The interview is over, but its recording is not finished."""
+
+    code = "RECORDING_NOT_READY"
+    status = 409
+    sentence = "The recording is still being finished. Please try again in a moment."
+
+
+class RecordingErased(CallerError):
+    """The recording was erased, on request or by age."""
+
+    code = "RECORDING_ERASED"
+    status = 410
+    sentence = "The recording of this interview has been erased."
+
+
+class RangeNotSatisfiable(CallerError):
+    """The range that was asked for lies outside of the file."""
+
+    code = "RANGE_NOT_SATISFIABLE"
+    status = 416
+    sentence = "That range lies outside of the file."
+
+
 class UpstreamError(InterviewPeerError):
     """The voice service refused or failed. The candidate can do nothing about it."""
 
@@ -419,6 +454,25 @@ class StartFailed(InterviewPeerError):
     """Something around the server is in the way of its start, such as a port in use."""
 
     code = "START_FAILED"
+
+
+class RecordingDamaged(InterviewPeerError):
+    """A file of a recording is not what its manifest says. The operator must act."""
+
+    code = "RECORDING_DAMAGED"
+    status = 500
+    sentence = (
+        "This file is damaged: it is not what was recorded, so it is not handed out. "
+        "Please tell whoever runs this server."
+    )
+
+
+class StoreUnavailable(InterviewPeerError):
+    """The store that keeps the recordings does not answer, or refuses us."""
+
+    code = "STORE_UNAVAILABLE"
+    status = 503
+    sentence = "The recordings cannot be reached just now. Please try again later."
 
 
 class ConfigurationError(InterviewPeerError):

@@ -36,6 +36,9 @@ ENV_FILE = Path(".env")
 _PREFIX = "INTERVIEW_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+_STORE_PLACE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{1,252}(/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*){0,16}"
+)
 _SHORTEST_TURN_SECRET = 16
 _SHORTEST_JOIN_SECRET = 32
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -89,6 +92,15 @@ _MUST_BE = {
     "connect_seconds": "must be a number of seconds above 0, up to 120",
     "record_keep_seconds": "must be a number of seconds from 0 to 86400",
     "max_interviews": "must be a whole number from 1 to 10000",
+    "recordings_url": (
+        "must be s3://bucket or s3://bucket/prefix, without user, query or fragment (gs:// and "
+        "az:// are taken as well)"
+    ),
+    "retention_days": "must be a whole number of days from 1 to 36500",
+    "s3_endpoint": "must be an http:// or https:// address",
+    "s3_region": "must be the name of a region",
+    "s3_access_key": "must be a key: visible ASCII characters without spaces",
+    "s3_secret_key": "must be a key: visible ASCII characters without spaces",
 }
 
 
@@ -225,6 +237,26 @@ class Settings(BaseSettings):
     )
     """Interviews held at once; further ones are refused."""
 
+    recordings_url: str | None = Field(default=None, validation_alias="INTERVIEW_RECORDINGS_URL")
+    """Object store that finished recordings move to; None leaves them in the data folder."""
+
+    retention_days: int | None = Field(
+        default=None, ge=1, le=36500, validation_alias="INTERVIEW_RETENTION_DAYS"
+    )
+    """Recordings are erased when they are this old; None keeps them."""
+
+    s3_endpoint: str | None = Field(default=None, validation_alias="AWS_ENDPOINT_URL_S3")
+    """Where the S3-compatible store answers; None is Amazon's own address."""
+
+    s3_region: str | None = Field(default=None, validation_alias="AWS_REGION")
+    """Region of the bucket; None is ``us-east-1``, or ``auto`` with an endpoint."""
+
+    s3_access_key: SecretStr | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID")
+    """None leaves it to the store's library: web identity, container or instance credentials."""
+
+    s3_secret_key: SecretStr | None = Field(default=None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    """Belongs to the access key."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -259,7 +291,10 @@ class Settings(BaseSettings):
     def _read_ice_servers(cls, value: object) -> tuple[IceServer, ...]:
         return read_servers(value)
 
-    @pydantic.field_validator("openai_api_key", "admin_key", "turn_secret", "join_secret")
+    @pydantic.field_validator(
+        *("openai_api_key", "admin_key", "turn_secret", "join_secret"),
+        *("s3_access_key", "s3_secret_key"),
+    )
     @classmethod
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
         # A key goes into a header: a line break in it would be a header of its own.
@@ -394,6 +429,40 @@ class Settings(BaseSettings):
             raise ValueError("not a folder")
         return folder
 
+    @pydantic.field_validator("recordings_url")
+    @classmethod
+    def _check_recordings_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = value.strip().rstrip("/")
+        url = urlsplit(value)
+        if not _VISIBLE.fullmatch(value) or url.scheme not in ("s3", "gs", "az"):
+            raise ValueError("not a store")
+        # No "..", no empty part: the prefix becomes the beginning of keys.
+        if not _STORE_PLACE.fullmatch(url.netloc + url.path) or "?" in value or "#" in value:
+            raise ValueError("not a bucket with a prefix")
+        return value
+
+    @pydantic.field_validator("s3_endpoint")
+    @classmethod
+    def _check_s3_endpoint(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = value.strip()
+        url = urlsplit(value)
+        if not _VISIBLE.fullmatch(value) or url.scheme not in ("http", "https"):
+            raise ValueError("not a web address")
+        if not url.hostname or url.port == 0 or "@" in url.netloc or "?" in value or "#" in value:
+            raise ValueError("not an address of a store")
+        return value.rstrip("/")
+
+    @pydantic.field_validator("s3_region")
+    @classmethod
+    def _check_s3_region(cls, value: str | None) -> str | None:
+        if value is not None and not _HOST_NAME.fullmatch(value.strip()):
+            raise ValueError("not a region")
+        return None if value is None else value.strip()
+
     @pydantic.model_validator(mode="after")
     def _check_together(self) -> Settings:
         if self.require_consent:
@@ -409,6 +478,10 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 "INTERVIEW_WEBHOOK_SECRET must be set, so that the receiver at "
                 "INTERVIEW_WEBHOOK_URL can tell whose notices it gets."
+            )
+        if (self.s3_access_key is None) != (self.s3_secret_key is None) and self.recordings_url:
+            raise ConfigurationError(
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set together, or neither."
             )
         if self.simulation:
             return self
@@ -454,6 +527,8 @@ class Settings(BaseSettings):
             self.join_secret,
             self.turn_secret,
             self.webhook_secret,
+            self.s3_access_key,
+            self.s3_secret_key,
         )
         held = [key.get_secret_value() for key in keys if key is not None]
         if self.database_url is not None:

@@ -18,12 +18,13 @@ ROOMS = {
     "media": EVERYONES | {"core", "logs", "settings"},
     "model": EVERYONES | {"core", "media", "logs", "settings"},
     "storage": EVERYONES | {"core", "logs", "settings"},
+    "finishing": EVERYONES | {"core", "storage", "logs", "settings"},
     "simulator": EVERYONES | {"core", "media", "logs", "settings"},
     "personas": EVERYONES | {"core"},
     "state": EVERYONES | {"core", "notices", "logs"},
     "notices": EVERYONES | {"core", "state", "logs", "settings"},
     "session": EVERYONES
-    | {"core", "media", "model", "personas", "state", "storage", "logs", "settings"},
+    | {"core", "media", "model", "personas", "state", "storage", "finishing", "logs", "settings"},
     "web": EVERYONES
     | {"core", "notices", "personas", "session", "state", "storage", "logs", "settings"},
 }
@@ -41,7 +42,7 @@ LIBRARIES: dict[str, Callable[[str], bool]] = {
     "aioice": lambda module: module == ENGINE,
     "pylibsrtp": lambda module: module == ENGINE,
     "aiortc": lambda module: module.startswith("media/"),
-    "av": lambda module: module.startswith("simulator/"),
+    "av": lambda module: module.startswith(("simulator/", "finishing/")),
     "aiohttp": lambda module: not module.startswith(("core/", "media/", "storage/")),
     "jwt": lambda module: module.startswith("web/"),
     "asyncio": lambda module: not module.startswith("core/"),

@@ -92,6 +92,9 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ("INTERVIEW_PUBLIC_IP", "2001:db8::1", "public_ips", ("2001:db8::1",)),
         ("INTERVIEW_UDP_PORT", "0", "udp_port", 0),
         ("INTERVIEW_HOLD_SECONDS", "0", "hold_seconds", 0.0),
+        ("INTERVIEW_RECORDINGS_URL", "s3://bucket/a/b/", "recordings_url", "s3://bucket/a/b"),
+        ("INTERVIEW_RETENTION_DAYS", "30", "retention_days", 30),
+        ("AWS_ENDPOINT_URL_S3", "https://s.example.org/", "s3_endpoint", "https://s.example.org"),
         ("INTERVIEW_MODEL", " gpt-realtime ", "openai_model", "gpt-realtime"),
         ("INTERVIEW_PUBLIC_URL", "https://i.example.org/", "public_url", "https://i.example.org"),
         (
@@ -167,6 +170,16 @@ def test_value_is_read_in_the_form_it_is_used(
         ("INTERVIEW_CONNECT_SECONDS", "inf"),
         ("INTERVIEW_SESSION_KEEP_SECONDS", "soon"),
         ("INTERVIEW_MAX_INTERVIEWS", "0"),
+        ("INTERVIEW_RECORDINGS_URL", "https://bucket.example.org/prefix"),
+        ("INTERVIEW_RECORDINGS_URL", "s3://"),
+        ("INTERVIEW_RECORDINGS_URL", "s3://bucket/../other"),
+        ("INTERVIEW_RECORDINGS_URL", "s3://user:secret@bucket"),
+        ("INTERVIEW_RECORDINGS_URL", "s3://bucket?region=x"),
+        ("INTERVIEW_RETENTION_DAYS", "0"),
+        ("INTERVIEW_RETENTION_DAYS", "1.5"),
+        ("AWS_ENDPOINT_URL_S3", "store.example.org"),
+        ("AWS_REGION", "two words"),
+        ("AWS_ACCESS_KEY_ID", "two words"),
     ],
 )
 @pytest.mark.parametrize("where", ["environment", "env file"])
@@ -368,3 +381,14 @@ def test_pages_inside_an_installed_package_come_first(
         folder.mkdir(parents=True)
         (folder / "index.html").write_text("")
         assert static_dir() == folder
+
+
+def test_half_of_the_stores_credentials_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    assert load_settings(simulation=True).recordings_url is None
+    monkeypatch.setenv("INTERVIEW_RECORDINGS_URL", "s3://bucket")
+    assert sentence_of(simulation=True).startswith("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "0penSesame")
+    settings = load_settings(simulation=True)
+    assert "0penSesame" in settings.secrets
+    assert "0penSesame" not in repr(settings)

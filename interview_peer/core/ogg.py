@@ -55,6 +55,15 @@ class OggOpusMuxer:
         self._pending_samples = 0
         self._ended = False
 
+    @classmethod
+    def resume(cls, serial: int, page: int, granule: int) -> OggOpusMuxer:
+        """Go on behind the pages a stream has: ``page`` is the next one's number, ``granule`` where
+        the last one ended."""
+        muxer = cls(serial)
+        muxer._page = page
+        muxer._granule = granule
+        return muxer
+
     @property
     def samples(self) -> int:
         """How many samples all packets so far last, pre-skip included."""

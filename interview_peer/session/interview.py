@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from typing import Final
 
 from .. import logs
 from ..core import sdp
-from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
+from ..core.lifecycle import FAILURES, Happening, Lifecycle, Phase, Reason
 from ..core.persona import Persona
 from ..core.redaction import Redactor
 from ..core.turnwatch import TurnWatch
@@ -32,6 +31,8 @@ from ..errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from ..finishing.facts import Facts
+from ..finishing.worker import Finisher
 from ..media.forwarder import Forwarder
 from ..media.leg import Leg
 from ..media.udp import UdpPort
@@ -41,7 +42,7 @@ from ..storage.folder import InterviewFolder
 from ..storage.recorder import Recorder
 from ..storage.worker import StorageWorker
 from ..types import Direction, Json, SessionId, Speaker
-from .finished import Files, recorded_files
+from .finished import Files
 from .relay import EventRelay
 from .tasks import Tasks
 
@@ -82,6 +83,7 @@ class Surroundings:
     model_host: str
     """Address that model legs bind their own sockets to."""
     storage: StorageWorker
+    finishing: Finisher
     data_dir: Path
     redactor: Redactor
     model: str | None
@@ -570,8 +572,6 @@ class Interview:
                 usage=self._relay.usage or None,
                 turns=tuple(self._relay.transcript.turns()) if self._opened else None,
                 transcript=files.transcript,
-                recorded=files.recorded,
-                recorded_seconds=files.seconds,
                 recording_failed=files.failed,
             )
         )
@@ -635,16 +635,19 @@ class Interview:
         if self._recorder is None:
             # What was said is known even where the disk refused everything.
             return Files(document, failed="no_folder") if self._opened else Files()
+        storage = self._around.storage
         try:
             # A disk that hangs must not keep the interview from ending; the thread goes on.
             async with asyncio.timeout(FILES_SECONDS):
-                summary = await self._around.storage.finish(self._recorder, now)
-                await self._around.storage.run(
-                    lambda: self._folder.write_json("transcript.json", document)
-                )
-                recorded = await self._around.storage.run(
-                    functools.partial(recorded_files, self._folder, summary.duration_seconds)
-                )
+                summary = await storage.finish(self._recorder, now)
+                phase = Phase.FAILED if self.reason in FAILURES else Phase.ENDED
+                reason = self.reason.value if self.reason is not None else None
+                facts = Facts.at_end(self.id, self._wall_started_at, phase.value, reason, summary)
+                try:
+                    await storage.run(lambda: self._folder.write_json("transcript.json", document))
+                finally:
+                    # A full disk may have room again by then.
+                    await self._around.finishing.take(self._folder, facts)
         except (OSError, TimeoutError) as error:
             self._log.error("files are not complete", extra={"error": type(error).__name__})
             return Files(document, failed="disk")
@@ -659,7 +662,7 @@ class Interview:
                 "recording": summary.failed or "complete",
             },
         )
-        return Files(document, recorded, summary.duration_seconds, summary.failed)
+        return Files(document, summary.failed)
 
     def _journal(self, direction: Direction | None, event: Json) -> None:
         if self._recorder is not None:
@@ -669,7 +672,8 @@ class Interview:
             self._early.append((direction, time.monotonic(), event))
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._started_at
+        # Until the recording begins, there is no time before it.
+        return time.monotonic() - self._started_at if self._recorder is not None else 0.0
 
 
 def _first(errors: BaseExceptionGroup[InterviewPeerError]) -> InterviewPeerError:

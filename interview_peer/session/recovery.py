@@ -1,7 +1,8 @@
-"""Closes interviews that a server left unfinished when it went down.
+"""Closes interviews that a server left unfinished when it went down, in the database.
 
-What they came to is read from their folder: the journal gives the transcript, its last line the
-end. They end as ``recovered``, with the notices of an end, once.
+What they came to is read from their folder: the journal gives what was said, its last line the
+end. They end as ``recovered``, with the notices of an end, once. Nothing is written into a folder
+here: mending files, the transcript among them, is the finishing's business, and begins after this.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from ..state.database import Database, Transaction
 from ..state.happenings import Finished, Happening
 from ..state.nodes import living
 from ..state.schema import from_us, interviews, turns
+from ..storage.finished import MANIFEST_NAME
 from ..storage.folder import INTERVIEWS, InterviewFolder
-from ..storage.recorder import JOURNAL_NAME
+from ..storage.recorder import JOURNAL_NAME, audio_name
 from ..types import ItemId, Json, SessionId, Speaker
-from .finished import recorded_files
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Recovery:
         self._node_id = node_id
         self._tell = tell
         self._task: asyncio.Task[None] | None = None
+        self.told = asyncio.Event()
+        """Set when the end of all that an earlier process left is told."""
 
     async def start(self) -> None:
         """Note what an earlier process left, then close it without holding up the start.
@@ -78,6 +81,8 @@ class Recovery:
         left += await self._database.run(lambda tx: _without_rows(tx, unknown))
         if left or not self._database.is_sqlite:
             self._task = asyncio.create_task(self._run(left), name="recovery")
+        else:
+            self.told.set()
 
     async def close(self) -> None:
         """Stop. What was not closed is found by the next start. Idempotent."""
@@ -88,7 +93,10 @@ class Recovery:
                 await task
 
     async def _run(self, left: list[Left]) -> None:
-        await self._close_all(left)
+        try:
+            await self._close_all(left)
+        finally:
+            self.told.set()
         while not self._database.is_sqlite:
             await asyncio.sleep(LOOK_SECONDS)
             with contextlib.suppress(StateUnavailable):
@@ -171,7 +179,7 @@ async def _without_rows(tx: Transaction, names: list[str]) -> list[Left]:
 
 
 def end_of(left: Left, data_dir: Path) -> Finished:
-    """How an interview ended, as its folder tells; writes the transcript if it is missing.
+    """How an interview ended, as its folder tells.
 
     Waits for the disk. Raises ``OSError`` if that refuses.
     """
@@ -185,9 +193,9 @@ def end_of(left: Left, data_dir: Path) -> Finished:
     story = _story(lines, left.created_at)
     built = rebuild(lines)
     written = built.document(left.id, story.began_at)
-    if not (folder.path / TRANSCRIPT).exists():
-        folder.write_json(TRANSCRIPT, written)
-    recorded = recorded_files(folder, round(story.seconds, 3))
+    recorded = any(
+        (folder.path / name).exists() for name in (MANIFEST_NAME, *map(audio_name, Speaker))
+    )
     live = story.live_from
     return Finished(
         interview_id=left.id,
@@ -199,8 +207,6 @@ def end_of(left: Left, data_dir: Path) -> Finished:
         usage=story.usage or None,
         turns=tuple(built.turns()),
         transcript=written,
-        recorded=recorded,
-        recorded_seconds=round(story.seconds, 3),
         recording_failed=None if recorded else "missing",
     )
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import time
 import uuid
 from typing import Final
 
 from ..core.lifecycle import Phase, Reason
 from ..errors import AtCapacity, SessionIdTaken, SessionNotFound
+from ..finishing.names import MANIFEST_NAME
 from ..personas import Personas
 from ..storage.folder import InterviewFolder
-from ..types import SessionId
+from ..types import Json, SessionId
 from .interview import Interview, Surroundings
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,19 @@ class Interviews:
             self._interviews.pop(interview.id, None)
             self._unwatched_since.pop(interview.id, None)
 
+    def drop(self, session_id: str) -> None:
+        """Forget a session that is over, with all that is remembered of it; others stay."""
+        name = SessionId(session_id)
+        known = self._interviews.get(name)
+        if known is not None and known.finished.is_set():
+            self._interviews.pop(name)
+            self._unwatched_since.pop(name, None)
+
+    def runs(self, session_id: SessionId) -> bool:
+        """Whether this process holds a session of that id that is not over."""
+        known = self._interviews.get(session_id)
+        return known is not None and not known.finished.is_set()
+
     async def answer_offer(self, interview: Interview, offer_sdp: str) -> str:
         """Let an interview answer an offer, if there is room for one more.
 
@@ -130,23 +143,20 @@ class Interviews:
 
         return await self._around.storage.run(read)
 
-    async def erase(self, session_id: str) -> list[str]:
-        """Forget an interview that is over and remove its files; the names of those. Repeatable.
-
-        Raises ``InvalidSessionId``, and ``OSError`` if the disk refuses.
+    async def finishing(self, session_id: str) -> Json | None:
+        """How far the mix and the manifest of an ended interview are: ``state`` (``waiting``,
+        ``running``, ``done`` or ``failed``), ``progress`` from 0 to 1, and the ``reason`` of a
+        failure. None while it runs, and where nothing was recorded. Raises as ``files``.
         """
-        name = SessionId(session_id)
-        files = await self.files(session_id) or []
-        path = InterviewFolder(self._around.data_dir, name).path
+        folder = InterviewFolder(self._around.data_dir, SessionId(session_id))
+        state = self._around.finishing.state(folder.session_id)
+        if state is None and await self._around.storage.run((folder.path / MANIFEST_NAME).is_file):
+            state = {"state": "done", "progress": 1.0}
+        return state
 
-        def remove() -> None:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(path)
-
-        await self._around.storage.run(remove)
-        self._interviews.pop(name, None)
-        self._unwatched_since.pop(name, None)
-        return files
+    async def leave_unfinished(self, session_id: str) -> None:
+        """Have an interview's recording finished no more, since it is about to be erased."""
+        await self._around.finishing.drop(SessionId(session_id))
 
     @property
     def running(self) -> int:

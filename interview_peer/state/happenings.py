@@ -102,7 +102,29 @@ class Finished(Happening):
     """The whole conversation; None leaves what is written as it is."""
     transcript: Json | None = None
     """The finished document; None if there is none."""
-    recorded: tuple[Recorded, ...] = ()
-    recorded_seconds: float | None = None
     recording_failed: str | None = None
     """One word for why the recording, or a part of it, is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingMade(Happening):
+    """The recording of an interview that is over was finished: its files will not change."""
+
+    files: tuple[Recorded, ...]
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingLost(Happening):
+    """The recording of an interview that is over could not be finished."""
+
+    reason: str
+    """One word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased(Happening):
+    """Sound and text were erased for good; the words in the database go with them."""
+
+    reason: str
+    """``request`` or ``retention``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from ..notices.outbox import Outbox
@@ -18,6 +19,8 @@ class StateParts:
     notices: Notices
     chronicle: Chronicle
     """For what happens to interviews while they run."""
+    recovered: asyncio.Event
+    """Set once the ends that an earlier process did not live to tell are told."""
 
     @property
     def outbox(self) -> Outbox:

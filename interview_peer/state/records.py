@@ -12,10 +12,12 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from ..core.lifecycle import Phase
 from ..core.transcript import Turn
+from ..notices import outbox
 from ..notices.outbox import Outbox
 from ..notices.types import (
     Fact,
     InterviewCreated,
+    InterviewDeleted,
     InterviewEnded,
     InterviewFailed,
     InterviewReconnecting,
@@ -27,19 +29,31 @@ from ..notices.types import (
     TranscriptCompleted,
     TranscriptTurn,
 )
-from ..types import Json
+from ..types import Json, SessionId
 from .database import Transaction
 from .happenings import (
     Detached,
     Ending,
+    Erased,
     Finished,
     Happening,
     Opened,
+    RecordingLost,
+    RecordingMade,
     Returned,
     Started,
     Turns,
 )
-from .schema import from_us, interviews, now_us, recordings, to_us, turns
+from .schema import (
+    from_us,
+    interviews,
+    notices,
+    now_us,
+    recordings,
+    resume_tokens,
+    to_us,
+    turns,
+)
 
 _Row = Row[*tuple[Any, ...]]
 
@@ -59,6 +73,12 @@ class Records:
 
         Repeating it is harmless, as long as nothing later of the same interview was written.
         """
+        match happening:
+            case Erased():
+                erased = await erase(tx, self._outbox, happening.interview_id, happening.reason)
+                return erased is not None
+            case RecordingMade() | RecordingLost():
+                return await self._record(tx, happening)
         row = await self._row(tx, happening)
         if row is None:
             await self._make(tx, happening)
@@ -136,6 +156,46 @@ class Records:
         fact = InterviewCreated(origin="open", persona=persona)
         await self._outbox.write(tx, Notice(happening.interview_id, fact, at), now_us())
 
+    async def _record(self, tx: Transaction, news: RecordingMade | RecordingLost) -> bool:
+        """What became of the recording, after the end: told once, and of none that was erased."""
+        row = await self._row(tx, news)
+        if row is None or row.phase not in FINAL or row.deleted_at is not None:
+            return False
+        same = recordings.c.interview_id == news.interview_id
+        if (await tx.execute(select(recordings.c.name).where(same).limit(1))).first() is not None:
+            return False
+        fact: Fact
+        if isinstance(news, RecordingMade):
+            rows = [
+                {
+                    "interview_id": news.interview_id,
+                    "name": one.name,
+                    "bytes": one.bytes,
+                    "sha256": one.sha256,
+                    "seconds": one.seconds,
+                    "created_at": to_us(news.at),
+                }
+                for one in news.files
+            ]
+            await tx.execute(insert(recordings), rows)
+            fact = RecordingReady(
+                news.seconds,
+                tuple(
+                    RecordedFile(one.name, one.bytes, one.sha256, one.seconds) for one in news.files
+                ),
+            )
+        else:
+            # Finishing is tried again at every start.
+            told = (
+                notices.c.interview_id == news.interview_id,
+                notices.c.type == RecordingFailed.type,
+            )
+            if (await tx.execute(select(notices.c.id).where(*told).limit(1))).first() is not None:
+                return False
+            fact = RecordingFailed(news.reason)
+        await self._outbox.write(tx, Notice(news.interview_id, fact, news.at), now_us())
+        return True
+
     async def _finish(
         self, tx: Transaction, row: _Row, end: Finished, facts: list[Fact]
     ) -> dict[str, Any]:
@@ -159,16 +219,8 @@ class Records:
                 await _replace_turns(tx, end.interview_id, whole)
             if end.transcript is not None:
                 facts.append(TranscriptCompleted(len(end.turns or ()), end.transcript))
-            if end.recorded:
-                await _keep_recorded(tx, end)
             if end.recording_failed is not None:
                 facts.append(RecordingFailed(end.recording_failed))
-            elif end.recorded:
-                files = tuple(
-                    RecordedFile(one.name, one.bytes, one.sha256, one.seconds)
-                    for one in end.recorded
-                )
-                facts.append(RecordingReady(end.recorded_seconds, files))
         return {
             "phase": end.phase.value,
             "reason": end.reason.value,
@@ -177,6 +229,34 @@ class Records:
             "usage": end.usage,
             "node_id": None,
         }
+
+
+async def erase(
+    tx: Transaction, outbox_: Outbox, interview_id: SessionId, reason: str
+) -> tuple[int, int] | None:
+    """Remove what was said in an interview and what is known of its candidate, and tell of it.
+
+    What stays is that there was one: its id, times and phase, and what undelivered notices need
+    to reach their receivers. Returns when (microseconds) and how many turns were removed; None if
+    it was erased before, or is not in the database.
+    """
+    here = interviews.c.id == interview_id
+    query = select(interviews.c.deleted_at).where(here).with_for_update()
+    row = (await tx.execute(query)).one_or_none()
+    if row is None or row.deleted_at is not None:
+        return None
+    now = now_us()
+    gone = await tx.execute(delete(turns).where(turns.c.interview_id == interview_id))
+    for table in (recordings, resume_tokens):
+        await tx.execute(delete(table).where(table.c.interview_id == interview_id))
+    await tx.execute(
+        update(interviews)
+        .where(here)
+        .values(deleted_at=now, plan=None, metadata=None, candidate_reference=None)
+    )
+    await outbox.erase(tx, interview_id)
+    await outbox_.write(tx, Notice(interview_id, InterviewDeleted(reason), from_us(now)), now)
+    return now, gone.rowcount
 
 
 async def _replace_turns(tx: Transaction, interview_id: str, news: Turns) -> None:
@@ -189,24 +269,6 @@ async def _replace_turns(tx: Transaction, interview_id: str, news: Turns) -> Non
     ]
     for start in range(0, len(rows), ROWS_AT_ONCE):
         await tx.execute(insert(turns), rows[start : start + ROWS_AT_ONCE])
-
-
-async def _keep_recorded(tx: Transaction, end: Finished) -> None:
-    await tx.execute(delete(recordings).where(recordings.c.interview_id == end.interview_id))
-    await tx.execute(
-        insert(recordings),
-        [
-            {
-                "interview_id": end.interview_id,
-                "name": one.name,
-                "bytes": one.bytes,
-                "sha256": one.sha256,
-                "seconds": one.seconds,
-                "created_at": to_us(end.at),
-            }
-            for one in end.recorded
-        ],
-    )
 
 
 def _turn_row(interview_id: str, position: int, turn: Turn) -> Json:

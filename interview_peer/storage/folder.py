@@ -6,6 +6,7 @@ Everything here waits for the disk, so it belongs in a thread once media flows.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -66,7 +67,7 @@ class InterviewFolder:
             self._path.mkdir(mode=_FOLDER_MODE)
         except FileExistsError:
             raise SessionIdTaken from None
-        _sync_folder(interviews)
+        sync_folder(interviews)
 
     def open_new(self, name: str) -> int:
         """Create a file for appending and return its descriptor, which the caller closes.
@@ -86,31 +87,44 @@ class InterviewFolder:
         except FileNotFoundError:
             return None
 
+    def hold(self) -> int | None:
+        """Claim the folder until the returned descriptor is closed; None if somebody else has it.
+
+        Who records into a folder, or finishes it, holds it. The claim ends with the process,
+        however that ends, so it needs no clearing up. Raises ``OSError`` if there is no folder.
+        """
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            # A file system without locks: better recorded without a claim than not at all.
+            return descriptor
+        return descriptor
+
+    def held(self) -> bool:
+        """Whether somebody records into the folder or finishes it now."""
+        try:
+            descriptor = self.hold()
+        except OSError:
+            return False
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+
     def sync(self) -> None:
         """Make the names of files created so far survive a power cut."""
-        _sync_folder(self._path)
+        sync_folder(self._path)
 
     def write_json(self, name: str, value: Json) -> None:
         """Write a file so that a reader, or a crash at any moment, finds the old or the new one.
 
         Raises ``OSError`` if the disk refuses; the old file is untouched then.
         """
-        target = self._file(name)
-        # Hidden, so that nobody takes a half-written file for a result.
-        draft = target.with_name(f".{name}.part")
         data = json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        try:
-            with open(os.open(draft, flags, _FILE_MODE), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, target)
-        except BaseException:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
-        self.sync()
+        write_whole(self._file(name), data)
 
     def _file(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -118,7 +132,49 @@ class InterviewFolder:
         return self._path / name
 
 
-def _sync_folder(path: Path) -> None:
+def write_whole(target: Path, data: bytes) -> None:
+    """Write ``target`` so that a crash at any moment leaves the old or the new file.
+
+    Raises ``OSError`` if the disk refuses; the old file is untouched then.
+    """
+    draft = draft_of(target)
+    try:
+        with open(open_draft(draft), "wb") as file:
+            file.write(data)
+        put_in_place(draft, target)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def draft_of(target: Path) -> Path:
+    """Where ``target`` is written before it is whole.
+
+    Hidden, so that nobody takes a half-written file for a result.
+    """
+    return target.with_name(f".{target.name.lstrip('.')}.part")
+
+
+def open_draft(draft: Path) -> int:
+    """Open an empty draft that its owner alone can read; the caller closes the descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    return os.open(draft, flags, _FILE_MODE)
+
+
+def put_in_place(draft: Path, target: Path) -> None:
+    """Make a finished draft the file it was written for, and make that survive a power cut."""
+    descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(draft, target)
+    sync_folder(target.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -81,6 +81,7 @@ class Recorder:
         self._journal = Journal(folder.session_id, started_at, wall_started_at)
         self._started_at = started_at
         self._files: dict[str, _File] = {}
+        self._claim: int | None = None
         self._synced_at = started_at
         self._summary: RecordingSummary | None = None
 
@@ -164,6 +165,9 @@ class Recorder:
                 except Exception as error:
                     self._fail(error)
             self._close_files()
+            if self._claim is not None:
+                os.close(self._claim)
+                self._claim = None
             self._forget()
             self._summary = self._summarise()
         return self._summary
@@ -193,6 +197,9 @@ class Recorder:
 
     def _open(self) -> dict[str, _File]:
         if not self._files:
+            # Tells every other process that this interview goes on, until ``close`` or the end of
+            # this process.
+            self._claim = self.folder.hold()
             for track in (self._candidate, self._interviewer):
                 self._files[track.name] = file = _File(self.folder.open_new(track.name))
                 file.write(track.muxer.headers())

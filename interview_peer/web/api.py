@@ -26,6 +26,7 @@ from ..errors import (
     TooLarge,
     UnsupportedContentType,
 )
+from ..session.archive import Archive
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
@@ -37,6 +38,7 @@ from .interview_store import InterviewStore
 from .interviews_api import InterviewsApi
 from .joining import API, Joining
 from .keys_api import KeysApi
+from .recordings_api import RecordingPaths
 from .webhooks_api import WebhooksApi
 
 KEY_SECONDS: Final = 60
@@ -318,6 +320,7 @@ def make_app(
     interviews: Interviews,
     media_health: Callable[[], Json],
     state: StateParts,
+    archive: Archive,
 ) -> web.Application:
     """The HTTP application; the caller runs it."""
     access = Access(settings, state.database)
@@ -326,9 +329,10 @@ def make_app(
     )
     joining = Joining(access, interviews, state.database)
     Api(settings, interviews, joining, media_health).add_to(app)
-    store = InterviewStore(interviews, state)
+    store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard
     InterviewsApi(settings, interviews.personas, access, store, guard).add_to(app)
+    RecordingPaths(archive).add_to(app)
     KeysApi(state.database).add_to(app)
     WebhooksApi(state.notices.desk, access.check_operator).add_to(app)
     openapi.add_to(app)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -22,27 +23,31 @@ from ..core.transcript import Turn, TurnStatus, document
 from ..errors import (
     IdempotencyConflict,
     InterviewElsewhere,
+    InterviewRunning,
+    NotFound,
+    RecordingDamaged,
     SessionBusy,
     SessionNotFound,
     StateUnavailable,
+    StoreUnavailable,
 )
-from ..notices import outbox
 from ..notices.types import InterviewCreated, InterviewDeleted, InterviewEnded, Notice
+from ..session.archive import Archive, Content
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..state.database import Transaction
 from ..state.parts import StateParts
-from ..state.records import FINAL
+from ..state.records import FINAL, erase
 from ..state.schema import (
     from_us,
     interviews,
     now_us,
-    recordings,
-    resume_tokens,
     turns,
     used_tokens,
 )
+from ..storage.finished import TOMBSTONE_NAME, Tombstone
 from ..types import ItemId, Json, SessionId, Speaker
+from . import times
 from .joining import API
 from .new_interview import Wanted
 
@@ -75,8 +80,9 @@ class Filters:
 class InterviewStore:
     """The interviews of the database and of this process, together."""
 
-    def __init__(self, live: Interviews, state: StateParts) -> None:
+    def __init__(self, live: Interviews, archive: Archive, state: StateParts) -> None:
         self._live = live
+        self._archive = archive
         self._database = state.database
         self._outbox = state.outbox
         self._chronicle = state.chronicle
@@ -190,12 +196,28 @@ class InterviewStore:
         """Names of its files on this machine; nothing if it has no folder."""
         return await self._live.files(session_id)
 
-    async def transcript(self, session_id: str) -> Json | bytes | None:
-        """The finished transcript: its file, or what the database holds of one that is over."""
-        body = await self._live.transcript(session_id)
-        if body is not None:
-            return body
+    async def finishing(self, session_id: str) -> Json | None:
+        """How far its recording is; nothing while it runs, and where nothing was recorded."""
+        return await self._live.finishing(session_id)
 
+    async def transcript(self, session_id: str) -> Content | bytes:
+        """The finished transcript: its file, or what the database holds of one that is over.
+
+        Raises:
+            RecordingErased: it was erased.
+            SessionNotFound, NotFound: there is none, or none yet.
+            RecordingDamaged, StoreUnavailable: its file cannot be had, and nothing is in the
+                database.
+        """
+        try:
+            return await self._archive.transcript(session_id)
+        except (NotFound, SessionNotFound, RecordingDamaged, StoreUnavailable) as error:
+            kept = await self._kept_transcript(session_id)
+            if kept is None:
+                raise error
+            return json.dumps(kept, ensure_ascii=False).encode()
+
+    async def _kept_transcript(self, session_id: str) -> Json | None:
         async def look(tx: Transaction) -> Json | None:
             query = select(interviews).where(interviews.c.id == session_id)
             row = (await tx.execute(query)).one_or_none()
@@ -262,22 +284,28 @@ class InterviewStore:
         )
         await self._outbox.write(tx, Notice(SessionId(row.id), fact, from_us(now)), now)
 
-    async def erase(self, session_id: str) -> Json:
-        """End an interview if need be, and remove its words and files; again is harmless.
+    async def erase(self, session_id: str, *, end: bool = False) -> Json:
+        """Remove an interview's words and files; again is harmless.
 
-        What stays is that there was one: its id, times and phase, and what undelivered notices
-        need to reach their receivers. Returns what was removed.
+        Files go first, and leave a tombstone: what a failure of the database leaves is erased when
+        it is asked again, or after the next start. Returns what was removed.
 
         Raises:
             SessionNotFound: there is none.
+            InterviewRunning: it runs, and is not to be ended.
             InterviewElsewhere: another process holds it.
             SessionBusy: it takes too long to end.
+            RecordingNotReady: another process works on its files.
+            StoreUnavailable: it is not known whether the store holds any.
         """
         row = await self.find(session_id)
-        files = await self._live.files(session_id)
         running = self.running(session_id)
-        if row is None and files is None and running is None:
-            raise SessionNotFound
+        if running is not None and not running.finished.is_set():
+            # Nobody talks in one that is only made: it goes as it is.
+            if running.phase is not Phase.CREATED and not end:
+                raise InterviewRunning(
+                    "The interview is still running. End it first, or ask with ?end=true."
+                )
         if (row is None or row.deleted_at is None) and (running is not None or row is not None):
             await self.end(session_id, END_SECONDS)
         running = self.running(session_id)
@@ -290,31 +318,28 @@ class InterviewStore:
                     await self._chronicle.drained()
             except TimeoutError:
                 raise StateUnavailable from None
-        removed = await self._live.erase(session_id)
-        now = now_us()
-
-        async def work(tx: Transaction) -> tuple[int, int]:
-            known = await _locked(tx, session_id)
-            if known is None:
-                return now, 0
-            if known.deleted_at is not None:
-                return int(known.deleted_at), 0
-            gone = await tx.execute(delete(turns).where(turns.c.interview_id == session_id))
-            for table in (recordings, resume_tokens):
-                await tx.execute(delete(table).where(table.c.interview_id == session_id))
-            await tx.execute(
-                update(interviews)
-                .where(interviews.c.id == session_id)
-                .values(deleted_at=now, plan=None, metadata=None, candidate_reference=None)
-            )
-            name = SessionId(session_id)
-            await outbox.erase(tx, name)
-            await self._outbox.write(tx, Notice(name, InterviewDeleted(), from_us(now)), now)
-            return now, gone.rowcount
-
-        at, said = await self._database.run(work)
+        files = await self._live.files(session_id) or []
+        tombstone: Tombstone | None = None
+        try:
+            tombstone = await self._archive.erase(session_id)
+        except SessionNotFound:
+            if row is None and running is None:
+                raise
+            # Nothing of it was ever recorded.
+            self._live.drop(session_id)
+        name = SessionId(session_id)
+        done = await self._database.run(
+            lambda tx: erase(tx, self._outbox, name, InterviewDeleted().reason)
+        )
+        at, said = done or (now_us() if row is None else row.deleted_at or now_us(), 0)
         self._chronicle.wake()
-        return {"id": session_id, "deleted_at": at, "files": removed, "turns": said}
+        return {
+            "id": session_id,
+            "erased_at": times.told(at) if tombstone is None else tombstone.erased_at,
+            "complete": tombstone is None or tombstone.complete,
+            "files": [one for one in files if one != TOMBSTONE_NAME],
+            "turns": said,
+        }
 
     # -- what nobody came to --------------------------------------------------------------------
 

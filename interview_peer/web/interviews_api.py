@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import uuid
 from typing import Any, Final
 
@@ -16,13 +15,14 @@ from sqlalchemy import Row
 
 from ..core.lifecycle import Phase
 from ..core.tokens import SDK_PREFIX
-from ..errors import InvalidField, InvalidSessionId, NotFound, SessionNotFound
+from ..errors import InvalidField, InvalidMessage, InvalidSessionId, SessionNotFound
 from ..notices.guard import Guard
 from ..personas import Personas
 from ..session.interview import Interview
 from ..settings import Settings
+from ..storage.finished import TOMBSTONE_NAME
 from ..types import Json, SessionId
-from . import forms, new_interview, times
+from . import files, forms, new_interview, times
 from .access import Access
 from .interview_store import Filters, InterviewStore
 
@@ -117,30 +117,36 @@ class InterviewsApi:
         return web.json_response(await self._whole(name))
 
     async def delete(self, request: web.Request) -> web.Response:
-        """End an interview and erase what was said, recorded and known of its candidate."""
-        removed = await self._store.erase(_id(request))
-        return web.json_response({**removed, "deleted_at": times.told(removed["deleted_at"])})
+        """Erase what was said, recorded and known of a candidate; 202 while copies are to go."""
+        end = request.query.get("end", "false")
+        if end not in ("true", "false") or len(request.query) > ("end" in request.query):
+            raise InvalidMessage("This path takes ?end=true or nothing.")
+        removed = await self._store.erase(_id(request), end=end == "true")
+        return web.json_response(removed, status=200 if removed["complete"] else 202)
 
-    async def transcript(self, request: web.Request) -> web.Response:
+    async def transcript(self, request: web.Request) -> web.StreamResponse:
         """The finished transcript of one interview."""
-        body = await self._store.transcript(_id(request))
-        if body is None:
-            raise NotFound("There is no finished transcript of that interview.")
-        if not isinstance(body, bytes):
-            body = json.dumps(body, ensure_ascii=False).encode()
-        return web.Response(body=body, content_type="application/json")
+        found = await self._store.transcript(_id(request))
+        if isinstance(found, bytes):
+            return web.Response(body=found, content_type="application/json")
+        return await files.send(request, found)
 
     async def _whole(self, name: str) -> Json:
         row = await self._store.find(name)
         running = self._store.running(name)
-        files = await self._store.files(name)
+        names = await self._store.files(name)
         if row is not None and row.deleted_at is not None:
             raise SessionNotFound
-        if row is None and running is None and files is None:
+        if row is None and running is None and (names is None or TOMBSTONE_NAME in names):
             raise SessionNotFound
         told = _unkept(name, running) if row is None else resource(row, running)
         statistics = None if running is None else running.statistics()
-        return {**told, "statistics": statistics, "files": files or []}
+        return {
+            **told,
+            "statistics": statistics,
+            "files": names or [],
+            "finishing": await self._store.finishing(name),
+        }
 
 
 def resource(row: Row[Any], running: Interview | None) -> Json:

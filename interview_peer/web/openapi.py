@@ -2,8 +2,7 @@
 
 A test holds it against the router: every route is in it, and nothing else. What requests may hold
 is checked elsewhere; here it is described. This module has what candidates and the server itself
-use, ``openapi_operators`` and
-``openapi_webhooks`` the rest.
+use, ``openapi_operators``, ``openapi_recordings`` and ``openapi_webhooks`` the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from aiohttp import web
 
 from .. import __version__
 from ..types import Json
-from . import openapi_webhooks
+from . import openapi_recordings, openapi_webhooks
 from .interviews_api import PHASES
 from .openapi_operators import INTERVIEWS, KEYS, SCHEMAS
 from .openapi_parts import (
@@ -277,6 +276,14 @@ SERVER: Final[Json] = {
 }
 
 
+_OPERATORS: Final[Json] = {
+    **INTERVIEWS,
+    **openapi_recordings.RECORDINGS,
+    **KEYS,
+    **openapi_webhooks.WEBHOOKS,
+}
+
+
 def document() -> Json:
     """The whole document."""
     return {
@@ -286,9 +293,9 @@ def document() -> Json:
             "version": __version__,
             "description": "Spoken AI interviews: made, joined, watched, ended and erased.",
         },
-        "paths": {**INTERVIEWS, **KEYS, **openapi_webhooks.WEBHOOKS, **CANDIDATES, **SERVER},
+        "paths": {**_OPERATORS, **CANDIDATES, **SERVER},
         "components": {
-            "schemas": {**SCHEMAS, **openapi_webhooks.SCHEMAS},
+            "schemas": {**SCHEMAS, **openapi_recordings.SCHEMAS, **openapi_webhooks.SCHEMAS},
             "securitySchemes": {
                 "adminKey": {"type": "http", "scheme": "bearer"},
                 "joinToken": {"type": "http", "scheme": "bearer"},

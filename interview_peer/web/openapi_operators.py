@@ -176,6 +176,7 @@ SCHEMAS: Final[Json] = {
             **_INTERVIEW,
             "statistics": {**MAYBE_OBJECT, "description": "While this process knows it."},
             "files": {"type": "array", "items": TEXT},
+            "finishing": {**MAYBE_OBJECT, "description": "How far its recording is, once over."},
         }
     ),
     "Transcript": fields(
@@ -288,22 +289,21 @@ INTERVIEWS: Final[Json] = {
         ),
         "delete": operation(
             "interviews",
-            "End an interview and erase what was said, recorded and known of its candidate.",
+            "Erase what was said, recorded and known of a candidate.",
             {
-                "200": answer(
-                    "Erased, now or earlier.",
-                    fields(
-                        {
-                            "id": ID,
-                            "deleted_at": MOMENT,
-                            "files": {"type": "array", "items": TEXT},
-                            "turns": {"type": "integer"},
-                        }
-                    ),
-                ),
+                "200": answer("Erased, now or earlier.", ref("Erasure")),
+                "202": answer("Erased here; copies in the store are to go.", ref("Erasure")),
                 **refusals(*MINE, "409"),
             },
-            parameters=[INTERVIEW_ID],
+            parameters=[
+                INTERVIEW_ID,
+                parameter(
+                    "end",
+                    "query",
+                    {"type": "boolean", "default": False},
+                    "Whether one that runs is ended first; it is refused otherwise.",
+                ),
+            ],
             **OPERATOR,
         ),
     },
@@ -320,7 +320,15 @@ INTERVIEWS: Final[Json] = {
         "get": operation(
             "interviews",
             "The finished transcript.",
-            {"200": answer("The transcript.", ref("Transcript")), **refusals(*MINE)},
+            {
+                "200": answer("The transcript.", ref("Transcript")),
+                "206": {
+                    "description": "The part that was asked for.",
+                    "content": {"application/json": {"schema": TEXT}},
+                },
+                "304": {"description": "The caller has it."},
+                **refusals(*MINE, "410", "416", "500"),
+            },
             parameters=[INTERVIEW_ID],
             **OPERATOR,
         ),

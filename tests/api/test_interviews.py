@@ -379,7 +379,7 @@ async def test_an_interview_that_nobody_joined_expires(served: Server, operator:
         await tx.execute(update(interviews).where(where).values(expires_at=past))
 
     await served.state.database.run(age)
-    store = InterviewStore(served.interviews, served.state)
+    store = InterviewStore(served.interviews, served.archive, served.state)
     assert await store.expire(now_us()) == 1
     assert await store.expire(now_us()) == 0
     shown = await operator.show(made)

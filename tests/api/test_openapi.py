@@ -58,9 +58,8 @@ def schemas(node: Any) -> list[Json]:
 async def test_every_route_is_documented_and_none_is_invented(
     local: Server, tmp_path: Path
 ) -> None:
-    app = make_app(
-        Settings(simulation=True, data_dir=tmp_path), local.interviews, dict, local.state
-    )
+    settings = Settings(simulation=True, data_dir=tmp_path)
+    app = make_app(settings, local.interviews, dict, local.state, local.archive)
     routes = {
         f"{route.method} {re.sub(r':[^}]*}', '}', route.resource.canonical)}"
         for route in app.router.routes()

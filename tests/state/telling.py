@@ -19,6 +19,7 @@ from interview_peer.state.happenings import (
     Happening,
     Opened,
     Recorded,
+    RecordingMade,
     Returned,
     Started,
     Turns,
@@ -61,9 +62,13 @@ def finished(name: str, said: tuple[Turn, ...], reason: Reason = Reason.CLIENT_R
         usage={"total_tokens": 7},
         turns=said,
         transcript=document(SessionId(name), BEGAN, said),
-        recorded=(Recorded("candidate.ogg", 10, "0" * 64, 12.5),),
-        recorded_seconds=12.5,
     )
+
+
+def recording_made(name: str) -> RecordingMade:
+    """Its recording is finished."""
+    file = Recorded("candidate.ogg", 10, "0" * 64, 12.5)
+    return RecordingMade(interview_id=SessionId(name), files=(file,), seconds=12.5)
 
 
 def life(name: str) -> list[Happening]:
@@ -79,6 +84,7 @@ def life(name: str) -> list[Happening]:
         Turns(interview_id=who, position=1, turns=(second,), settled=((1, second),)),
         Ending(interview_id=who, reason=Reason.CLIENT_REQUEST),
         finished(name, (first, second)),
+        recording_made(name),
     ]
 
 

@@ -78,7 +78,7 @@ def test_closing_twice_gives_the_same_answer_and_keeps_nothing_open(tmp_path: Pa
     recorder = opened(tmp_path)
     talk(recorder, 0, 50)
     recorder.flush(START + 1)
-    assert descriptors() == before + 3
+    assert descriptors() == before + 4
     summary = recorder.close(START + 2)
     talk(recorder, 50, 50)
     recorder.event(None, START + 3, {"type": "x"})

@@ -22,7 +22,7 @@ COMMAND = (sys.executable, "-m", "interview_peer")
 READY = re.compile(r"^interview_peer(?:'s simulator)? is ready: (\S+)")
 READY_WITHIN = 20.0
 STOPS_WITHIN = 15.0
-_OWN = ("INTERVIEW_", "OPENAI_", "DATABASE_URL", "LOG_LEVEL", "SIMULATION_MODE", "PORT")
+_OWN = ("INTERVIEW_", "OPENAI_", "DATABASE_URL", "LOG_LEVEL", "SIMULATION_MODE", "PORT", "AWS_")
 _MAKES = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS")
 """What a make around the tests passes on, and another make would obey."""
 

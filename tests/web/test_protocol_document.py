@@ -242,9 +242,8 @@ def test_every_phase_and_reason_is_explained() -> None:
 
 
 def test_every_path_is_told(tmp_path: Path, local: Server) -> None:
-    app = make_app(
-        Settings(simulation=True, data_dir=tmp_path), local.interviews, dict, local.state
-    )
+    settings = Settings(simulation=True, data_dir=tmp_path)
+    app = make_app(settings, local.interviews, dict, local.state, local.archive)
     routes = {
         f"{route.method} {route.resource.canonical}"
         for route in app.router.routes()

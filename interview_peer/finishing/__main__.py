@@ -1,0 +1,76 @@
+"""``python -m interview_peer.finishing FOLDER``: finishes one folder in a process of its own.
+
+Started by the server, never by hand (``interview-peer finish`` is for people). It goes behind
+every other process, says on stdout how far it is, one JSON object a line, and ends when its
+parent does.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Final
+
+from ..storage.folder import InterviewFolder
+from ..types import Json, SessionId
+
+NICENESS: Final = 10
+SAY_SECONDS: Final = 0.2
+
+ORPHANED: Final = 3
+"""Exit code after the parent's end; the next start of the server does it again."""
+
+
+def main(arguments: list[str]) -> int:
+    """Finish the folder that is named; the exit code is 0, or 1 when that failed."""
+    path = Path(arguments[0])
+    parent = os.getppid()
+    os.nice(NICENESS)
+    said_at = 0.0
+
+    def progress(share: float) -> None:
+        nonlocal said_at
+        if os.getppid() != parent:
+            raise SystemExit(ORPHANED)
+        now = time.monotonic()
+        if now - said_at >= SAY_SECONDS:
+            said_at = now
+            say({"progress": round(share, 3)})
+
+    try:
+        # The libraries for sound take a while to load.
+        from .job import finish
+
+        finish(InterviewFolder(path.parents[1], SessionId(path.name)), progress)
+    except Exception as error:
+        # The place in the code, never the error's text: that can show a path or what was said.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        say({"failed": reason(error), "place": f"{Path(place.filename).name}:{place.lineno}"})
+        return 1
+    say({"done": True})
+    return 0
+
+
+def reason(error: Exception) -> str:
+    """One word for what went wrong."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return errno.errorcode.get(error.errno, str(error.errno))
+    return type(error).__name__
+
+
+def say(line: Json) -> None:
+    """One line to the parent; a parent that is gone hears nothing."""
+    try:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise SystemExit(ORPHANED) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,15 @@
+"""What the files are called that finishing adds to an interview's folder."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MANIFEST_NAME: Final = "manifest.json"
+"""Written last: a folder that has it is finished."""
+
+MIX_NAME: Final = "mixed.webm"
+WAVEFORM_NAME: Final = "waveform.json"
+TRANSCRIPT_NAME: Final = "transcript.json"
+
+FACTS_NAME: Final = ".facts.json"
+"""What the server knows at the end, until the manifest tells it."""

@@ -1,0 +1,184 @@
+"""Recordings as clients may have them: what there is, its bytes, and its erasure.
+
+Decides what can be had while an interview runs or its recording is being finished. Where the bytes
+are, and whether they are whole, is the shelf's business; erasing is the keeper's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from ..errors import (
+    InterviewRunning,
+    NotFound,
+    RecordingErased,
+    RecordingNotReady,
+    SessionNotFound,
+)
+from ..storage.finished import (
+    CANDIDATE_FILE,
+    INTERVIEWER_FILE,
+    MIXED_FILE,
+    FinishedFile,
+    Tombstone,
+)
+from ..storage.keeper import Keeper
+from ..storage.shelf import Content, Found, Shelf
+from ..types import Json, SessionId
+from .registry import Interviews
+
+SOUNDS: Final = {
+    "candidate": CANDIDATE_FILE,
+    "interviewer": INTERVIEWER_FILE,
+    "mixed": MIXED_FILE,
+}
+"""The files that are handed out as sound, by the word that asks for them."""
+
+TRANSCRIPT: Final = "transcript.json"
+WAVEFORM: Final = "waveform.json"
+
+URL_SECONDS: Final = 300.0
+"""How long a presigned address opens a file to whoever has it."""
+
+
+class Archive:
+    """The recordings of this process's interviews, past and present."""
+
+    def __init__(
+        self,
+        interviews: Interviews,
+        shelf: Shelf,
+        keeper: Keeper,
+    ) -> None:
+        self._interviews = interviews
+        self._shelf = shelf
+        self._keeper = keeper
+
+    async def listing(self, session_id: str) -> Json:
+        """What an interview's recording consists of.
+
+        ``state`` is ``running``, ``finishing`` or ``ready``; files are listed when it is ready.
+
+        Raises:
+            InvalidSessionId, SessionNotFound, RecordingErased, StoreUnavailable
+        """
+        if self._runs(session_id):
+            return {"id": session_id, "state": "running", "finishing": None, "files": []}
+        found = await self._shelf.find(session_id)
+        if found is None:
+            if not await self._has_folder(session_id):
+                raise SessionNotFound
+            finishing = await self._interviews.finishing(session_id)
+            return {
+                "id": session_id,
+                "state": "finishing",
+                "finishing": finishing,
+                "files": [],
+            }
+        document = found.finished.document
+        return {
+            "id": session_id,
+            "state": "ready",
+            "finishing": {"state": "done", "progress": 1.0},
+            "kept": "store" if found.in_store else "disk",
+            "started_at": document["started_at"],
+            "seconds": found.finished.seconds,
+            "complete": document.get("complete") is True,
+            "reason": document.get("reason"),
+            "files": [
+                await self._describe(session_id, found, file) for file in found.finished.files
+            ],
+        }
+
+    async def sound(self, session_id: str, which: str) -> Content:
+        """One of ``SOUNDS``, whole.
+
+        Raises:
+            InterviewRunning, RecordingNotReady: not yet.
+            RecordingDamaged: it is not what was recorded.
+            InvalidSessionId, SessionNotFound, NotFound, RecordingErased, StoreUnavailable
+        """
+        if which not in SOUNDS:
+            raise NotFound("A recording is candidate, interviewer or mixed.")
+        return await self.file(session_id, SOUNDS[which])
+
+    async def transcript(self, session_id: str) -> Content | bytes:
+        """The transcript; before the recording is finished, as it was first written.
+
+        Raises as ``sound``, and ``NotFound`` where none was written.
+        """
+        try:
+            return await self.file(session_id, TRANSCRIPT)
+        except (InterviewRunning, RecordingNotReady, SessionNotFound):
+            body = await self._interviews.transcript(session_id)
+        if body is None:
+            raise NotFound("There is no finished transcript of that interview.")
+        return body
+
+    async def file(self, session_id: str, name: str) -> Content:
+        """A file by the name in its manifest. Raises as ``sound``."""
+        if self._runs(session_id):
+            raise InterviewRunning
+        found = await self._shelf.find(session_id)
+        if found is None:
+            raise RecordingNotReady if await self._has_folder(session_id) else SessionNotFound
+        file = found.finished.file(name)
+        if file is None:
+            raise NotFound("This recording has no such file.")
+        return await self._shelf.open(session_id, found, file)
+
+    async def erase(self, session_id: str) -> Tombstone:
+        """Erase an interview's sound and text, wherever they are, and leave a tombstone.
+
+        One that is not ``complete`` says that copies in the store are still to go. Again is
+        harmless.
+
+        Raises:
+            InterviewRunning: it runs.
+            RecordingNotReady: another process works on its recording.
+            InvalidSessionId, SessionNotFound, StoreUnavailable
+        """
+        if self._runs(session_id):
+            raise InterviewRunning
+        try:
+            if await self._shelf.find(session_id) is None and not await self._has_folder(
+                session_id
+            ):
+                raise SessionNotFound
+        except RecordingErased:
+            # Asked again: the answer is the same, and an erasure that hangs is pushed on.
+            pass
+        self._interviews.drop(session_id)
+        await self._interviews.leave_unfinished(session_id)
+        return await self._keeper.erase(SessionId(session_id))
+
+    def _runs(self, session_id: str) -> bool:
+        return self._interviews.runs(SessionId(session_id))
+
+    async def _has_folder(self, session_id: str) -> bool:
+        return await asyncio.to_thread(self._shelf.folder(session_id).exists)
+
+    async def _describe(self, session_id: str, found: Found, file: FinishedFile) -> Json:
+        base = f"/api/interviews/{session_id}"
+        paths = {name: f"{base}/recording/{word}" for word, name in SOUNDS.items()}
+        paths |= {TRANSCRIPT: f"{base}/transcript", WAVEFORM: f"{base}/waveform"}
+        url = None
+        if found.in_store:
+            url = await self._shelf.url_for(session_id, file, URL_SECONDS)
+        return {
+            "name": file.name,
+            "content_type": file.content_type,
+            "bytes": file.bytes,
+            "seconds": file.seconds,
+            "sha256": file.sha256,
+            "path": paths.get(file.name),
+            "url": url,
+            "url_seconds": None if url is None else int(URL_SECONDS),
+        }
+
+
+__all__ = ["SOUNDS", "TRANSCRIPT", "URL_SECONDS", "WAVEFORM", "Archive", "Content"]
+
+
+__all__ = ["SOUNDS", "TRANSCRIPT", "URL_SECONDS", "WAVEFORM", "Archive", "Content"]

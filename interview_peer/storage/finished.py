@@ -1,0 +1,150 @@
+"""What a finished interview's folder holds, by its manifest, and what is left of an erased one.
+
+Reads only, and waits for the disk. Who writes the manifest is ``finishing``; the tombstone and the
+mark of an uploaded folder are the keeper's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from ..types import Json, Speaker
+from .folder import InterviewFolder
+
+MANIFEST_NAME: Final = "manifest.json"
+STORED_NAME: Final = ".stored.json"
+"""Says that every file of the manifest is in the store, and was read back from there."""
+TOMBSTONE_NAME: Final = "erased.json"
+"""All that is left of an erased interview."""
+
+CANDIDATE_FILE: Final = f"{Speaker.CANDIDATE.value}.ogg"
+INTERVIEWER_FILE: Final = f"{Speaker.INTERVIEWER.value}.ogg"
+MIXED_FILE: Final = "mixed.webm"
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedFile:
+    """One file as the manifest lists it. ``seconds`` is None for what is no sound."""
+
+    name: str
+    bytes: int
+    sha256: str
+    content_type: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished interview. ``document`` is the manifest, ``data`` its very bytes."""
+
+    document: Json
+    data: bytes
+    files: tuple[FinishedFile, ...]
+    started_at: datetime
+    seconds: float
+
+    @property
+    def ended_at(self) -> datetime:
+        """When the recording ended."""
+        return self.started_at + timedelta(seconds=self.seconds)
+
+    def file(self, name: str) -> FinishedFile | None:
+        """The file of that name, if it is listed."""
+        return next((one for one in self.files if one.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """That, when and why an interview was erased."""
+
+    erased_at: str
+    why: str
+    complete: bool
+    """False while copies in the store may be left."""
+    stored: bool
+    """Whether copies were, or may have been, in a store."""
+
+
+def read_finished(folder: InterviewFolder) -> Finished | None:
+    """The folder's manifest; None if there is none that can be understood."""
+    try:
+        return parse_manifest((folder.path / MANIFEST_NAME).read_bytes())
+    except OSError:
+        return None
+
+
+def parse_manifest(data: bytes) -> Finished | None:
+    """A manifest's bytes, understood; None if they are none."""
+    try:
+        document: Any = json.loads(data)
+        seconds = float(document["seconds"])
+        lengths: dict[str, float] = {MIXED_FILE: seconds}
+        for speaker in Speaker:
+            known = document.get("speakers", {}).get(speaker.value, {}).get("seconds")
+            if known is not None:
+                lengths[f"{speaker.value}.ogg"] = float(known)
+        files = tuple(
+            FinishedFile(
+                str(one["name"]),
+                int(one["bytes"]),
+                str(one["sha256"]),
+                str(one["content_type"]),
+                lengths.get(str(one["name"])),
+            )
+            for one in document["files"]
+        )
+        started_at = datetime.fromisoformat(document["started_at"])
+        if started_at.tzinfo is None or not all(_plain(one.name) for one in files):
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return Finished(document, data, files, started_at, seconds)
+
+
+def read_stored(folder: InterviewFolder) -> dict[str, str | None] | None:
+    """Name and tag of each file in the store; None if the folder has not been uploaded."""
+    document = _read_json(folder.path / STORED_NAME)
+    tags = document.get("tags") if document is not None else None
+    return tags if isinstance(tags, dict) else None
+
+
+def read_tombstone(folder: InterviewFolder) -> Tombstone | None:
+    """What is left of an erased interview; None if it was not erased."""
+    document = _read_json(folder.path / TOMBSTONE_NAME)
+    return None if document is None else parse_tombstone(document)
+
+
+def parse_tombstone(document: Json) -> Tombstone:
+    """A tombstone's JSON. What it does not say counts as not done yet."""
+    return Tombstone(
+        str(document.get("erased_at", "")),
+        str(document.get("why", "request")),
+        document.get("complete") is True,
+        document.get("stored") is not False,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file's bytes. Raises ``OSError`` if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(name: str) -> bool:
+    return bool(name) and Path(name).name == name and not name.startswith(".")
+
+
+def _read_json(path: Path) -> Json | None:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        # It is there, so what it stands for happened, whatever became of its text.
+        return {}
+    return document if isinstance(document, dict) else {}

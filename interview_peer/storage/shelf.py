@@ -1,0 +1,193 @@
+"""Finds finished recordings, on the disk or in the store, and hands out no damaged byte.
+
+Before a file's first byte goes out its hash is compared with the manifest. The answer is kept for
+as long as the file does not change, so that a player's many small requests cost nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from ..errors import RecordingDamaged, RecordingErased
+from ..types import SessionId
+from .finished import (
+    MANIFEST_NAME,
+    TOMBSTONE_NAME,
+    Finished,
+    FinishedFile,
+    parse_manifest,
+    read_finished,
+    read_stored,
+    read_tombstone,
+    sha256_of,
+)
+from .folder import InterviewFolder
+from .store import Store
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES: Final = 64 * 1024
+"""What is read and sent at once: small, since the event loop copies it."""
+
+REMEMBERED: Final = 2000
+"""Files whose hash is known to be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finished interview and where its files are."""
+
+    finished: Finished
+    in_store: bool
+
+
+class Content:
+    """One whole file, ready to be read. ``file`` is what the manifest says of it."""
+
+    def __init__(self, file: FinishedFile, path: Path | None, store: Store | None, key: str):
+        self.file = file
+        self._path = path
+        self._store = store
+        self._key = key
+
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from ``start`` up to, not including, ``end``.
+
+        Raises ``StoreUnavailable`` or ``OSError`` when the rest cannot be had.
+        """
+        if self._path is not None:
+            file = await asyncio.to_thread(_open_at, self._path, start)
+            try:
+                while start < end:
+                    chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, end - start))
+                    if not chunk:
+                        raise OSError("the file became shorter")
+                    start += len(chunk)
+                    yield chunk
+            finally:
+                file.close()
+        elif self._store is not None:
+            async for piece in self._store.read(self._key, start, end):
+                for at in range(0, len(piece), CHUNK_BYTES):
+                    yield piece[at : at + CHUNK_BYTES]
+
+
+class Shelf:
+    """All finished interviews of a data folder and, where there is one, of its store."""
+
+    def __init__(self, data_dir: Path, store: Store | None) -> None:
+        self.data_dir = data_dir
+        self.store = store
+        self._known: OrderedDict[tuple[str, str], object] = OrderedDict()
+
+    def folder(self, session_id: str) -> InterviewFolder:
+        """The interview's folder. Raises ``InvalidSessionId``."""
+        return InterviewFolder(self.data_dir, SessionId(session_id))
+
+    async def find(self, session_id: str) -> Found | None:
+        """A finished interview; None if there is none, or none yet.
+
+        Raises:
+            InvalidSessionId: the id is no name.
+            RecordingErased: there was one.
+            StoreUnavailable: it is not on the disk, and the store does not answer.
+        """
+        folder = self.folder(session_id)
+
+        def look() -> tuple[bool, bool, Finished | None, bool]:
+            stored = read_stored(folder) is not None
+            return folder.exists(), bool(read_tombstone(folder)), read_finished(folder), stored
+
+        exists, erased, finished, stored = await asyncio.to_thread(look)
+        if erased:
+            raise RecordingErased
+        if finished is not None:
+            return Found(finished, stored)
+        if exists or self.store is None:
+            return None
+        # The disk may be another one than the interview was recorded on.
+        if await self.store.head(f"{session_id}/{TOMBSTONE_NAME}") is not None:
+            raise RecordingErased
+        data = await self.store.read_whole(f"{session_id}/{MANIFEST_NAME}")
+        finished = None if data is None else parse_manifest(data)
+        return None if finished is None else Found(finished, True)
+
+    async def open(self, session_id: str, found: Found, file: FinishedFile) -> Content:
+        """A file of a finished interview, compared with its manifest.
+
+        Raises:
+            RecordingDamaged: it is missing, or not what it was.
+            StoreUnavailable: the store does not answer.
+        """
+        path = self.folder(session_id).path / file.name
+        try:
+            identity = await asyncio.to_thread(_identity, path)
+        except OSError:
+            return await self._open_stored(session_id, file)
+        if self._known.get((session_id, file.name)) != (identity, file.sha256):
+            if await asyncio.to_thread(_hash_or_none, path) != file.sha256:
+                raise self._damaged(session_id, file)
+            self._remember(session_id, file, identity)
+        return Content(file, path, None, "")
+
+    async def url_for(self, session_id: str, file: FinishedFile, seconds: float) -> str | None:
+        """A presigned address of a file in the store, or None."""
+        if self.store is None:
+            return None
+        return await self.store.url_for(f"{session_id}/{file.name}", seconds)
+
+    def forget(self, session_id: str) -> None:
+        """Drop what is remembered of an interview's files."""
+        for key in [key for key in self._known if key[0] == session_id]:
+            del self._known[key]
+
+    async def _open_stored(self, session_id: str, file: FinishedFile) -> Content:
+        key = f"{session_id}/{file.name}"
+        held = None if self.store is None else await self.store.head(key)
+        if self.store is None or held is None or held.size != file.bytes:
+            raise self._damaged(session_id, file)
+        if self._known.get((session_id, file.name)) != (held.tag, file.sha256):
+            stored = await asyncio.to_thread(read_stored, self.folder(session_id))
+            tag = None if stored is None else stored.get(file.name)
+            # The tag is still the one of the bytes that were read back after the upload.
+            same = tag is not None and tag == held.tag
+            if not same and await self.store.sha256(held) != file.sha256:
+                raise self._damaged(session_id, file)
+            if held.tag is not None:
+                self._remember(session_id, file, held.tag)
+        return Content(file, None, self.store, key)
+
+    def _remember(self, session_id: str, file: FinishedFile, identity: object) -> None:
+        self._known[(session_id, file.name)] = (identity, file.sha256)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    def _damaged(self, session_id: str, file: FinishedFile) -> RecordingDamaged:
+        log.error(
+            "a recording is damaged or missing", extra={"session": session_id, "file": file.name}
+        )
+        return RecordingDamaged()
+
+
+def _identity(path: Path) -> object:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _hash_or_none(path: Path) -> str | None:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return None
+
+
+def _open_at(path: Path, start: int) -> BinaryIO:
+    file = path.open("rb")
+    file.seek(start)
+    return file

@@ -1,0 +1,150 @@
+"""A disk that is full, small or closed costs the recording at most, never the interview."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from interview_peer.finishing import manifest
+from interview_peer.finishing.verify import verify
+from tests.support.caller import Caller, calling
+from tests.support.inprocess import serving
+from tests.support.server import running_server
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(180)
+WITHIN = 90.0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 kB that only root can make."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(path)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let us mount a file system")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def remount(path: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
+
+
+@contextlib.asynccontextmanager
+async def talking(url: str) -> AsyncIterator[Caller]:
+    """A caller whose interview is live, and still is at the end; then it is ended."""
+    async with calling(url) as caller:
+        await caller.open()
+        await caller.connect()
+        await caller.sound(3)
+        yield caller
+        await caller.sound(3)
+        assert await caller.known_phase() == "live"
+        await caller.send({"type": "end_session"})
+        await caller.message("session_ended")
+
+
+def told(caplog: pytest.LogCaptureFixture, message: str) -> list[str | None]:
+    return [
+        getattr(record, "reason", None)
+        for record in caplog.records
+        if record.getMessage() == message
+    ]
+
+
+async def test_a_full_disk_stops_the_recording_alone_and_space_mends_it(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filler = small_disk / "filler"
+    with caplog.at_level(logging.INFO):
+        async with serving(small_disk) as server:
+            async with talking(server.url) as caller:
+                folder = small_disk / "interviews" / caller.session_id
+
+                async def begun() -> bool:
+                    return (folder / "candidate.ogg").exists()
+
+                await eventually(begun, within=5, what="files")
+                space = os.statvfs(small_disk)
+                await asyncio.to_thread(filler.write_bytes, bytes(space.f_bavail * space.f_bsize))
+
+                async def failed() -> int:
+                    return server.storage.failures
+
+                await eventually(failed, within=20, what="the recording fails")
+
+            async def given_up() -> int:
+                return server.finishing.failures
+
+            await eventually(given_up, within=WITHIN, what="finishing gives up")
+            state = (await server.interviews.finishing(caller.session_id)) or {}
+            assert (state["state"], state["reason"]) == ("failed", "ENOSPC")
+            # The next interview does not notice.
+            async with talking(server.url):
+                pass
+    assert told(caplog, "recording failed, the interview goes on")[0] == "ENOSPC"
+    filler.unlink()
+    remount(small_disk, "size=4m")
+    async with serving(small_disk) as server:
+
+        async def done() -> bool:
+            return (folder / "manifest.json").exists()
+
+        await eventually(done, within=WITHIN, what="recovered")
+    assert await asyncio.to_thread(verify, folder) == []
+
+
+async def test_a_disk_that_cannot_be_written_costs_the_recording_alone(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    remount(small_disk, "ro")
+    async with serving(small_disk) as server, talking(server.url) as caller:
+        assert await server.interviews.finishing(caller.session_id) is None
+    assert told(caplog, "no folder for the recording") == [None]
+
+
+async def test_a_data_folder_that_is_a_file_costs_the_recording_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "interviews").write_text("not a folder")
+    async with serving(tmp_path) as server, talking(server.url):
+        pass
+    assert told(caplog, "no folder for the recording") == [None]
+
+
+async def test_a_file_that_may_not_grow_ends_the_recording_and_says_so_in_the_manifest(
+    tmp_path: Path,
+) -> None:
+    async with running_server(tmp_path) as server:
+        pid = server.process.pid
+        async with talking(server.url) as caller:
+            limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (6_000, limits[1]))
+
+            async def failed() -> bool:
+                return any("recording failed" in line for line in server.lines)
+
+            await eventually(failed, within=20, what="the recording fails")
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+        folder = server.folder(caller.session_id)
+
+        async def done() -> bool:
+            return (folder / "manifest.json").exists()
+
+        await eventually(done, within=WITHIN, what="finished")
+        assert sum("recording failed" in line for line in server.lines) == 1
+    document = await asyncio.to_thread(manifest.read, folder)
+    assert (document["failure"], document["complete"]) == ("EFBIG", False)
+    assert await asyncio.to_thread(verify, folder) == []
