@@ -25,8 +25,8 @@ from .media.udp import UdpPort, default_address
 from .model.openai_realtime import RealtimeConnector
 from .notices.service import Notices
 from .personas import Personas
+from .session.announcer import Announcer
 from .session.archive import Archive
-from .session.finished import Announcer
 from .session.interview import Surroundings
 from .session.recovery import Recovery
 from .session.registry import Interviews

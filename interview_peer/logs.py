@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 MASK = "***"
 
-_NOISY_LIBRARIES = ("aioice", "aiortc")
+_NOISY_LIBRARIES = ("alembic", "aioice", "aiortc")
 _ACCESS_LOGGER = "aiohttp.access"
 _LOGGING_ARGUMENTS = frozenset(("exc_info", "stack_info", "stacklevel", "extra"))
 

@@ -333,15 +333,16 @@ async def test_erasing_leaves_nothing_of_what_was_said_or_known(
     made = await operator.make(candidate_reference="mark-1", metadata={"name": "mark-2"})
     await join(candidate, made)
     await candidate.event("response.done")
-    reply = await operator.ask("DELETE", f"{PATH}/{made['id']}")
+    reply = await operator.ask("DELETE", f"{PATH}/{made['id']}?end=true")
     assert reply.status == 200, reply
     first = reply.json()
     assert "transcript.json" in first["files"] and first["turns"] > 0
     again = (await operator.ask("DELETE", f"{PATH}/{made['id']}")).json()
     assert again == {**first, "files": [], "turns": 0}
-    assert not (tmp_path / "interviews" / made["id"]).exists()
-    for suffix in ("", "/transcript"):
-        assert (await operator.ask("GET", f"{PATH}/{made['id']}{suffix}")).status == 404
+    left = tmp_path / "interviews" / made["id"]
+    assert [file.name for file in left.iterdir()] == ["erased.json"]
+    for suffix, status in (("", 404), ("/transcript", 410), ("/recording", 410)):
+        assert (await operator.ask("GET", f"{PATH}/{made['id']}{suffix}")).status == status
     assert await operator.ids() == []
     types = await told(served, made)
     assert types[-1] == "interview.deleted"
@@ -365,7 +366,9 @@ async def test_an_open_clients_interview_is_listed_and_erased_too(
     await served.state.chronicle.drained()
     (name,) = await operator.ids("?phase=live")
     assert name == candidate.session_id
-    assert (await operator.ask("DELETE", f"{PATH}/{name}")).status == 200
+    refused = await operator.ask("DELETE", f"{PATH}/{name}")
+    assert (refused.status, refused.json()["error"]["code"]) == (409, "INTERVIEW_RUNNING")
+    assert (await operator.ask("DELETE", f"{PATH}/{name}?end=true")).status == 200
     await candidate.media_lost.wait()
     assert await operator.ids() == []
 

@@ -356,7 +356,9 @@ async def test_erasing_leaves_a_tombstone_and_can_be_asked_again(
     for path in ("recording", "recording/mixed", "waveform", "transcript"):
         answer = await client.ask(f"{ONE}/{path}")
         assert (answer.status, answer.code) == (410, "RECORDING_ERASED")
-    assert (await client.ask(ONE, "DELETE")).json == first.json
+    assert "candidate.ogg" in first.json["files"]
+    assert (await client.ask(ONE)).code == "SESSION_NOT_FOUND"
+    assert (await client.ask(ONE, "DELETE")).json == {**first.json, "files": []}
 
 
 async def test_a_whole_interview_ends_up_in_the_store_and_is_served_from_there(

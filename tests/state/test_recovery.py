@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -69,9 +70,10 @@ async def killed_within_an_interview(folder: Path, url: str | None) -> str:
 async def recovered_by_the_next(folder: Path, url: str | None) -> None:
     async with running_server(folder, **environment(url)) as server:
         await eventually(
-            lambda: asyncio.sleep(0, "interview recovered" in server.tail(5000)),
-            within=10,
+            lambda: asyncio.sleep(0, server.tail(5000)),
+            within=20,
             what="the recovery",
+            good=lambda log: "interview recovered" in log and "interview finished" in log,
         )
 
 
@@ -98,8 +100,12 @@ async def test_killed_interview_is_closed_as_recovered_with_its_notices(
         assert [turn["text"] for turn in transcript["turns"]] == await said(database, name)
         assert "interviewer" in {turn["speaker"] for turn in transcript["turns"]}
         files = (await body(database, name, "recording.ready"))["files"]
-        assert {one["name"] for one in files} == {"candidate.ogg", "interviewer.ogg"}
-        assert all(one["bytes"] > 0 for one in files)
+        names = {"candidate.ogg", "interviewer.ogg", "mixed.webm", "waveform.json"}
+        assert {one["name"] for one in files} == {*names, "events.jsonl", "transcript.json"}
+        # Measured after they were mended, not before.
+        for one in files:
+            content = (data / "interviews" / name / one["name"]).read_bytes()
+            assert one["sha256"] == hashlib.sha256(content).hexdigest(), one["name"]
 
 
 async def test_interview_that_never_reached_the_database_is_recovered_from_its_folder(
@@ -169,6 +175,17 @@ async def test_interview_ended_by_a_stop_is_written_before_the_server_goes(
     async with opened(database_url, tmp_path / "data") as database:
         row = await interview(database, name)
         assert (row.phase, row.reason) == ("ended", "server_shutdown")
+        assert (await told(database, name))[-1] == "transcript.completed"
+    # Its recording is finished by the next one, or was in the last moment.
+    async with running_server(tmp_path, **environment(database_url)) as server:
+        await eventually(
+            lambda: asyncio.to_thread((server.folder(name) / "manifest.json").exists),
+            within=20,
+            what="the manifest",
+        )
+    async with running_server(tmp_path, **environment(database_url)) as server:
+        pass
+    async with opened(database_url, tmp_path / "data") as database:
         assert (await told(database, name))[-1] == "recording.ready"
 
 
