@@ -12,7 +12,6 @@ import { watchLevel } from "./meter.js";
 import { Transcript } from "./transcript.js";
 
 const SAVED = "interview-peer.session";
-const RESUME_WITHIN_MS = 10_000;
 
 const STAGES = {
   idle: ["Not connected", "quiet", "Press Connect to begin."],
@@ -53,7 +52,6 @@ const REASONS = {
   client_request: "it was ended from here",
   browser_gone: "this page was away for too long",
   idle: "nothing was said for a long time",
-  abandoned: "the signalling connection closed before it began",
   operator_request: "the server's operator ended it",
   server_shutdown: "the server is being stopped",
   connect_timeout: "the audio connection could not be made in time",
@@ -89,6 +87,7 @@ const state = {
   media: "closed", // RTCPeerConnection.connectionState
   channelOpen: false,
   sessionId: null,
+  holdSeconds: 0, // how long the server waits for this page after a reload
   failure: null, // {code, sentence, step}
   notice: null, // a sentence about the end of the interview
   personas: [],
@@ -258,7 +257,8 @@ async function loadPersonas() {
 // A reload within the server's hold continues the interview
 
 function remember() {
-  const saved = { sessionId: state.sessionId, url: element["server-url"].value, at: Date.now() };
+  const until = Date.now() + state.holdSeconds * 1000;
+  const saved = { sessionId: state.sessionId, url: element["server-url"].value, until };
   try {
     sessionStorage.setItem(SAVED, JSON.stringify(saved));
   } catch {
@@ -277,7 +277,7 @@ function forget() {
 function remembered() {
   try {
     const saved = JSON.parse(sessionStorage.getItem(SAVED));
-    if (saved?.sessionId && Date.now() - saved.at < RESUME_WITHIN_MS) return saved;
+    if (saved?.sessionId && Date.now() < saved.until) return saved;
   } catch {
     // As above.
   }

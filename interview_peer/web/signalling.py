@@ -45,8 +45,11 @@ MAX_UNSENT: Final = 256
 class Signalling:
     """One WebSocket connection and the session it speaks for."""
 
-    def __init__(self, socket: web.WebSocketResponse, interviews: Interviews) -> None:
+    def __init__(
+        self, socket: web.WebSocketResponse, interviews: Interviews, hold_seconds: float
+    ) -> None:
         self._socket = socket
+        self._hold_seconds = hold_seconds
         self._interviews = interviews
         self._interview: Interview | None = None
         self._outgoing: asyncio.Queue[Json | None] = asyncio.Queue(MAX_UNSENT)
@@ -83,6 +86,7 @@ class Signalling:
                 "type": "session",
                 "sessionId": interview.id,
                 "message": "Connected to interview_peer",
+                "holdSeconds": self._hold_seconds,
             }
         )
         interview.observe(self._observed)
@@ -244,13 +248,15 @@ def _parse(text: str) -> Json:
     return message
 
 
-async def handle(request: web.Request, interviews: Interviews) -> web.StreamResponse:
-    """Serve one WebSocket."""
+async def handle(
+    request: web.Request, interviews: Interviews, hold_seconds: float
+) -> web.StreamResponse:
+    """Serve one WebSocket; ``hold_seconds`` is told to pages, which come back within it."""
     socket = web.WebSocketResponse(
         heartbeat=PING_SECONDS, max_msg_size=2 * MAX_MESSAGE_BYTES, compress=False
     )
     if not socket.can_prepare(request).ok:
         raise CallerError("This address is a WebSocket: connect with one.")
     await socket.prepare(request)
-    await Signalling(socket, interviews).run(request.match_info.get("session_id"))
+    await Signalling(socket, interviews, hold_seconds).run(request.match_info.get("session_id"))
     return socket
