@@ -54,7 +54,7 @@ class Reason(enum.Enum):
     BROWSER_GONE = "browser_gone"
     IDLE = "idle"
     OPERATOR_REQUEST = "operator_request"
-    """Reserved: no path for operators ends an interview yet."""
+    """``POST /api/interviews/{id}/end`` or an erasure."""
     SERVER_SHUTDOWN = "server_shutdown"
     CONNECT_TIMEOUT = "connect_timeout"
     BROWSER_FAILED = "browser_failed"
