@@ -120,8 +120,8 @@ class LineFormatter(logging.Formatter):
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Log to ``stream`` (stderr) from ``level`` on, replacing any handler set before.
 
-    The WebRTC libraries print session descriptions and STUN messages at DEBUG, and aiohttp a line
-    per request at INFO: both are heard at level debug alone.
+    The WebRTC libraries print session descriptions and STUN messages at DEBUG, aiohttp a line per
+    request at INFO, Alembic its plugins and steps: they are heard at level debug alone.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter())

@@ -12,7 +12,7 @@ const ICE_SERVERS_WITHIN_MS = 2_000;
 const SOCKET_OPENS_WITHIN_MS = 10_000;
 const ANSWER_WITHIN_MS = 20_000; // the server gives up after 15 s and says so; let it speak first
 const MEDIA_WITHIN_MS = 15_000;
-const RESUME_WITHIN_MS = 10_000; // the server holds an interview this long for a browser to return
+const HOLD_SECONDS = 10; // how long a server that does not say so holds an interview for a browser
 const RESUME_PAUSE_MS = 500;
 const DISCONNECTED_GRACE_MS = 1_500; // "disconnected" already means several silent seconds
 const CHANNEL_CLOSED_GRACE_MS = 1_000; // lets a `session_ended` on its way arrive first
@@ -260,6 +260,7 @@ export class Connection {
   #invitedTo;
   #token; // the invitation's, then the newest for coming back; only ever sent, never shown
   #endingFor = null; // why the server is ending the interview, once it is
+  #holdSeconds = HOLD_SECONDS; // how long the server holds the interview for a browser to return
   #told = null; // what the server last complained of; if the interview fails, that is why
   #stage = "idle";
 
@@ -396,6 +397,8 @@ export class Connection {
   #message(message) {
     switch (message.type) {
       case "session":
+        if (typeof message.holdSeconds === "number") this.#held(message.holdSeconds);
+      // falls through
       case "sdp_answer":
         if (typeof message.sessionId === "string") {
           // A socket's greeting names a new session; while resuming, ours is the older one.
@@ -424,6 +427,11 @@ export class Connection {
       default:
         break;
     }
+  }
+
+  #held(seconds) {
+    this.#holdSeconds = seconds;
+    this.#listener.change({ holdSeconds: seconds });
   }
 
   #phase({ phase, sessionId, reason }) {
@@ -471,7 +479,7 @@ export class Connection {
     this.#listener.log(`The connection was lost: ${reason}. Trying to continue the interview.`);
     this.#listener.change({ channelOpen: false });
     this.#enter("reconnecting");
-    const deadline = performance.now() + RESUME_WITHIN_MS;
+    const deadline = performance.now() + this.#holdSeconds * 1000;
     while (!this.#over) {
       const left = deadline - performance.now();
       if (left <= 0) {

@@ -13,7 +13,6 @@ import { Transcript } from "./transcript.js";
 
 const INVITATION_PATH = /^\/i\/([A-Za-z0-9_-]{1,64})$/;
 const SAVED = "interview-peer.session";
-const RESUME_WITHIN_MS = 10_000;
 
 const STAGES = {
   idle: ["Not connected", "quiet", "Press Connect to begin."],
@@ -54,7 +53,6 @@ const REASONS = {
   client_request: "it was ended from here",
   browser_gone: "this page was away for too long",
   idle: "nothing was said for a long time",
-  abandoned: "the signalling connection closed before it began",
   operator_request: "the server's operator ended it",
   server_shutdown: "the server is being stopped",
   connect_timeout: "the audio connection could not be made in time",
@@ -91,6 +89,7 @@ const state = {
   media: "closed", // RTCPeerConnection.connectionState
   channelOpen: false,
   sessionId: null,
+  holdSeconds: 0, // how long the server waits for this page after a reload
   failure: null, // {code, sentence, step}
   notice: null, // a sentence about the end of the interview
   personas: [],
@@ -284,7 +283,7 @@ function remember() {
     sessionId: state.sessionId,
     token: connection?.token ?? null,
     url: element["server-url"].value,
-    at: Date.now(),
+    until: Date.now() + state.holdSeconds * 1000,
   };
   try {
     sessionStorage.setItem(SAVED, JSON.stringify(saved));
@@ -304,7 +303,7 @@ function forget() {
 function remembered() {
   try {
     const saved = JSON.parse(sessionStorage.getItem(SAVED));
-    const isRecent = saved?.sessionId && Date.now() - saved.at < RESUME_WITHIN_MS;
+    const isRecent = saved?.sessionId && Date.now() < saved.until;
     if (isRecent && [null, saved.sessionId].includes(invitation.id)) return saved;
   } catch {
     // As above.

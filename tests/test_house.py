@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -170,6 +171,33 @@ def test_ci_is_an_executable_script_that_parses() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111 == 0o111
     subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_ci_ends_with_the_test_runners_summary(tmp_path: Path, code: int) -> None:
+    summary = "3 passed in 0.10s" if code == 0 else "1 failed, 2 passed in 0.10s"
+    (tmp_path / ".ci").mkdir()
+    script = tmp_path / ".ci" / "run"
+    script.write_bytes((ROOT / ".ci" / "run").read_bytes())
+    script.chmod(0o700)
+    (tmp_path / "Makefile").write_text(
+        f"check:\n\t@echo checked\ntest:\n\t@echo warned >&2\n\t@echo '{summary}'; exit {code}\n"
+    )
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    # Nothing is missing on this machine.
+    for name in ("chromium", "espeak-ng", "ip", "turnserver", "python3"):
+        (tools / name).write_text("#!/bin/sh\n")
+        (tools / name).chmod(0o700)
+    done = subprocess.run(
+        [script],
+        env=clean_environment(PATH=f"{tools}:{os.environ['PATH']}", PYTHON="python3"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert (done.returncode != 0) == (code != 0)
+    assert done.stdout.splitlines() == ["checked", "warned", summary]
 
 
 def test_changelog_has_an_open_top_section() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import signal
 from pathlib import Path
@@ -64,6 +66,11 @@ async def test_an_unusable_data_folder_is_one_sentence_with_the_setting_and_exit
     assert re.fullmatch(r"INTERVIEW_DATA_DIR [^\n]+\.\n", said), said
 
 
+def children_of(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
 async def test_a_reloading_server_ends_with_its_supervisor_however_that_ends(
     tmp_path: Path, number: signal.Signals
@@ -78,10 +85,12 @@ async def test_a_reloading_server_ends_with_its_supervisor_however_that_ends(
         stderr=asyncio.subprocess.DEVNULL,
     )
     assert supervisor.stdout is not None
+    children: list[int] = []
     try:
         async with asyncio.timeout(30):
             ready = READY.match((await supervisor.stdout.readline()).decode())
             assert ready is not None
+            children += children_of(supervisor.pid)
             async with aiohttp.ClientSession() as http:
                 async with http.get(f"{ready.group(1)}/health") as reply:
                     assert reply.status == 200
@@ -91,5 +100,8 @@ async def test_a_reloading_server_ends_with_its_supervisor_however_that_ends(
     finally:
         if supervisor.returncode is None:
             supervisor.kill()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
     code = await supervisor.wait()
     assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0)

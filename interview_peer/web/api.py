@@ -103,17 +103,22 @@ class Api:
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         """One of the page's files; what is missing is told in our own form."""
+        name, root = request.match_info["path"], self._static.resolve()
         try:
-            path = (self._static / request.match_info["path"]).resolve()
+            path = (root / name).resolve()
+            # One name for each file: not `app.css/`, nor a way around through another folder.
+            found = path.relative_to(root).as_posix() == name and path.is_file()
         except ValueError:
-            raise NotFound from None
-        if not path.is_relative_to(self._static.resolve()) or not path.is_file():
+            found = False
+        if not found:
             raise NotFound
         return web.FileResponse(path)
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The signalling WebSocket."""
-        return await signalling.handle(request, self._interviews, self._joining)
+        return await signalling.handle(
+            request, self._interviews, self._joining, self._settings.hold_seconds
+        )
 
     # -- the seeds' HTTP ------------------------------------------------------------------------
 
@@ -254,6 +259,7 @@ class Api:
     async def healthz(self, request: web.Request) -> web.Response:
         """The same with figures, in the seeds' fields."""
         settings = self._settings
+        here = request.get_extra_info("sockname")
         return web.json_response(
             {
                 "status": "ok",
@@ -264,7 +270,7 @@ class Api:
                 "env": {
                     "node_env": "development" if settings.simulation else "production",
                     "mode": "simulation" if settings.simulation else "live",
-                    "port": settings.port,
+                    "port": here[1] if here else settings.port,
                     "has_openai_key": settings.openai_api_key is not None,
                 },
             }

@@ -62,9 +62,11 @@ class Signalling:
         socket: web.WebSocketResponse,
         interviews: Interviews,
         joining: Joining,
+        hold_seconds: float,
         address: str | None = None,
     ) -> None:
         self._socket = socket
+        self._hold_seconds = hold_seconds
         self._interviews = interviews
         self._joining = joining
         self._address = address
@@ -139,6 +141,7 @@ class Signalling:
                 "type": "session",
                 "sessionId": interview.id,
                 "message": "Connected to interview_peer",
+                "holdSeconds": self._hold_seconds,
             }
         )
         interview.observe(self._observed)
@@ -311,15 +314,15 @@ def _parse(text: str) -> Json:
 
 
 async def handle(
-    request: web.Request, interviews: Interviews, joining: Joining
+    request: web.Request, interviews: Interviews, joining: Joining, hold_seconds: float
 ) -> web.StreamResponse:
-    """Serve one WebSocket."""
+    """Serve one WebSocket; ``hold_seconds`` is told to pages, which come back within it."""
     socket = web.WebSocketResponse(
         heartbeat=PING_SECONDS, max_msg_size=2 * MAX_MESSAGE_BYTES, compress=False
     )
     if not socket.can_prepare(request).ok:
         raise CallerError("This address is a WebSocket: connect with one.")
     await socket.prepare(request)
-    signalling = Signalling(socket, interviews, joining, request.remote)
+    signalling = Signalling(socket, interviews, joining, hold_seconds, request.remote)
     await signalling.run(request.match_info.get("session_id"), token_of(request))
     return socket

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support import speech
 from tests.support.chromium import browsing
 from tests.support.server import ServerProcess, running_server
@@ -67,6 +69,36 @@ async def test_a_reload_continues_the_same_interview(server: ServerProcess, tmp_
             "document.readyState === 'complete' && window.interviewPeer !== undefined"
         )
         assert await browser.ask("interviewPeer.state.stage") == "idle"
+
+
+@pytest.mark.parametrize(("hold", "away", "continues"), [(60, 30, True), (4, 8, False)])
+async def test_a_reload_continues_for_as_long_as_the_server_holds_the_interview(
+    tmp_path: Path, hold: int, away: int, continues: bool
+) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=40)
+    async with (
+        running_server(tmp_path, INTERVIEW_HOLD_SECONDS=str(hold)) as server,
+        browsing(silence) as browser,
+    ):
+        # The reload takes as long as the page's clock says.
+        await browser.page.add_init_script(
+            "if (sessionStorage.getItem('away')) {"
+            " const now = Date.now, away = Number(sessionStorage.getItem('away'));"
+            " Date.now = () => now() + away * 1000; }"
+        )
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).click()
+        await browser.until("interviewPeer.state.phase === 'live'")
+        session_id = await browser.ask("interviewPeer.state.sessionId")
+        await browser.ask(f"sessionStorage.setItem('away', '{away}')")
+
+        await browser.page.reload()
+        if continues:
+            await browser.until("interviewPeer.state.stage === 'live'")
+            assert await browser.ask("interviewPeer.state.sessionId") == session_id
+        else:
+            await browser.until("interviewPeer.state.personas.length > 0")
+            assert await browser.ask("interviewPeer.state.stage") == "idle"
 
 
 async def test_the_call_goes_on_when_only_the_socket_drops(

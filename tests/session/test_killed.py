@@ -15,8 +15,9 @@ from tests.storage.sound import decode
 from tests.support.caller import Caller, calling
 from tests.support.server import running_server
 
-INTERVIEWS = 4
-"""Their writing is staggered over the second, so that the kill meets each at another moment."""
+INTERVIEWS = 10
+"""Their writing is staggered, one in each slot: some were written just before the kill, others are
+just about to be."""
 
 MISSING = 1.0
 """Seconds at the end that may be lost, as README and docs/recording-format.md say."""

@@ -214,6 +214,8 @@ def house_requests() -> Iterator[Request]:
     yield Request("unknown path", "GET", f"/{MARK}", 404, "NOT_FOUND")
     yield Request("unknown path of the API", "GET", f"/api/{MARK}", 404, "NOT_FOUND")
     yield Request("a page that is none", "GET", f"/static/{MARK}", 404, "NOT_FOUND")
+    for odd in ("app.css%2f", "app.css/", "./app.css", "x/%2e%2e/app.css", "/app.css", ""):
+        yield Request("no page's name", "GET", f"/static/{odd}", 404, "NOT_FOUND")
     yield Request("out of the pages", "GET", "/static/%2e%2e/README.md", 404, "NOT_FOUND")
     yield Request("method", "POST", "/health", 405, "METHOD_NOT_ALLOWED")
     yield Request("method", "PUT", "/", 405, "METHOD_NOT_ALLOWED")

@@ -128,7 +128,7 @@ async def test_a_key_request_for_an_unknown_session_is_stored_nowhere(
     assert (reply.status, reply.json()["success"]) == (200, True)
     assert len(local.interviews) == before
     assert (await caller.get("/api/sessions/made-up-by-the-hook")).status == 404
-    assert not (tmp_path / "interviews").exists()
+    assert [*(tmp_path / "interviews").iterdir()] == []
 
 
 # -- what can be asked
@@ -175,8 +175,10 @@ async def test_health_is_two_fields(caller: Caller) -> None:
     assert body["timestamp"].endswith("Z")
 
 
-async def test_healthz_counts_sessions_and_interviews(caller: Caller) -> None:
+async def test_healthz_counts_sessions_and_interviews(local: Server, caller: Caller) -> None:
     empty = (await caller.get("/healthz")).json()
+    # The port in use, though the setting was 0.
+    assert empty["env"]["port"] == local.port != 0
     assert set(empty) >= {"status", "uptime", "sessions", "interviews", "env"}
     assert set(empty["env"]) == {"node_env", "mode", "port", "has_openai_key"}
     assert (empty["sessions"], empty["interviews"]) == (0, 0)
