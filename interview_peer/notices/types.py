@@ -128,7 +128,7 @@ class RecordedFile:
 
 @dataclass(frozen=True, slots=True)
 class RecordingReady:
-    """The recording is complete and can be fetched."""
+    """The recording is finished and can be fetched."""
 
     type: ClassVar[str] = "recording.ready"
     seconds: float | None

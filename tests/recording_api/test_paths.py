@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -372,8 +373,18 @@ async def test_a_whole_interview_ends_up_in_the_store_and_is_served_from_there(
         await caller.send({"type": "end_session"})
         await caller.message("session_ended")
         body = await until_state(client, f"{path}/recording", state="ready", kept="store")
-        local = {one.name for one in (tmp_path / "interviews" / caller.session_id).iterdir()}
-        assert not any(name.endswith((".ogg", ".webm", ".jsonl")) for name in local)
+        here = tmp_path / "interviews" / caller.session_id
+
+        async def local() -> set[str]:
+            return await asyncio.to_thread(lambda: {one.name for one in here.iterdir()})
+
+        # Local files go after the mark that the store has them.
+        await eventually(
+            local,
+            within=10,
+            what="nothing but the manifest",
+            good=lambda names: names == {"manifest.json", ".stored.json"},
+        )
         for one in body["files"]:
             async with http.get(one["url"]) as signed:
                 data = await signed.read()

@@ -41,9 +41,10 @@ async def test_a_recording_is_erased_when_its_days_are_over_and_not_before(
 ) -> None:
     before = names(folder)
     clock = Clock(ENDED_AT + MONTH - timedelta(seconds=1))
-    keeper = Keeper(Shelf(tmp_path, None), retention=MONTH, now=clock)
+    aged: list[str] = []
+    keeper = Keeper(Shelf(tmp_path, None), retention=MONTH, now=clock, aged=aged.append)
     await keeper.look()
-    assert names(folder) == before
+    assert names(folder) == before and aged == []
     clock.now = ENDED_AT + MONTH + timedelta(seconds=1)
     await keeper.look()
     assert names(folder) == {TOMBSTONE_NAME}
@@ -54,6 +55,7 @@ async def test_a_recording_is_erased_when_its_days_are_over_and_not_before(
     await keeper.look()
     assert read_tombstone(folder) == stone
     assert keeper.erased == 1
+    assert aged == ["one"]
 
 
 async def test_without_a_retention_nothing_is_too_old(
