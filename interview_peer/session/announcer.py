@@ -15,7 +15,6 @@ from typing import Final
 
 from sqlalchemy import select
 
-from ..errors import StateUnavailable
 from ..finishing.worker import finished_before
 from ..state.database import Database, Transaction
 from ..state.happenings import Erased, Happening, Recorded, RecordingLost, RecordingMade
@@ -43,16 +42,18 @@ class Announcer:
         self._database = database
         self._data_dir = data_dir
         self._tell = tell
-        self._finished: asyncio.Queue[InterviewFolder] = asyncio.Queue()
+        self._work: asyncio.Queue[InterviewFolder | None] = asyncio.Queue()
+        """Finished folders; None to look for what an earlier process did not tell."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self, after: asyncio.Event) -> None:
         """Begin, once the ends that an earlier process did not tell were told (``after``)."""
+        self._work.put_nowait(None)
         self._task = asyncio.create_task(self._run(after), name="announce recordings")
 
     def made(self, folder: InterviewFolder) -> None:
         """A folder was finished."""
-        self._finished.put_nowait(folder)
+        self._work.put_nowait(folder)
 
     def lost(self, folder: InterviewFolder, reason: str) -> None:
         """A folder could not be finished, for a reason in one word."""
@@ -68,24 +69,27 @@ class Announcer:
         if task is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    await self._finished.join()
+                    await self._work.join()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
     async def _run(self, after: asyncio.Event) -> None:
         await after.wait()
-        try:
-            for news in await self._untold():
-                self._tell(news)
-        except (OSError, StateUnavailable) as error:
-            log.warning("recordings wait to be told", extra={"error": type(error).__name__})
         while True:
-            folder = await self._finished.get()
-            made = await asyncio.to_thread(_made, folder)
-            if made is not None:
-                self._tell(made)
-            self._finished.task_done()
+            folder = await self._work.get()
+            try:
+                if folder is None:
+                    news = await self._untold()
+                else:
+                    made = await asyncio.to_thread(_made, folder)
+                    news = [] if made is None else [made]
+                for one in news:
+                    self._tell(one)
+            except Exception as error:
+                # It is looked for again after the next start.
+                log.warning("recordings wait to be told", extra={"error": type(error).__name__})
+            self._work.task_done()
 
     async def _untold(self) -> list[Happening]:
         """Manifests and tombstones that the database does not know of."""

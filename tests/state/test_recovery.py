@@ -154,8 +154,11 @@ async def test_running_interview_goes_on_while_the_database_is_away(
         await caller.message("session_ended")
         assert server.state.chronicle.statistics()["waiting"] > 0
         await asyncio.to_thread(restartable_postgres.start)
-        await asyncio.wait_for(server.state.chronicle.drained(), 20)
         name = caller.session_id
+        await eventually(
+            lambda: asyncio.sleep(0, server.finishing.finished), within=20, what="its recording"
+        )
+        await asyncio.wait_for(server.state.chronicle.drained(), 20)
     async with opened(url, tmp_path) as database:
         assert await told(database, name) == TOLD
         assert (await interview(database, name)).reason == "client_request"
