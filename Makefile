@@ -36,6 +36,7 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.recording $(if $(findstring --quick,$(ARGS)),--quick)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -104,9 +104,15 @@ def load_generator(kind: str, place: Place) -> Iterator[Generator]:
 
 
 @contextlib.contextmanager
-def our_server(far_end: str, place: Place) -> Iterator[Subject]:
-    """The real server, live, recording, with the generator's far end as the voice service."""
+def our_server(far_end: str, place: Place, *, recording: bool = True) -> Iterator[Subject]:
+    """The real server, live, recording, with the generator's far end as the voice service.
+
+    Without ``recording`` it finds no folder that it could record into.
+    """
     with _folder() as folder:
+        if not recording:
+            (folder / "data").mkdir()
+            (folder / "data" / "interviews").write_text("in the way")
         environment = {
             "OPENAI_API_KEY": "bench-key",
             "OPENAI_BASE_URL": far_end,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from interview_peer.core.opus import SAMPLE_RATE, packet_samples
+from interview_peer.core.opus import FRAME_SAMPLES, SAMPLE_RATE, packet_samples
 
 PRE_SKIP = 312
 """Samples a player drops at the beginning: the look-ahead of the Opus encoder (6.5 ms).
@@ -86,7 +86,9 @@ class OggOpusMuxer:
         pending, lacing = self._pending, self._lacing
         waiting = self._pending_samples
         for packet in packets:
-            samples = packet_samples(packet)
+            toc = packet[0] if packet else 3
+            # One frame, which is what nearly all packets are, needs no closer look.
+            samples = packet_samples(packet) if toc & 3 else FRAME_SAMPLES[toc]
             full, rest = divmod(len(packet), 255)
             if pending and (
                 waiting + samples > PAGE_SAMPLES or len(lacing) + full >= _MAX_SEGMENTS

@@ -38,6 +38,8 @@ def export(
         OSError: the disk refused, or the recording cannot be read.
     """
     if not any((folder.path / audio_name(speaker)).exists() for speaker in SPEAKERS):
+        if (folder.path / MANIFEST_NAME).exists():
+            raise NothingRecorded("The files of that interview are not kept on this machine.")
         raise NothingRecorded
     finished = (folder.path / MANIFEST_NAME).exists()
     if not finished and folder.held():

@@ -7,7 +7,6 @@ Everything here waits for the disk, so it belongs in a thread once media flows.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -77,15 +76,6 @@ class InterviewFolder:
         """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(self._file(name), flags, _FILE_MODE)
-
-    def measure(self, name: str) -> tuple[int, str] | None:
-        """Size in bytes and sha256 (hex) of a file; None if it is not there."""
-        try:
-            with self._file(name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                return file.tell(), digest
-        except FileNotFoundError:
-            return None
 
     def hold(self) -> int | None:
         """Claim the folder until the returned descriptor is closed; None if somebody else has it.

@@ -289,6 +289,7 @@ class _File:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._open = True
+        self._synced = 0
         self.size = 0
 
     def write(self, data: bytes) -> None:
@@ -305,7 +306,9 @@ class _File:
         self.size += len(data)
 
     def sync(self) -> None:
-        os.fdatasync(self._descriptor)
+        if self._synced < self.size:
+            os.fdatasync(self._descriptor)
+            self._synced = self.size
 
     def close(self) -> None:
         if self._open:

@@ -1,0 +1,194 @@
+"""``python -m bench.recording``: what recording costs, and how fast an interview is mixed.
+
+The writer alone is measured in this process: packets in order and out of order into recorders,
+flushed twice a second of simulated time. What it adds to the relay is the difference between two
+servers, with and without a folder to record into, measured in turns within the same minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from interview_peer.core.opus import SILENCE_20_MS
+from interview_peer.finishing.job import mix
+from interview_peer.simulator.library import scripts
+from interview_peer.storage.folder import InterviewFolder
+from interview_peer.storage.recorder import Recorder
+from interview_peer.types import SessionId, Speaker
+
+from . import machine, subjects
+from .subjects import BenchFailed, Generator, Place
+
+FRAME_SECONDS: Final = 0.02
+WRITER_GOAL: Final = 0.1
+RELAY_GOAL: Final = 0.5
+MIX_GOAL: Final = 50.0
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Processor time of the recorders alone."""
+
+    microseconds_per_packet: float
+    milliseconds_per_second: float
+    """For one stream and one second of it."""
+
+
+def speech() -> list[bytes]:
+    """Every sentence of the simulator, one after the other."""
+    return [packet for script in scripts() for line in script.lines for packet in line.packets]
+
+
+def writer(root: Path, interviews: int, seconds: int) -> Writer:
+    """Record so many interviews side by side: one speaker all the time, the other in turns."""
+    packets = speech()
+    recorders: list[Recorder] = []
+    for number in range(interviews):
+        folder = InterviewFolder(root, SessionId(f"writer-{number}"))
+        folder.create()
+        recorders.append(Recorder(folder, 0.0, datetime.now(UTC)))
+    idle = _drive([_Idle() for _ in recorders], packets, seconds)[0]
+    used, count = _drive(recorders, packets, seconds)
+    streams = 2 * interviews * seconds
+    return Writer((used - idle) / count * 1e6, (used - idle) / streams * 1e3)
+
+
+class _Idle:
+    """A recorder that does nothing: what calling one costs is not the recorder's."""
+
+    def audio(
+        self,
+        speaker: Speaker,
+        at: float,
+        sequence: int,
+        timestamp: int,
+        payload: bytes,
+        source: int,
+    ) -> None:
+        pass
+
+    def flush(self, now: float) -> None:
+        pass
+
+    def close(self, now: float) -> None:
+        pass
+
+
+def _drive(
+    recorders: Sequence[Recorder | _Idle], packets: list[bytes], seconds: int
+) -> tuple[float, int]:
+    """Processor seconds used, and packets recorded."""
+    count = 0
+    began = time.process_time()
+    for tick in range(1, seconds * 2 + 1):
+        for recorder in recorders:
+            for frame in range((tick - 1) * 25, tick * 25):
+                at, payload = frame * FRAME_SECONDS, packets[frame % len(packets)]
+                timestamp = frame * 960 & 0xFFFFFFFF
+                recorder.audio(Speaker.CANDIDATE, at, frame & 0xFFFF, timestamp, payload, 1)
+                count += 1
+                if frame // 500 % 2:
+                    recorder.audio(Speaker.INTERVIEWER, at, frame & 0xFFFF, timestamp, payload, 2)
+                    count += 1
+            recorder.flush(tick / 2)
+    for recorder in recorders:
+        recorder.close(float(seconds))
+    return time.process_time() - began, count
+
+
+def mixing(root: Path, seconds: int) -> float:
+    """How many times faster than it lasts an interview of real speech is mixed, on one core."""
+    packets = speech()
+    folder = InterviewFolder(root, SessionId("mix"))
+    folder.create()
+    recorder = Recorder(folder, 0.0, datetime.now(UTC))
+    turns = (Speaker.CANDIDATE, Speaker.INTERVIEWER)
+    for frame in range(seconds * 50):
+        speaking = turns[frame // 400 % 2]
+        for speaker in Speaker:
+            payload = packets[frame % len(packets)] if speaker is speaking else SILENCE_20_MS
+            at = frame * FRAME_SECONDS
+            recorder.audio(speaker, at, frame & 0xFFFF, frame * 960 & 0xFFFFFFFF, payload)
+        if frame % 25 == 0:
+            recorder.flush(frame * FRAME_SECONDS)
+    recorder.close(float(seconds))
+    began = time.process_time()
+    mixed = mix(folder, lambda share: None)
+    return mixed / (time.process_time() - began)
+
+
+def relay(calls: int, seconds: float, repeat: int) -> list[float]:
+    """Milliseconds that recording adds to a second of one stream, for each repetition."""
+    cores = machine.cores()
+    server, load = Place(cores[0]), Place(cores[-1])
+    added: list[float] = []
+    for repetition in range(repeat):
+        used: dict[bool, float] = {}
+        # What changes on the machine meanwhile favours neither.
+        for recording in (True, False) if repetition % 2 == 0 else (False, True):
+            with (
+                subjects.load_generator("relay", load) as generator,
+                subjects.our_server(
+                    generator.far_end or "", server, recording=recording
+                ) as subject,
+            ):
+                generator.ask("subject", url=subject.url, pid=subject.pid)
+                used[recording] = _per_stream(generator, calls, seconds, server.core)
+        added.append(used[True] - used[False])
+    return added
+
+
+def _per_stream(generator: Generator, calls: int, seconds: float, core: int) -> float:
+    generator.ask("ramp", calls=calls)
+    window = generator.ask("measure", seconds=seconds, settle=1.2, events=0.0, core=core)
+    return 1_000 * float(window["cpu"]) / calls / 2
+
+
+def _row(what: str, goal: str, found: str, good: bool) -> str:
+    return f"{what:<58} {goal:>8} {found:>10}   {'met' if good else 'MISSED'}\n"
+
+
+def main() -> int:
+    """Measure and print; the exit code is 1 when a server could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench.recording", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few seconds, without the relay")
+    parser.add_argument("--calls", type=int, default=50, help="interviews in the relay  [50]")
+    parser.add_argument("--repeat", type=int, default=5, help="repetitions of the relay  [5]")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        alone = writer(root, interviews=5 if options.quick else 20, seconds=60)
+        speed = mixing(root, seconds=120 if options.quick else 600)
+    out = sys.stdout.write
+    out(f"{'':<58} {'goal':>8} {'measured':>10}\n")
+    out(_row("writer, us per packet", "-", f"{alone.microseconds_per_packet:.2f}", True))
+    per_second = alone.milliseconds_per_second
+    good = per_second <= WRITER_GOAL
+    out(_row("writer, ms per s per stream", f"{WRITER_GOAL:g}", f"{per_second:.3f}", good))
+    out(
+        _row("mixing, times real time per core", f"{MIX_GOAL:g}", f"{speed:.0f}", speed >= MIX_GOAL)
+    )
+    if options.quick:
+        return 0
+    try:
+        added = relay(options.calls, 4.0, options.repeat)
+    except BenchFailed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    typical = statistics.median(added)
+    what = f"in the relay, with minus without, {options.calls} interviews"
+    out(_row(f"{what}, ms/s", f"{RELAY_GOAL:g}", f"{typical:.3f}", typical <= RELAY_GOAL))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
