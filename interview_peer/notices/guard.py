@@ -42,6 +42,10 @@ _REFUSED: Final = tuple(
         "::ffff:0:0:0/96",  # IPv4-translated
         "fec0::/10",  # site-local
         "192.88.99.0/24",  # 6to4 relays
+        # Not for the public, though not every Python of 3.11 to 3.13 says so:
+        "192.0.0.0/24",  # protocol assignments
+        "5f00::/16",  # segment routing
+        "3fff::/20",  # documentation
         "168.63.129.16/32",  # Azure's own services, on a public address
     )
 )

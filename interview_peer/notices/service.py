@@ -12,7 +12,7 @@ from .guard import Guard, networks
 from .ledger import Default
 from .outbox import Outbox
 from .sender import Sender
-from .worker import NoticeWorker
+from .worker import Limits, NoticeWorker
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,14 @@ class Notices:
         ``secret`` alone, without ``url``, still signs callbacks that have no secret of their own.
         """
         guard = Guard(networks(allow))
+        limits = Limits()
         outbox = Outbox(has_default=url is not None, base_url=public_url or "")
         worker = NoticeWorker(
             database,
-            Sender(guard),
+            # Waiting for a connection counts as the receiver's time, so none may have to.
+            Sender(guard, connections=limits.quick + limits.slow),
             default=Default(url, secret) if secret else None,
+            limits=limits,
         )
         return cls(outbox, guard, Desk(database, outbox, guard, worker.wake), worker)
 

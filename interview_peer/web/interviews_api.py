@@ -231,7 +231,8 @@ def _filters(request: web.Request) -> Filters:
         if name in query
     }
     text = query.get("limit", str(DEFAULT_LIMIT))
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_LIMIT:
+    short = text.isascii() and text.isdecimal() and len(text) <= 9
+    if not short or not 1 <= int(text) <= MAX_LIMIT:
         raise InvalidField("limit", f"limit: must be a whole number from 1 to {MAX_LIMIT}.")
     return Filters(
         phase=phase,

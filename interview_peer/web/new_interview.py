@@ -95,7 +95,8 @@ def _check_texts(value: Any) -> None:
         case list():
             for inner in value:
                 _check_texts(inner)
-        case int() | float() if not math.isfinite(value) or abs(value) > 1e100:
+        # Compared first: a whole number may be too large to be made a float.
+        case int() | float() if abs(value) > 1e100 or not math.isfinite(value):
             raise PydanticCustomError("number", "holds a number that cannot be kept")
         case _:
             pass

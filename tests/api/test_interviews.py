@@ -389,3 +389,14 @@ async def test_an_interview_that_nobody_joined_expires(served: Server, operator:
     assert (shown["phase"], shown["reason"]) == ("ended", "expired")
     assert (await operator.show(good))["phase"] == "created"
     assert (await told(served, made))[-1] == "interview.ended"
+
+
+@pytest.mark.parametrize("limit", ["0" * 10 + "19", "9" * 400, "0", "201", "-1", "1e2"])
+async def test_a_limit_is_read_whole(operator: Operator, limit: str) -> None:
+    reply = await operator.ask("GET", f"{PATH}?limit={limit}")
+    assert (reply.status, reply.json()["error"]["field"]) == (422, "limit")
+
+
+async def test_a_number_too_large_to_keep_is_the_callers_fault(operator: Operator) -> None:
+    reply = await operator.ask("POST", PATH, json={"metadata": {"n": 10**400}})
+    assert reply.status == 422

@@ -117,7 +117,7 @@ async def test_a_resume_token_of_an_ended_interview_says_that_it_ended(
     await candidate.open()
     await candidate.send({"type": "init", "token": resume})
     await candidate.send({"type": "sdp_offer", "offer": await candidate.offer()})
-    assert await candidate.error() == "SESSION_ENDED"
+    assert await candidate.refusal() == "SESSION_ENDED"
 
 
 async def test_an_invited_interview_lets_in_nobody_without_its_token(
@@ -148,7 +148,7 @@ async def test_a_failed_offer_leaves_the_token_good(operator: Operator, candidat
     await candidate.open()
     await candidate.send({"type": "init", "token": made["join_token"]})
     await candidate.send({"type": "sdp_offer", "offer": "v=0\r\n"})
-    assert await candidate.error() in ("INVALID_SDP", "SDP_NO_AUDIO")
+    assert await candidate.refusal() in ("INVALID_SDP", "SDP_NO_AUDIO")
     await candidate.leave()
     await joins(candidate, made)
 
@@ -258,7 +258,7 @@ async def test_a_closed_server_greets_whoever_shows_a_token(closed: Server) -> N
         known = len(closed.interviews)
         await caller.open_bare()
         await caller.send({"type": "sdp_offer", "offer": await caller.offer()})
-        assert await caller.error() == "TOKEN_REQUIRED"
+        assert await caller.refusal() == "TOKEN_REQUIRED"
         assert len(closed.interviews) == known
         await caller.send({"type": "init", "token": made["join_token"]})
         assert (await caller.message("session"))["sessionId"] == made["id"]
