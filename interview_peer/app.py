@@ -7,6 +7,7 @@ import contextlib
 import gc
 import ipaddress
 import logging
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -89,7 +90,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         ) from None
     media_host = settings.udp_host or default_address()
     async with contextlib.AsyncExitStack() as stack:
-        browser_port = await UdpPort.open(media_host, settings.udp_port, settings.public_ips)
+        announced = await _resolved(settings.public_ips)
+        browser_port = await UdpPort.open(media_host, settings.udp_port, announced)
         stack.callback(browser_port.close)
         # A name like fly-global-services is for what comes in; what we open ourselves takes the
         # ordinary route.
@@ -255,6 +257,26 @@ def _store(settings: Settings) -> Store | None:
             None if secret is None else secret.get_secret_value(),
         ),
     )
+
+
+async def _resolved(hosts: tuple[str, ...]) -> list[str]:
+    """Addresses of hosts that are announced; a candidate cannot carry a name.
+
+    Raises ``ConfigurationError`` for a name that leads nowhere.
+    """
+    loop, found = asyncio.get_running_loop(), []
+    for host in hosts:
+        if _is_address(host):
+            found.append(host)
+            continue
+        try:
+            answers = await loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+        except OSError:
+            raise ConfigurationError(
+                f"INTERVIEW_PUBLIC_IP names {host}, which has no address."
+            ) from None
+        found.append(str(answers[0][4][0]))
+    return found
 
 
 def _is_address(host: str) -> bool:

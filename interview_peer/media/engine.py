@@ -185,7 +185,10 @@ class Engine:
         self._streams: set[bytes] = set()
         self._stream = bytearray()
         """SSRC of the newest packet: the one nearly every packet has."""
-        self._probed: tuple[bytes, Address, CandidatePair] | None = None
+        self._probed: dict[bytes, tuple[Address, CandidatePair]] = {}
+        """Questions to new addresses that wait for their answers, by transaction."""
+        self._checked: set[Address] = set()
+        """Addresses whose checks aioice was given; it never forgets one."""
         self._probe_after = 0.0
         self.moves = 0
         """How often the far end's address changed and was followed."""
@@ -400,15 +403,18 @@ class Engine:
         pair = CandidatePair(self._protocol, candidate)
         request = self._ice.build_request(pair, nominate=False)
         request.add_message_integrity(self._ice.remote_password.encode())
-        self._probed = (request.transaction_id, addr, pair)
+        # More than one may be under way: the answer takes a round trip, the next question less.
+        self._probed[request.transaction_id] = (addr, pair)
+        if len(self._probed) > MAX_ADDRESSES:
+            del self._probed[next(iter(self._probed))]
         self._protocol.send_stun(request, addr)
 
     def _moved(self, data: bytes, addr: Address) -> bool:
         """Whether ``data`` answers our question to a new address; if it holds, send there."""
-        if self._probed is None or data[8:20] != self._probed[0]:
+        probed = self._probed.pop(data[8:20], None)
+        if probed is None:
             return False
-        _, asked, pair = self._probed
-        self._probed = None
+        asked, pair = probed
         try:
             message = stun.parse_message(data)
             holds = (
@@ -420,6 +426,7 @@ class Engine:
             holds = False
         if holds and addr == asked:
             self.moves += 1
+            self._probed.clear()
             pair.state = CandidatePair.State.SUCCEEDED
             pair.nominated = True
             self._ice._nominated[1] = pair
@@ -468,6 +475,13 @@ class Engine:
             # aioice's parser lets struct.error and others escape on malformed attributes.
             return False
         self.last_heard = asyncio.get_running_loop().time()
+        if addr not in self._checked:
+            if len(self._checked) >= MAX_ADDRESSES:
+                # For each aioice keeps a candidate, and asks it for seconds: no more of them.
+                # A browser that really moves so often is followed by its packets.
+                self.dropped["addresses"] += 1
+                return True
+            self._checked.add(addr)
         # Anybody with a session can put another's address on a check of their own, so a check
         # claims only what is free; the response to a check of ours may claim any.
         self._learn(addr, claim=False)

@@ -115,6 +115,7 @@ class Leg:
         self._own_port = own_port
         self._channel: RTCDataChannel | None = None
         self._pulse_timer: asyncio.TimerHandle | None = None
+        self._pulse_due = 0.0
         self._pulses = 0
         self._closing: asyncio.Task[None] | None = None
         self.engine.on_srtp = self._srtp_ready
@@ -330,12 +331,16 @@ class Leg:
         if self.connected or self.lost:
             return
         self.connected = True
-        self._pulse_timer = asyncio.get_running_loop().call_later(PULSE_SECONDS, self._pulse)
+        self._set_pulse()
         self._listener.leg_connected(self)
 
     def _pulse(self) -> None:
         """Twice a second: watch for silence; every other time, report by RTCP."""
         now = time.monotonic()
+        late = now - self._pulse_due
+        if late > SILENT_SECONDS:
+            # We stood still ourselves: what came meanwhile has not been read yet.
+            self.engine.last_heard = min(now, self.engine.last_heard + late)
         silence = now - self.engine.last_heard
         if silence > LOST_SECONDS:
             self._far_end_lost("silent")
@@ -346,7 +351,12 @@ class Leg:
         if self._pulses % 2:
             block = self.reception.report(now, self.path_loss())
             self.engine.send_rtcp(rtcp.compound(self.sending, block, CNAME, now, time.time()))
-        self._pulse_timer = asyncio.get_running_loop().call_later(PULSE_SECONDS, self._pulse)
+        self._set_pulse()
+
+    def _set_pulse(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._pulse_due = time.monotonic() + PULSE_SECONDS
+        self._pulse_timer = loop.call_later(PULSE_SECONDS, self._pulse)
 
     def _far_end_lost(self, reason: str) -> None:
         if self.lost:

@@ -15,6 +15,7 @@ from aioice import stun
 from aioice.ice import ConnectionClosed
 
 from interview_peer.errors import InvalidSdp, UpstreamInvalidAnswer
+from interview_peer.media.engine import MAX_ADDRESSES
 from interview_peer.media.forwarder import Forwarder
 from interview_peer.media.leg import (
     CHANNEL_LABEL,
@@ -512,6 +513,51 @@ async def test_new_source_port_is_followed_without_a_lost_packet() -> None:
         ends.near.send_text("event")
         ends.far.send_text("event")
         await until(lambda: ends.far_heard.messages and ends.near_heard.messages, "events")
+
+
+async def test_new_source_port_is_followed_over_a_long_way() -> None:
+    async with linked() as (ends, link):
+        # A round trip of 300 ms: three questions are under way before the first is answered.
+        link.up.delay = link.down.delay = 0.15
+        ends.far.engine.learn_ssrc(ends.near.engine.ssrc)
+        new = await link.rebind()
+        number = 0
+
+        def followed() -> bool:
+            nonlocal number
+            number += 1
+            ends.near.send_audio(number, number * 960, b"%d" % number)
+            return ends.far.engine.remote == new
+
+        await until(followed, "the new address", within=5)
+        assert ends.far.engine.moves == 1
+
+
+async def test_checks_from_many_addresses_are_not_all_answered_with_checks() -> None:
+    async with connected() as ends:
+        ice = ends.near.engine._ice
+        for number in range(100):
+            check = ice.build_request(ice._nominated[1], nominate=False)
+            check.add_message_integrity(ice.remote_password.encode())
+            assert ends.far.engine.stun_request(bytes(check), ("127.0.0.9", 20_000 + number))
+        assert len(ends.far.engine._ice._remote_candidates) <= MAX_ADDRESSES + 1
+        assert ends.far.engine.dropped["addresses"] >= 100 - MAX_ADDRESSES
+
+
+async def test_a_stall_of_our_own_loop_is_no_loss_of_the_far_end() -> None:
+    async with connected() as ends:
+        engine, leg = ends.far.engine, ends.far
+        now = asyncio.get_running_loop().time()
+        # As after six seconds in which nothing ran: the timer is late, nothing has been read.
+        engine.last_heard = now - 6
+        leg._pulse_due = now - 5.5
+        leg._pulse()
+        assert ends.far_heard.lost is None
+        # The same silence with a timer in time is a loss.
+        engine.last_heard = now - 6
+        leg._pulse_due = asyncio.get_running_loop().time()
+        leg._pulse()
+        assert ends.far_heard.lost == "silent"
 
 
 async def test_packet_from_a_new_address_moves_nothing_until_its_check_is_answered() -> None:
