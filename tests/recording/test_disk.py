@@ -15,6 +15,7 @@ import pytest
 
 from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
+from interview_peer.storage.folder import INTERVIEWS
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
 from tests.support.server import running_server
@@ -24,11 +25,10 @@ pytestmark = pytest.mark.timeout(180)
 WITHIN = 90.0
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@contextlib.contextmanager
+def mounted(path: Path) -> Iterator[Path]:
     """A file system of 400 kB that only root can make."""
-    path = tmp_path / "disk"
-    path.mkdir()
+    path.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(path)]
     if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("this machine does not let us mount a file system")
@@ -36,6 +36,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk for a whole data folder."""
+    with mounted(tmp_path / "disk") as path:
+        yield path
+
+
+@pytest.fixture
+def recordings_disk(tmp_path: Path) -> Iterator[Path]:
+    """The same for the recordings in ``tmp_path`` alone."""
+    with mounted(tmp_path / INTERVIEWS) as path:
+        yield path
 
 
 def remount(path: Path, options: str) -> None:
@@ -106,21 +120,24 @@ async def test_a_full_disk_stops_the_recording_alone_and_space_mends_it(
     assert await asyncio.to_thread(verify, folder) == []
 
 
-async def test_a_disk_that_cannot_be_written_costs_the_recording_alone(
-    small_disk: Path, caplog: pytest.LogCaptureFixture
+async def test_a_disk_that_can_no_longer_be_written_costs_the_recording_alone(
+    recordings_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    remount(small_disk, "ro")
-    async with serving(small_disk) as server, talking(server.url) as caller:
-        assert await server.interviews.finishing(caller.session_id) is None
+    async with serving(tmp_path) as server:
+        await asyncio.to_thread(remount, recordings_disk, "ro")
+        async with talking(server.url) as caller:
+            assert await server.interviews.finishing(caller.session_id) is None
     assert told(caplog, "no folder for the recording") == [None]
 
 
-async def test_a_data_folder_that_is_a_file_costs_the_recording_alone(
+async def test_a_folder_of_recordings_that_became_a_file_costs_the_recording_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "interviews").write_text("not a folder")
-    async with serving(tmp_path) as server, talking(server.url):
-        pass
+    async with serving(tmp_path) as server:
+        (tmp_path / INTERVIEWS).rmdir()
+        (tmp_path / INTERVIEWS).write_text("not a folder")
+        async with talking(server.url):
+            pass
     assert told(caplog, "no folder for the recording") == [None]
 
 
