@@ -58,6 +58,10 @@ _TOLERANCE = SAMPLE_RATE // 200
 _OLDEST, _NEWEST = -500, 3_000
 """Sequence numbers outside this range around the last one mean that the sender started anew."""
 
+_LONG_PAUSE = 10 * SAMPLE_RATE
+"""After a pause of this length the offset is taken anew, however small the difference: 200 ppm
+make 2 ms of it, and minutes of silence make more than drift correction can follow."""
+
 _DRIFT_LIMIT = SAMPLE_RATE // 100
 _DRIFT_STEP = SAMPLE_RATE // 50
 """Drift is corrected when it passes 10 ms, by 20 ms: one packet more or less, hardly heard."""
@@ -123,6 +127,7 @@ class Timeline:
         self._newest_time = 0  # its unwrapped RTP time
         self._next = 0  # unwrapped sequence number to write next
         self._held: list[_Held] = []
+        self._pause = 0  # longest pause before what is being looked at
         self._look_until: int | None = None  # position; an offset is being looked up until then
         self._missing: set[int] = set()
         self._toc = -1  # of the packet written last; -1 after silence
@@ -147,7 +152,8 @@ class Timeline:
         """
         arrival = int((at - self._started_at) * SAMPLE_RATE)
         output: list[bytes] = []
-        paused = arrival - self._last_arrival > _RESUME
+        pause = arrival - self._last_arrival
+        paused = pause > _RESUME
         if self._held:
             # What came before a pause says nothing about the offset after it.
             self._release(None if paused else arrival, output)
@@ -168,6 +174,7 @@ class Timeline:
         if paused or (self._look_until is None and arrival - time < self._offset - _RESUME):
             # After a pause, or sent before its own time: RTP time and our clock may disagree.
             self._look_until = arrival + _LOOK
+            self._pause = max(self._pause, pause)
         self._last_arrival = arrival
         if step > 0:
             self._newest = number
@@ -229,9 +236,14 @@ class Timeline:
         self._look_until = None
         self._late_since = None
         delay = min(arrival - time for _, time, arrival, _ in self._held)
-        if self._anchored and abs(delay - self._offset) <= _RESUME:
+        is_near = self._anchored and abs(delay - self._offset) <= _RESUME
+        # Over a long pause clocks drift apart unseen, and step by step would take too long.
+        rested, self._pause = self._pause > _LONG_PAUSE, 0
+        if is_near and not rested:
             return
-        if self._anchored:
+        if is_near:
+            self.counters.drift_ms += (delay - self._offset) * 1_000 / SAMPLE_RATE
+        elif self._anchored:
             self.counters.reanchors += 1
         else:
             # A restart has no packets before this one, and reordering can have shown a later one

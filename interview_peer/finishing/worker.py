@@ -248,6 +248,10 @@ class Finisher:
         return last if "failed" in last else {"failed": f"exit code {code}"}
 
 
+ERASED_NAME: Final = "erased.json"
+"""The tombstone that an erasure begins with."""
+
+
 def unfinished(data_dir: Path) -> list[InterviewFolder]:
     """Folders without a manifest, oldest first.
 
@@ -264,6 +268,9 @@ def unfinished(data_dir: Path) -> list[InterviewFolder]:
         with contextlib.suppress(Exception):
             folder = InterviewFolder(data_dir, SessionId(path.name))
             if (path / MANIFEST_NAME).exists() or not any(path.glob("*.ogg")):
+                continue
+            if (path / ERASED_NAME).exists():
+                # Being erased; nothing more is made of it.
                 continue
             found.append((path.stat().st_mtime, folder))
     return [folder for _, folder in sorted(found, key=lambda one: one[0])]

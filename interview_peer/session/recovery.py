@@ -188,7 +188,8 @@ def end_of(left: Left, data_dir: Path) -> Finished:
         # A crash may have torn the last line within a character.
         text = (folder.path / JOURNAL_NAME).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return _lost(left)
+        # Of a recording that moved to the store, the manifest stays.
+        return _lost(left, recorded=(folder.path / MANIFEST_NAME).exists())
     lines = text.splitlines()
     story = _story(lines, left.created_at)
     built = rebuild(lines)
@@ -211,7 +212,7 @@ def end_of(left: Left, data_dir: Path) -> Finished:
     )
 
 
-def _lost(left: Left) -> Finished:
+def _lost(left: Left, *, recorded: bool = False) -> Finished:
     """The end of an interview without a folder: only what was written down is left of it."""
     return Finished(
         interview_id=left.id,
@@ -219,7 +220,7 @@ def _lost(left: Left) -> Finished:
         reason=Reason.RECOVERED,
         turns=left.turns,
         transcript=document(left.id, left.created_at, left.turns) if left.turns else None,
-        recording_failed="missing",
+        recording_failed=None if recorded else "missing",
     )
 
 

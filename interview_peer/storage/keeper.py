@@ -55,6 +55,10 @@ class WrongBytes(Exception):
     """The store holds something else than what was sent to it."""
 
 
+class IdInStore(Exception):
+    """The store holds another recording of this id, or what is left of one."""
+
+
 class LocalDamage(Exception):
     """A local file is not what the manifest says; the store gets no such file."""
 
@@ -313,6 +317,13 @@ class Keeper:
         error = work.exception()
         if error is None:
             self._failures.pop(session_id, None)
+        elif isinstance(error, IdInStore):
+            self.damaged += 1
+            self._settled.add(session_id)
+            log.error(
+                "the store holds another recording of this id; this one stays where it is",
+                extra={"session": session_id},
+            )
         elif isinstance(error, LocalDamage):
             self.damaged += 1
             self._settled.add(session_id)
@@ -346,6 +357,7 @@ class Keeper:
         if finished is None or self._store is None:
             return
         if await asyncio.to_thread(read_stored, folder) is None:
+            await self._check_ours(session_id, finished)
             tags: dict[str, str | None] = {}
             for file in finished.files:
                 path = folder.path / file.name
@@ -364,6 +376,16 @@ class Keeper:
         self._shelf.forget(session_id)
         self.uploaded += 1
         log.info("recording moved to the store", extra={"session": session_id})
+
+    async def _check_ours(self, session_id: SessionId, finished: Finished) -> None:
+        """Refuse to write over another recording of this id, made before this disk was new."""
+        assert self._store is not None
+        for name in (MANIFEST_NAME, TOMBSTONE_NAME):
+            key = f"{session_id}/{name}"
+            if await self._store.head(key) is None:
+                continue
+            if name == TOMBSTONE_NAME or await self._store.read_whole(key) != finished.data:
+                raise IdInStore
 
     async def _bring(self, path: Path, key: str, sha256: str, size: int, content_type: str) -> Held:
         """Make the store hold a file, and read it back; what is there already is not sent again."""
@@ -441,8 +463,12 @@ def _ended_at(folder: InterviewFolder) -> datetime:
     finished = read_finished(folder)
     if finished is not None:
         return finished.ended_at
-    newest = max(one.stat().st_mtime for one in [folder.path, *folder.path.iterdir()])
-    return datetime.fromtimestamp(newest, UTC)
+    times = [folder.path.stat().st_mtime]
+    for one in folder.path.iterdir():
+        # A file may go at this moment, and a link may lead nowhere.
+        with suppress(OSError):
+            times.append(one.stat().st_mtime)
+    return datetime.fromtimestamp(max(times), UTC)
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -90,8 +90,8 @@ async def test_a_good_token_lets_into_its_interview(access: Access) -> None:
 
 
 async def test_what_is_minted_is_taken_and_is_the_same_each_time(access: Access) -> None:
-    token = access.mint(NAME, NOW, NOW + 60)
-    assert token is not None and token == access.mint(NAME, NOW, NOW + 60)
+    token = access.mint(NAME, NOW, NOW + 3600)
+    assert token is not None and token == access.mint(NAME, NOW, NOW + 3600)
     assert (await access.admit(token, None)).interview_id == NAME
 
 
@@ -158,7 +158,7 @@ async def test_an_open_server_without_a_secret_makes_one_that_nobody_shares(
     first, second = (
         Access(settings(join_secret=None, simulation=True), one_database) for _ in range(2)
     )
-    token = first.mint(NAME, NOW, NOW + 60)
+    token = first.mint(NAME, NOW, NOW + 3600)
     assert (await first.admit(token, None)).interview_id == NAME
     assert await refusal(second, token) is TokenInvalid
 
@@ -275,7 +275,7 @@ async def test_without_a_secret_of_ours_nothing_is_minted(
     provider: Provider, one_database: Database
 ) -> None:
     access = Access(settings(join_secret=None, jwks_url=provider.url), one_database)
-    assert access.mint(NAME, NOW, NOW + 60) is None
+    assert access.mint(NAME, NOW, NOW + 3600) is None
     assert await refusal(access, signed(key="x" * 32)) is TokenInvalid
     assert (await access.admit(by_provider(EC_KEY, "ES256", "e"), None)).interview_id == NAME
 

@@ -426,3 +426,18 @@ def test_whatever_happens_every_packet_lands_within_the_bound(seed: int) -> None
 def test_what_a_crash_takes_stays_below_a_second() -> None:
     flush_every = 0.5
     assert flush_every + max(LOOK_SECONDS, HOLD_SECONDS, FILL_LAG_SECONDS) < 1.0
+
+
+@pytest.mark.parametrize("ppm", [200, -200])
+def test_a_long_pause_does_not_hide_the_drift_of_its_length(ppm: int) -> None:
+    line = Timeline(0.0)
+    payload = bytes([0x78]) + bytes(50)
+    rate = 1 + ppm / 1e6
+    for sequence in range(200):
+        # Two seconds of speech, five minutes of nothing in which RTP time goes on, two more.
+        sent = sequence / 50 + (298.0 if sequence >= 100 else 0.0)
+        line.place(sent + 0.04, sequence, int(sent * 48_000 * rate), payload)
+        line.fill_to(sent + 0.04)
+    line.drain()
+    # The last packet was sent at 301.98 s of our clock, whatever the sender's said.
+    assert line.position / 48_000 == pytest.approx(302.0 + 0.04, abs=0.02)
