@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-MANIFEST_NAME: Final = "manifest.json"
-"""Written last: a folder that has it is finished."""
+from ..storage.finished import MANIFEST_NAME as MANIFEST_NAME
+from ..storage.finished import TOMBSTONE_NAME as TOMBSTONE_NAME
 
 MIX_NAME: Final = "mixed.webm"
 WAVEFORM_NAME: Final = "waveform.json"

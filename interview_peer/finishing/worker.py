@@ -22,7 +22,7 @@ from ..storage.folder import INTERVIEWS, InterviewFolder
 from ..storage.worker import StorageWorker
 from ..types import Json, SessionId
 from .facts import Facts
-from .names import MANIFEST_NAME
+from .names import MANIFEST_NAME, TOMBSTONE_NAME
 
 log = logging.getLogger(__name__)
 
@@ -248,10 +248,6 @@ class Finisher:
         return last if "failed" in last else {"failed": f"exit code {code}"}
 
 
-ERASED_NAME: Final = "erased.json"
-"""The tombstone that an erasure begins with."""
-
-
 def unfinished(data_dir: Path) -> list[InterviewFolder]:
     """Folders without a manifest, oldest first.
 
@@ -269,7 +265,7 @@ def unfinished(data_dir: Path) -> list[InterviewFolder]:
             folder = InterviewFolder(data_dir, SessionId(path.name))
             if (path / MANIFEST_NAME).exists() or not any(path.glob("*.ogg")):
                 continue
-            if (path / ERASED_NAME).exists():
+            if (path / TOMBSTONE_NAME).exists():
                 # Being erased; nothing more is made of it.
                 continue
             found.append((path.stat().st_mtime, folder))

@@ -179,6 +179,3 @@ class Archive:
 
 
 __all__ = ["SOUNDS", "TRANSCRIPT", "URL_SECONDS", "WAVEFORM", "Archive", "Content"]
-
-
-__all__ = ["SOUNDS", "TRANSCRIPT", "URL_SECONDS", "WAVEFORM", "Archive", "Content"]

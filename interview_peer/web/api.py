@@ -344,6 +344,3 @@ def make_app(
     openapi.add_to(app)
     app.cleanup_ctx.append(store.expiring)
     return app
-
-
-__all__ = ["Api", "Json", "make_app"]
