@@ -221,6 +221,7 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
     node = await asyncio.to_thread(NodeName.claim, settings.data_dir, alone=database.is_sqlite)
     stack.callback(node.release)
     await migrate.prepare(database)
+    heartbeat: Heartbeat | None = None
     if not database.is_sqlite:
         heartbeat = Heartbeat(database, node.name)
         await heartbeat.start()
@@ -237,7 +238,7 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
     chronicle = Chronicle(database, Records(notices.outbox, node.name), notices.wake)
     chronicle.start()
     stack.push_async_callback(chronicle.close)
-    recovery = Recovery(database, settings.data_dir, node.name, chronicle.tell)
+    recovery = Recovery(database, settings.data_dir, node.name, chronicle.tell, heartbeat)
     await recovery.start()
     stack.push_async_callback(recovery.close)
     await notices.start()

@@ -26,7 +26,7 @@ from ..core.usage import add_usage
 from ..errors import InvalidSessionId, StateUnavailable
 from ..state.database import Database, Transaction
 from ..state.happenings import Finished, Happening
-from ..state.nodes import living
+from ..state.nodes import Heartbeat
 from ..state.schema import from_us, interviews, turns
 from ..storage.finished import MANIFEST_NAME
 from ..storage.folder import INTERVIEWS, InterviewFolder
@@ -61,11 +61,14 @@ class Recovery:
         data_dir: Path,
         node_id: str,
         tell: Callable[[Happening], None],
+        heartbeat: Heartbeat | None = None,
     ) -> None:
+        """``heartbeat`` knows the other nodes; None where there can be none, on SQLite."""
         self._database = database
         self._data_dir = data_dir
         self._node_id = node_id
         self._tell = tell
+        self._heartbeat = heartbeat
         self._task: asyncio.Task[None] | None = None
         self.told = asyncio.Event()
         """Set when the end of all that an earlier process left is told."""
@@ -79,7 +82,7 @@ class Recovery:
         left = await self._database.run(self._left_at_start)
         unknown = await asyncio.to_thread(self._unwritten_folders)
         left += await self._database.run(lambda tx: _without_rows(tx, unknown))
-        if left or not self._database.is_sqlite:
+        if left or self._heartbeat is not None:
             self._task = asyncio.create_task(self._run(left), name="recovery")
         else:
             self.told.set()
@@ -97,10 +100,14 @@ class Recovery:
             await self._close_all(left)
         finally:
             self.told.set()
-        while not self._database.is_sqlite:
+        while self._heartbeat is not None:
             await asyncio.sleep(LOOK_SECONDS)
             with contextlib.suppress(StateUnavailable):
-                await self._close_all(await self._database.run(self._left_by_others))
+                await self.look()
+
+    async def look(self) -> None:
+        """Close what nodes left that are gone by now. Raises ``StateUnavailable``."""
+        await self._close_all(await self._database.run(self._left_by_others))
 
     async def _close_all(self, left: list[Left]) -> None:
         for one in left:
@@ -116,13 +123,15 @@ class Recovery:
             self._tell(end)
 
     async def _left_at_start(self, tx: Transaction) -> list[Left]:
-        """Ours from before, and those of nodes that are gone."""
-        others = await living(tx) - {self._node_id}
-        return await _left(tx, lambda node: node not in others)
+        """Ours from before. Of others it is too early to say whether they live."""
+        alone = self._heartbeat is None
+        return await _left(tx, lambda node: alone or node in (None, self._node_id))
 
     async def _left_by_others(self, tx: Transaction) -> list[Left]:
-        living_nodes = await living(tx) | {self._node_id}
-        return await _left(tx, lambda node: node not in living_nodes)
+        living = None if self._heartbeat is None else await self._heartbeat.living(tx)
+        if living is None:
+            return []
+        return await _left(tx, lambda node: node not in living)
 
     def _unwritten_folders(self) -> list[str]:
         """Folders with a journal but without the file that is written last."""

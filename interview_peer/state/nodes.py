@@ -1,6 +1,11 @@
 """Which server processes there are: each has a name, and those that share a database say that
 they live.
 
+All times here are the database's: the clocks of the nodes may differ. A node judges the silence of
+others only after it was heard itself, without a gap, for as long as they would have had to be
+silent: while the database is away nobody is heard, and whoever comes back first must not take all
+others for dead.
+
 The name is kept in the data folder, so that a process that is started again knows what it left
 behind. It is held by a lock that ends with the process, however that ends.
 """
@@ -13,10 +18,11 @@ import fcntl
 import logging
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import BigInteger, cast, delete, func, insert, select, update
 
 from ..errors import ConfigurationError, StateUnavailable
 from .database import Database, Transaction
@@ -29,7 +35,13 @@ SAY_SECONDS: Final = 5.0
 GONE_SECONDS: Final = 60.0
 """Silent for so long, a node's interviews are closed by another; it may be starting again until
 then, and has the files."""
+GAP_SECONDS: Final = 20.0
+"""Between two words of one node: any longer and it was away, or the database was. Others need as
+long again to be heard after an outage, which together stays well below ``GONE_SECONDS``."""
 FORGET_SECONDS: Final = 7 * 86_400.0
+
+Clock = Callable[[Transaction], Awaitable[int]]
+"""The time in microseconds, as the database has it."""
 
 _TAKEN: Final = (
     "Another interview_peer is running on this data folder: stop it, or choose another "
@@ -86,17 +98,30 @@ def _new_name() -> str:
     return f"node_{secrets.token_hex(8)}"
 
 
-class Heartbeat:
-    """Says every few seconds in the database that this node lives."""
+async def database_time(tx: Transaction) -> int:
+    """Microseconds since 1970 by the database's own clock."""
+    if tx.dialect.name == "sqlite":
+        # The file has no clock but this machine's.
+        return now_us()
+    seconds = func.extract("epoch", func.clock_timestamp())
+    return int((await tx.execute(select(cast(seconds * 1_000_000, BigInteger)))).scalar_one())
 
-    def __init__(self, database: Database, name: str) -> None:
+
+class Heartbeat:
+    """Says every few seconds in the database that this node lives, and knows which others do."""
+
+    def __init__(self, database: Database, name: str, clock: Clock = database_time) -> None:
         self._database = database
         self._name = name
+        self._clock = clock
         self._task: asyncio.Task[None] | None = None
+        self._heard_since: int | None = None
+        """Since when this node is heard without a gap."""
+        self._heard_at = 0
 
     async def start(self) -> None:
         """Say it once, then again and again. Raises ``StateUnavailable``."""
-        await self._database.run(self._say)
+        await self.say()
         self._task = asyncio.create_task(self._run(), name="heartbeat")
 
     async def close(self) -> None:
@@ -107,26 +132,47 @@ class Heartbeat:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
+    async def say(self) -> None:
+        """Say it once, now. Raises ``StateUnavailable``."""
+        at = await self._database.run(self._say)
+        # Also a clock that was set back is a gap: nothing is known of the time between.
+        if self._heard_since is None or not 0 <= at - self._heard_at <= _us(GAP_SECONDS):
+            self._heard_since = at
+        self._heard_at = at
+
+    async def living(self, tx: Transaction) -> set[str] | None:
+        """Names of the nodes that were heard lately, this one among them.
+
+        None while that cannot be known: after an outage, and for a while after the start.
+        """
+        at = await self._clock(tx)
+        since = self._heard_since
+        if since is None or not 0 <= at - self._heard_at <= _us(GAP_SECONDS):
+            return None
+        if self._heard_at - since <= _us(GONE_SECONDS):
+            return None
+        heard = nodes.c.seen_at >= at - _us(GONE_SECONDS)
+        found = await tx.execute(select(nodes.c.id).where(heard))
+        return {*found.scalars(), self._name}
+
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(SAY_SECONDS)
             try:
-                await self._database.run(self._say)
+                await self.say()
             except StateUnavailable:
                 log.debug("heartbeat not written")
             except Exception:
                 log.exception("heartbeat broke")
 
-    async def _say(self, tx: Transaction) -> None:
-        now = now_us()
-        said = await tx.execute(update(nodes).where(nodes.c.id == self._name).values(seen_at=now))
+    async def _say(self, tx: Transaction) -> int:
+        at = await self._clock(tx)
+        said = await tx.execute(update(nodes).where(nodes.c.id == self._name).values(seen_at=at))
         if said.rowcount == 0:
-            await tx.execute(insert(nodes).values(id=self._name, started_at=now, seen_at=now))
-            await tx.execute(delete(nodes).where(nodes.c.seen_at < now - int(FORGET_SECONDS * 1e6)))
+            await tx.execute(insert(nodes).values(id=self._name, started_at=at, seen_at=at))
+            await tx.execute(delete(nodes).where(nodes.c.seen_at < at - _us(FORGET_SECONDS)))
+        return at
 
 
-async def living(tx: Transaction) -> set[str]:
-    """Names of the nodes that spoke lately."""
-    since = now_us() - int(GONE_SECONDS * 1e6)
-    found = await tx.execute(select(nodes.c.id).where(nodes.c.seen_at >= since))
-    return set(found.scalars())
+def _us(seconds: float) -> int:
+    return int(seconds * 1_000_000)

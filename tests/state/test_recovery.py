@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
 
 from interview_peer.errors import ConfigurationError
 from interview_peer.session import recovery as recovery_module
 from interview_peer.session.recovery import Recovery
 from interview_peer.state import migrate
 from interview_peer.state.chronicle import Chronicle
-from interview_peer.state.database import Database
-from interview_peer.state.nodes import NodeName
-from interview_peer.state.schema import interviews, nodes, now_us
+from interview_peer.state.database import Database, Transaction
+from interview_peer.state.nodes import Heartbeat, NodeName
+from interview_peer.state.schema import interviews
 from tests.state.telling import NODE, TOLD, body, interview, life, records, said, told
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
@@ -212,17 +211,23 @@ async def left_by(database: Database, node: str, name: str) -> None:
         await tx.execute(interviews.update().values(node_id=node).where(interviews.c.id == name))
 
 
-async def seen(database: Database, node: str, seconds_ago: float) -> None:
-    async with database.begin() as tx:
-        at = now_us() - int(seconds_ago * 1e6)
-        await tx.execute(insert(nodes).values(id=node, started_at=at, seen_at=at))
+class Judging(Heartbeat):
+    """Has been heard for long enough to know who else lives."""
+
+    def __init__(self, database: Database, *others: str) -> None:
+        super().__init__(database, NODE)
+        self._others = others
+
+    async def living(self, tx: Transaction) -> set[str]:
+        return {NODE, *self._others}
 
 
 @contextlib.asynccontextmanager
-async def recovering(database: Database, data_dir: Path) -> AsyncIterator[Chronicle]:
+async def recovering(database: Database, data_dir: Path, *others: str) -> AsyncIterator[Chronicle]:
     chronicle = Chronicle(database, records())
     chronicle.start()
-    recovery = Recovery(database, data_dir, NODE, chronicle.tell)
+    heartbeat = Judging(database, *others)
+    recovery = Recovery(database, data_dir, NODE, chronicle.tell, heartbeat)
     await recovery.start()
     yield chronicle
     await recovery.close()
@@ -248,8 +253,7 @@ async def test_node_that_is_gone_is_tidied_up_after_by_another(
 ) -> None:
     monkeypatch.setattr(recovery_module, "LOOK_SECONDS", 0.05)
     async with opened(postgres_url, tmp_path) as database:
-        await seen(database, "alive", 1.0)
-        async with recovering(database, tmp_path):
+        async with recovering(database, tmp_path, "alive"):
             await left_by(database, "alive", "running")
             await left_by(database, "gone", "lost")
             await left_by(database, NODE, "mine")
@@ -269,13 +273,14 @@ async def test_start_closes_what_its_own_earlier_run_left_and_nobody_elses(
     postgres_url: str, tmp_path: Path
 ) -> None:
     async with opened(postgres_url, tmp_path) as database:
-        await seen(database, "alive", 1.0)
-        await seen(database, NODE, 1.0)
         await left_by(database, "alive", "running")
+        # Whether this one is gone cannot be known yet.
+        await left_by(database, "silent", "unknown")
         await left_by(database, NODE, "mine")
-        async with recovering(database, tmp_path):
+        async with recovering(database, tmp_path, "alive"):
             await ended(database, "mine")
         assert await phase_of(database, "running") == "live"
+        assert await phase_of(database, "unknown") == "live"
 
 
 def test_node_keeps_its_name_over_restarts(tmp_path: Path) -> None:
