@@ -22,6 +22,7 @@ from typing import Any, Final
 from pylibsrtp._binding import ffi, lib
 
 from interview_peer.media.leg import ChannelClosed, Leg
+from interview_peer.media.meters import DelayMeter
 from interview_peer.media.udp import UdpPort
 
 from . import packets
@@ -63,8 +64,10 @@ class SweptPort(UdpPort):
     batch = 1
     """Datagrams handled in one sweep: one where each call has a port, many where all share it."""
 
-    def __init__(self, sock: socket.socket, announced: Sequence[str]) -> None:
-        super().__init__(sock, announced)
+    def __init__(
+        self, sock: socket.socket, announced: Sequence[str], delay: DelayMeter | None = None
+    ) -> None:
+        super().__init__(sock, announced, delay)
         self.streams: dict[tuple[str, int], Stream] = {}
         """Who judges the audio that comes from an address."""
 

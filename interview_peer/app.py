@@ -21,7 +21,7 @@ from .core.redaction import Redactor
 from .errors import ConfigurationError
 from .finishing.worker import Finisher
 from .media.engine import check_versions
-from .media.meters import LoopWatch, media_health
+from .media.meters import DelayMeter, LoopWatch, media_health
 from .media.udp import UdpPort, default_address
 from .model.openai_realtime import RealtimeConnector
 from .notices.service import Notices
@@ -113,6 +113,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 headers={"User-Agent": f"interview_peer/{__version__}"},
             )
         )
+        to_browser = DelayMeter()
         loop_watch = LoopWatch()
         loop_watch.start()
         stack.push_async_callback(loop_watch.close)
@@ -136,6 +137,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 connector=connector,
                 browser_port=browser_port,
                 model_host=model_host,
+                model_delay=to_browser,
                 storage=storage,
                 finishing=finishing,
                 data_dir=settings.data_dir,
@@ -170,7 +172,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             make_app(
                 settings,
                 interviews,
-                lambda: media_health(browser_port, loop_watch),
+                lambda: media_health(browser_port, to_browser, loop_watch),
                 state,
                 archive,
             ),

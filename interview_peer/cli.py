@@ -30,6 +30,7 @@ from interview_peer.errors import (
     StartFailed,
     StateUnavailable,
 )
+from interview_peer.media.meters import MediaLoop
 from interview_peer.settings import Settings, load_settings
 from interview_peer.storage.folder import INTERVIEWS, InterviewFolder
 from interview_peer.types import SessionId
@@ -362,7 +363,8 @@ def _run(
         await task
 
     try:
-        asyncio.run(supervise())
+        with asyncio.Runner(loop_factory=MediaLoop) as runner:
+            runner.run(supervise())
     except asyncio.CancelledError:
         if not asked_to_stop:
             raise

@@ -103,13 +103,15 @@ def _blocks(data: bytes, position: int, end: int, count: int) -> list[ReportBloc
 
 @dataclass(slots=True)
 class Reception:
-    """Counts one incoming stream as RFC 3550 A.3 and A.8 say.
+    """Counts what comes in, and the newest stream of it as RFC 3550 A.3 and A.8 say.
 
+    Totals go on when the far end begins a new stream; reports speak of that stream alone.
     ``received`` is on the hot path: once per packet, no allocation.
     """
 
     ssrc: int = 0
     packets: int = 0
+    """Of all streams so far, as are octets."""
     octets: int = 0
     highest: int = 0
     """Extended highest sequence number."""
@@ -118,6 +120,9 @@ class Reception:
     last_at: float = 0.0
     """When (monotonic) the newest packet came; 0 before the first."""
     _base: int = 0
+    _packets_of_others: int = 0
+    """Packets, and below expected ones, of the streams before this one."""
+    _expected_of_others: int = 0
     _transit: float = 0.0
     _expected_before: int = 0
     _packets_before: int = 0
@@ -142,9 +147,10 @@ class Reception:
         self.last_at = at
 
     def restart(self, ssrc: int, sequence: int, transit: float) -> None:
-        """Begin a new stream; the counts of the one before are forgotten."""
+        """Begin a new stream; the totals go on."""
+        self._expected_of_others = self.expected
+        self._packets_of_others = self.packets
         self.ssrc = ssrc
-        self.packets = self.octets = 0
         self.highest = self._base = sequence
         self.jitter = 0.0
         self._transit = transit
@@ -158,13 +164,18 @@ class Reception:
 
     @property
     def expected(self) -> int:
-        """Packets the sender has sent, as far as its sequence numbers tell."""
-        return self.highest - self._base + 1 if self.packets else 0
+        """Packets the sender has sent so far, as far as its sequence numbers tell."""
+        return self._expected_of_others + self._expected_of_stream
 
     @property
     def lost(self) -> int:
         """Packets missing so far; negative if more were duplicated than lost."""
         return self.expected - self.packets
+
+    @property
+    def _expected_of_stream(self) -> int:
+        begun = self.packets > self._packets_of_others
+        return self.highest - self._base + 1 if begun else 0
 
     def report(self, at: float, path_loss: float = 0.0) -> bytes | None:
         """One report block (24 bytes), or nothing before the first packet.
@@ -176,13 +187,14 @@ class Reception:
         """
         if not self.packets:
             return None
-        expected, packets = self.expected, self.packets
+        expected = self._expected_of_stream
+        packets = self.packets - self._packets_of_others
         expected_now = expected - self._expected_before
         lost_now = expected_now - (packets - self._packets_before)
         self._expected_before, self._packets_before = expected, packets
         own_loss = max(0.0, lost_now / expected_now) if expected_now > 0 else 0.0
         fraction = min(255, int(max(own_loss, path_loss) * 256))
-        cumulative = max(-0x800000, min(0x7FFFFF, self.lost)) & 0xFFFFFF
+        cumulative = max(-0x800000, min(0x7FFFFF, expected - packets)) & 0xFFFFFF
         delay = int((at - self._last_sr_at) * 65536) & 0xFFFFFFFF if self._last_sr else 0
         return _REPORT_BLOCK.pack(
             self.ssrc,

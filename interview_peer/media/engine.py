@@ -34,6 +34,7 @@ from pylibsrtp import Error as SrtpError
 from pylibsrtp._binding import ffi, lib
 
 from ..errors import ConfigurationError
+from .meters import DelayMeter
 from .udp import Address, UdpPort
 
 log = logging.getLogger(__name__)
@@ -163,6 +164,8 @@ class Engine:
         self.last_heard = 0.0
         """When (monotonic) anything came from the far end; 0 before the first."""
         self.dropped: collections.Counter[str] = collections.Counter()
+        self.delay = DelayMeter()
+        """How long the far end's packets were with us."""
         self.ssrc = 0
         self.remote: Address | None = None
         """Where to send: the nominated pair's far address."""

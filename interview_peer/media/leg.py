@@ -236,15 +236,17 @@ class Leg:
         return sent
 
     def statistics(self) -> Json:
-        """Packets, octets, loss, jitter and round trip, both ways; times in milliseconds."""
+        """Packets, octets, loss, jitter, round trip, and the delay we added to what came from
+        here; times in milliseconds."""
         received, sent = self.reception, self.sending
-        trip, heard, delay = sent.round_trip, sent.heard, self.port.delay
+        trip, heard = sent.round_trip, sent.heard
         return {
             "received": {
                 "packets": received.packets,
                 "octets": received.octets,
                 "lost": received.lost,
                 "jitter_ms": round(received.jitter / rtcp.CLOCK_RATE * 1000, 3),
+                **self.engine.delay.figures(),
             },
             "sent": {
                 "packets": sent.packets,
@@ -252,8 +254,6 @@ class Leg:
                 "fraction_lost": heard.fraction_lost if heard is not None else None,
                 "round_trip_ms": round(trip * 1000, 3) if trip is not None else None,
             },
-            "added_delay_p50_ms": round(delay.quantile(0.5) * 1000, 3),
-            "added_delay_p99_ms": round(delay.quantile(0.99) * 1000, 3),
             "address_changes": self.engine.moves,
             "dropped": dict(self.engine.dropped),
         }

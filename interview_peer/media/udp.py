@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from ..errors import ConfigurationError, StartFailed
-from .meters import SAMPLE_EVERY, DelayMeter
+from .meters import DOUBT_SECONDS, SAMPLE_EVERY, DelayMeter, looks_of
 
 Address = tuple[str, int]
 Key = TypeVar("Key")
@@ -57,6 +57,9 @@ class Endpoint(Protocol):
 
     ufrag: str
     """Our own ICE user name fragment, unique on the port."""
+
+    delay: DelayMeter
+    """How long this connection's packets were with us; the port fills it."""
 
     def stun_request(self, data: bytes, addr: Address) -> bool:
         """Handle a check addressed to us; false if its integrity does not hold.
@@ -107,10 +110,14 @@ class UdpPort:
     """A bound UDP socket shared by the endpoints registered on it.
 
     Receives into one buffer that is reused for every datagram: an endpoint must be done with it
-    when its method returns. ``announced`` are the addresses that candidates carry.
+    when its method returns. ``announced`` are the addresses that candidates carry. ``delay`` is
+    the meter it counts into, beside those of its endpoints: one of its own, or one that several
+    ports share.
     """
 
-    def __init__(self, sock: socket.socket, announced: Sequence[str]) -> None:
+    def __init__(
+        self, sock: socket.socket, announced: Sequence[str], delay: DelayMeter | None = None
+    ) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self.address: Address = sock.getsockname()[:2]
@@ -119,8 +126,11 @@ class UdpPort:
         self._room = [memoryview(self.buffer)[:MAX_DATAGRAM]]
         self.dropped: collections.Counter[str] = collections.Counter()
         """Datagrams not delivered, and packets not sent, by reason."""
-        self.delay = DelayMeter()
-        """From the kernel's receipt of a packet to the end of its forwarding, sampled."""
+        self.delay = DelayMeter() if delay is None else delay
+        """From the kernel's receipt of a packet to the end of its forwarding."""
+        self._looks = looks_of(self._loop)
+        self._late = False
+        """Whether the newest datagram that was measured was late; the next may be as well."""
         self._wake_ups = 0
         self._by_ufrag: dict[str, Endpoint] = {}
         self._by_address: dict[Address, Endpoint] = {}
@@ -135,13 +145,20 @@ class UdpPort:
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @classmethod
-    async def open(cls, host: str, port: int = 0, announce: Sequence[str] = ()) -> UdpPort:
+    async def open(
+        cls,
+        host: str,
+        port: int = 0,
+        announce: Sequence[str] = (),
+        delay: DelayMeter | None = None,
+    ) -> UdpPort:
         """Bind a socket and start reading from it.
 
         Args:
             host: address or name to bind; ``fly-global-services`` and the like are resolved.
             port: 0 picks a free one.
             announce: addresses that candidates carry instead of the bound one.
+            delay: a meter shared with other ports.
 
         Raises:
             ConfigurationError: the address cannot be bound.
@@ -180,7 +197,7 @@ class UdpPort:
                 f"INTERVIEW_UDP_HOST and INTERVIEW_UDP_PORT name {host}:{port}, "
                 f"which cannot be opened ({error.strerror or error})."
             ) from None
-        return cls(sock, announce or (_announceable(sock.getsockname()[0]),))
+        return cls(sock, announce or (_announceable(sock.getsockname()[0]),), delay)
 
     def close(self) -> None:
         """Stop reading and close the socket; registered endpoints hear nothing more."""
@@ -273,8 +290,16 @@ class UdpPort:
     def _readable(self) -> None:
         buffer, receive, by_address = self.buffer, self._receive, self._by_address
         self._wake_ups += 1
-        if self._wake_ups % SAMPLE_EVERY == 0:
-            self._measured()
+        sample = self._wake_ups % SAMPLE_EVERY == 0
+        if sample or self._late or time.monotonic() - self._looks.before > DOUBT_SECONDS:
+            self._measured(sample)
+            # They are read in the order they came: behind one in time none is late.
+            for _ in range(BATCH):
+                if not self._late:
+                    break
+                self._measured(False)
+            else:
+                return
         for _ in range(BATCH):
             try:
                 size, addr = receive(buffer, MAX_DATAGRAM)
@@ -300,8 +325,10 @@ class UdpPort:
         """The same for a connected socket. One datagram a wake-up: its packets come 20 ms apart,
         so a second read would nearly always find nothing."""
         self._wake_ups += 1
-        if self._wake_ups % SAMPLE_EVERY == 0:
-            self._measured()
+        at = time.monotonic()
+        sample = self._wake_ups % SAMPLE_EVERY == 0
+        if sample or self._late or at - self._looks.before > DOUBT_SECONDS:
+            self._measured(sample)
             return
         try:
             size = self._sock.recv_into(self.buffer, MAX_DATAGRAM)
@@ -314,31 +341,42 @@ class UdpPort:
         if peer is None or addr is None:
             return
         if 127 < first < 192 and size > 12:
-            peer.packet(size, time.monotonic())
+            peer.packet(size, at)
         else:
             self._other(size, first, addr, peer)
 
-    def _measured(self) -> None:
+    def _measured(self, sample: bool) -> None:
         """Handle one datagram, the oldest that waits, and note how long it was with us."""
+        self._late = False
         try:
             size, control, _, addr = self._sock.recvmsg_into(self._room, _CONTROL_BYTES)
         except OSError:
             return
         addr = _plain(addr)
         endpoint = self._by_address.get(addr)
-        first = self.buffer[0]
+        first, second = self.buffer[0], self.buffer[1]
         if not (127 < first < 192 and size > 12):
             self._other(size, first, addr, endpoint)
-            return
-        if endpoint is None:
+        elif endpoint is None:
             self._stray(size, addr)
-            return
-        endpoint.packet(size, time.monotonic())
+        else:
+            endpoint.packet(size, time.monotonic())
         for level, kind, data in control:
-            if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-                # The wall clock may be set back meanwhile; a delay is never negative.
-                self.delay.add(max(0.0, time.time() - seconds - nanoseconds / 1e9))
+            if level != socket.SOL_SOCKET or kind != _SO_TIMESTAMPNS:
+                continue
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            # The wall clock may be set back meanwhile; a delay is never negative.
+            delay = max(0.0, time.time() - seconds - nanoseconds / 1e9)
+            self._late = delay > DOUBT_SECONDS
+            if endpoint is None or not 127 < first < 192 or 192 <= second <= 208:
+                # Only audio is forwarded at once.
+                continue
+            if sample:
+                self.delay.add(delay)
+                endpoint.delay.add(delay)
+            elif self._late:
+                self.delay.judge(delay)
+                endpoint.delay.judge(delay)
 
     def _stray(self, size: int, addr: Address) -> None:
         endpoint = self._by_ssrc.get(int.from_bytes(self.buffer[8:12], "big"))

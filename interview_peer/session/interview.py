@@ -35,6 +35,7 @@ from ..finishing.facts import Facts
 from ..finishing.worker import Finisher
 from ..media.forwarder import Forwarder
 from ..media.leg import Leg
+from ..media.meters import DelayMeter
 from ..media.udp import UdpPort
 from ..model.openai_realtime import Call, RealtimeConnector
 from ..state import happenings
@@ -82,6 +83,8 @@ class Surroundings:
     browser_port: UdpPort
     model_host: str
     """Address that model legs bind their own sockets to."""
+    model_delay: DelayMeter
+    """Of everything that comes from the models."""
     storage: StorageWorker
     finishing: Finisher
     data_dir: Path
@@ -277,7 +280,7 @@ class Interview:
     async def _call_model(self) -> None:
         """Offer the model's leg to the service and apply its answer."""
         around = self._around
-        port = await UdpPort.open(around.model_host)
+        port = await UdpPort.open(around.model_host, delay=around.model_delay)
         leg = Leg("model", port, self, own_port=True)
         self._model_leg = leg
         self._up.connect(self._browser, leg)

@@ -175,15 +175,31 @@ def test_steady_delay_is_no_jitter_and_a_pause_or_a_wrapped_clock_none_either() 
     assert reception.jitter == pytest.approx(0, abs=0.1)
 
 
-def test_new_stream_is_counted_from_its_own_start() -> None:
+def test_new_stream_is_reported_from_its_own_start() -> None:
     reception = rtcp.Reception()
     at = fill(reception, [5, 9])
+    reception.report(at)
     reception.sender_report(rtcp.SenderReport(SSRC, 0xABCD, 0, 0, 0), at)
     reception.received(SSRC + 1, 700, 0, 50, at)
-    assert (reception.ssrc, reception.packets, reception.octets) == (SSRC + 1, 1, 50)
+    assert reception.ssrc == SSRC + 1
     block = block_of(reception.report(at + 1))
     assert (block.cumulative_lost, block.fraction_lost) == (0, 0)
     assert (block.last_sr, block.delay_since_last_sr) == (0, 0), "those are the old stream's"
+
+
+def test_totals_go_on_over_a_new_stream() -> None:
+    reception = rtcp.Reception()
+    at = fill(reception, [5, 9])
+    for sequence in (700, 702):
+        reception.received(SSRC + 1, sequence, sequence * FRAME, 50, at)
+    assert (reception.packets, reception.octets) == (4, 2 * 80 + 2 * 50)
+    assert (reception.expected, reception.lost) == (8, 4)
+    block = block_of(reception.report(at + 1))
+    assert (block.cumulative_lost, block.fraction_lost) == (1, 85 / 256), "the new stream's alone"
+    # A third stream, before which nothing was reported of the second's last packet.
+    reception.received(SSRC + 2, 1, 0, 50, at)
+    assert (reception.packets, reception.lost) == (5, 4)
+    assert block_of(reception.report(at + 2)).cumulative_lost == 0
 
 
 def test_round_trip_is_what_is_left_when_the_far_ends_delay_is_taken_off() -> None:

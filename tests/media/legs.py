@@ -80,6 +80,7 @@ async def own_port(host: str = "127.0.0.1") -> UdpPort:
 async def connected(
     *,
     far_port: UdpPort | None = None,
+    near_port: UdpPort | None = None,
     host: str = "127.0.0.1",
     change_answer: Callable[[str], str] | None = None,
     dtls_server: bool = True,
@@ -89,13 +90,14 @@ async def connected(
 
     Args:
         far_port: the shared port the answering leg lives on; otherwise it has its own.
+        near_port: the offering leg's own port, closed with it.
         host: where the ports that are made here are bound.
         change_answer: rewrites the answer on its way back.
         dtls_server: the answering leg's role.
         srtp_profiles_reversed: the offering leg wants AES-CM with SHA-1 rather than AES-GCM.
     """
     near_heard, far_heard = Heard(), Heard()
-    near = Leg("near", await own_port(host), near_heard, own_port=True)
+    near = Leg("near", near_port or await own_port(host), near_heard, own_port=True)
     far = Leg(
         "far",
         far_port or await own_port(host),

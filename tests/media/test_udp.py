@@ -14,7 +14,7 @@ import pytest
 from interview_peer.core import sdp
 from interview_peer.errors import ConfigurationError, StartFailed
 from interview_peer.media.leg import Leg
-from interview_peer.media.meters import SAMPLE_EVERY
+from interview_peer.media.meters import SAMPLE_EVERY, DelayMeter
 from interview_peer.media.udp import MAX_DATAGRAM, Address, UdpPort, default_address
 from tests.media.legs import Heard, connected, packets_of, until
 from tests.media.strays import Credentials, Stranger, check, strays, transaction_of
@@ -30,6 +30,7 @@ class Desk:
     ufrag: str
     port: UdpPort
     valid: bool = True
+    delay: DelayMeter = field(default_factory=DelayMeter)
     calls: list[tuple[str, bytes]] = field(default_factory=list)
 
     def stun_request(self, data: bytes, addr: Address) -> bool:
