@@ -33,7 +33,7 @@ from interview_peer.errors import (
 from interview_peer.media.meters import MediaLoop
 from interview_peer.settings import Settings, load_settings
 from interview_peer.storage.folder import INTERVIEWS, InterviewFolder
-from interview_peer.types import SessionId
+from interview_peer.types import Json, SessionId
 
 # What a start can fail of without being a defect: somebody else's port, a wrong address, no rights.
 _START_PROBLEMS = (
@@ -212,22 +212,55 @@ def migrate(data_dir: str | None) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def transcript(folder: Path) -> None:
-    """Rebuild FOLDER/transcript.json from FOLDER/events.jsonl."""
-    from interview_peer.core.transcript import rebuild
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["json", "txt", "vtt", "srt"]),
+    help="Print the transcript in this form instead; nothing is written.",
+)
+def transcript(folder: Path, kind: str | None) -> None:
+    """Rebuild FOLDER/transcript.json from FOLDER/events.jsonl, or print it.
 
-    journal = folder / "events.jsonl"
+    The files of a finished interview do not change, so there it can only be printed.
+    """
+    target = folder / "transcript.json"
     try:
-        # A crash may have torn the last line within a character.
-        with journal.open(encoding="utf-8", errors="replace") as lines:
-            first = lines.readline()
-            session_id, started_at = _interview_started(first, folder)
-            built = rebuild([first, *lines])
-        target = folder / "transcript.json"
-        _replace(target, json.dumps(built.document(session_id, started_at), ensure_ascii=False))
+        if kind is not None:
+            click.echo(_transcript_text(folder, kind), nl=False)
+            return
+        if (folder / "manifest.json").exists():
+            raise CommandFailed(f"{folder} is finished; its transcript can be had with --format.")
+        _replace(target, json.dumps(_rebuilt_transcript(folder), ensure_ascii=False))
     except OSError as error:
         raise CommandFailed(f"{error.filename or folder}: {error.strerror}.") from error
     click.echo(str(target))
+
+
+def _transcript_text(folder: Path, kind: str) -> str:
+    """A folder's transcript in one of its forms; from the journal where it was not written."""
+    from interview_peer.core.transcript_text import FORMATS
+
+    try:
+        document = json.loads((folder / "transcript.json").read_bytes())
+        if not isinstance(document, dict):
+            raise ValueError
+    except FileNotFoundError:
+        document = _rebuilt_transcript(folder)
+    except (ValueError, RecursionError):
+        raise CommandFailed(f"{folder / 'transcript.json'} is not a transcript.") from None
+    if kind == "json":
+        return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    return FORMATS[kind].render(document)
+
+
+def _rebuilt_transcript(folder: Path) -> Json:
+    from interview_peer.core.transcript import rebuild
+
+    # A crash may have torn the last line within a character.
+    with (folder / "events.jsonl").open(encoding="utf-8", errors="replace") as lines:
+        first = lines.readline()
+        session_id, started_at = _interview_started(first, folder)
+        return rebuild([first, *lines]).document(session_id, started_at)
 
 
 @main.command()

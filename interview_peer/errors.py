@@ -5,6 +5,7 @@
     InterviewPeerError
     ├── CallerError            the client must change what it sends        4xx
     │   ├── InvalidJson, InvalidMessage, UnknownMessageType, UnsupportedContentType
+    │   ├── NotAcceptable
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
     │   ├── PersonaNotFound, TooLarge, ExpectationFailed
@@ -285,6 +286,15 @@ class KeyNotFound(CallerError):
     status = 404
     sentence = "There is no key of that id."
     openai_code = "not_found"
+
+
+class NotAcceptable(CallerError):
+    """The caller takes no form that this path has."""
+
+    code = "NOT_ACCEPTABLE"
+    status = 406
+    sentence = "This path has nothing in a form that the Accept header names."
+    openai_code = "not_acceptable"
 
 
 class NotFound(CallerError):

@@ -27,6 +27,9 @@ const FILE_NAMES = {
   "mixed.webm": ["Both voices", "WebM, candidate left, interviewer right"],
   "candidate.ogg": ["Candidate's voice", "Ogg Opus"],
   "interviewer.ogg": ["Interviewer's voice", "Ogg Opus"],
+  "transcript.txt": ["Transcript", "text"],
+  "transcript.vtt": ["Captions", "WebVTT"],
+  "transcript.srt": ["Captions", "SubRip"],
   "transcript.json": ["Transcript", "JSON"],
 };
 

@@ -304,6 +304,39 @@ def test_transcript_is_rebuilt_from_the_journal_up_to_a_torn_line(tmp_path: Path
     assert sorted(file.name for file in folder.iterdir()) == ["events.jsonl", "transcript.json"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("json", '"text": "Grüße"'),
+        ("txt", "[00:00:01] Candidate: Grüße\n"),
+        ("vtt", "<v Candidate>Grüße</v>\n"),
+        ("srt", "Candidate: Grüße\n"),
+    ],
+)
+def test_transcript_is_printed_in_a_form_and_nothing_is_written(
+    tmp_path: Path, kind: str, part: str
+) -> None:
+    folder = tmp_path / "abc"
+    journal(folder, JOURNAL_START, said(1.0, "item_1", "Grüße"))
+    result = run("transcript", str(folder), "--format", kind)
+    assert result.exit_code == 0 and part in result.stdout
+    assert [file.name for file in folder.iterdir()] == ["events.jsonl"]
+    assert run("transcript", str(folder)).exit_code == 0
+    (folder / "events.jsonl").unlink()
+    assert run("transcript", str(folder), "--format", kind).stdout == result.stdout
+    (folder / "transcript.json").write_text("[]")
+    assert run("transcript", str(folder), "--format", kind).exit_code == 1
+
+
+def test_transcript_of_a_finished_folder_is_not_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "abc"
+    journal(folder, JOURNAL_START, said(1.0, "item_1", "Hello."))
+    (folder / "manifest.json").write_text("{}")
+    result = run("transcript", str(folder))
+    assert result.exit_code == 1 and "--format" in result.stderr
+    assert not (folder / "transcript.json").exists()
+
+
 def test_transcript_of_a_folder_without_journal_exits_1(tmp_path: Path) -> None:
     result = run("transcript", str(tmp_path))
     assert result.exit_code == 1

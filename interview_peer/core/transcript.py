@@ -223,9 +223,9 @@ class Transcript:
             if entry.speaker is not None and self._is_turn(entry)
         ]
 
-    def document(self, session_id: SessionId, started_at: datetime) -> Json:
+    def document(self, session_id: SessionId, started_at: datetime, *, final: bool = True) -> Json:
         """What ``transcript.json`` holds. `started_at` must know its time zone."""
-        return document(session_id, started_at, self.turns())
+        return document(session_id, started_at, self.turns(), final=final)
 
     # Collecting
 
@@ -382,8 +382,10 @@ class Transcript:
         return entry.first_text_at, ended_at if ended_at is not None else reply.done_at
 
 
-def document(session_id: SessionId, started_at: datetime, turns: Iterable[Turn]) -> Json:
-    """What ``transcript.json`` holds for these turns.
+def document(
+    session_id: SessionId, started_at: datetime, turns: Iterable[Turn], *, final: bool = True
+) -> Json:
+    """What ``transcript.json`` holds for these turns; `final` once nothing can follow them.
 
     Raises ``ValueError`` if `started_at` has no time zone.
     """
@@ -394,6 +396,7 @@ def document(session_id: SessionId, started_at: datetime, turns: Iterable[Turn])
         "schema": SCHEMA,
         "session_id": session_id,
         "started_at": started.removesuffix("+00:00") + "Z",
+        "final": final,
         "turns": [
             {
                 "item_id": turn.item_id,

@@ -1,4 +1,5 @@
-"""Finishes one folder: mends what a crash left, mixes, draws the waveform, writes the manifest.
+"""Finishes one folder: mends what a crash left, mixes, draws the waveform, writes the transcript's
+other forms and the manifest.
 
 Every step can be done again: what is made is written beside and put in place whole, the originals
 are only ever added to, and the manifest comes last.
@@ -16,8 +17,8 @@ from ..core.opus import SAMPLE_RATE
 from ..errors import InterviewPeerError
 from ..storage.folder import InterviewFolder, draft_of, open_draft, put_in_place, write_whole
 from ..storage.recorder import audio_name
+from . import captions, manifest, repair
 from . import facts as known
-from . import manifest, repair
 from .mix import Mixer
 from .names import FACTS_NAME, MANIFEST_NAME, MIX_NAME, WAVEFORM_NAME
 from .pages import scan
@@ -68,6 +69,7 @@ def _finish(folder: InterviewFolder, progress: Progress) -> None:
     repaired = repair.sound(folder)
     repair.transcript(folder, facts)
     seconds = mix(folder, progress)
+    captions.write(folder)
     manifest.write(folder, facts, seconds=seconds, repaired=repaired)
     with suppress(OSError):
         (folder.path / FACTS_NAME).unlink(missing_ok=True)

@@ -32,6 +32,7 @@ CONTENT_TYPES: Final = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
     ".vtt": "text/vtt; charset=utf-8",
+    ".srt": "application/x-subrip; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
 }
 

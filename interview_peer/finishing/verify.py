@@ -17,9 +17,9 @@ import av
 from ..core.transcript import rebuild
 from ..storage.recorder import JOURNAL_NAME, audio_name
 from ..types import Json, SessionId
-from . import manifest
+from . import captions, manifest
 from .facts import SPEAKERS
-from .names import MIX_NAME, TRANSCRIPT_NAME, WAVEFORM_NAME
+from .names import MIX_NAME, TEXT_NAMES, TRANSCRIPT_NAME, WAVEFORM_NAME
 from .pages import scan
 from .waveform import PER_SECOND
 
@@ -49,7 +49,8 @@ def verify(path: Path) -> list[str]:
     problems: list[str] = []
     problems += _hashes(path, listed)
     names = {file.name for file in listed}
-    problems += [f"{name} is missing from the manifest" for name in EXPECTED if name not in names]
+    expected = (*EXPECTED, *(TEXT_NAMES if TRANSCRIPT_NAME in names else ()))
+    problems += [f"{name} is missing from the manifest" for name in expected if name not in names]
     present = {name for name in names if (path / name).is_file()}
     problems += _sound(path, document, present)
     if MIX_NAME in present:
@@ -58,6 +59,8 @@ def verify(path: Path) -> list[str]:
         problems += _waveform(path / WAVEFORM_NAME, document)
     if {JOURNAL_NAME, TRANSCRIPT_NAME} <= present:
         problems += _words(path, document)
+    if TRANSCRIPT_NAME in present:
+        problems += _forms(path, present)
     return problems
 
 
@@ -159,6 +162,21 @@ def _words(path: Path, document: Json) -> Iterator[str]:
         return
     rebuilt = rebuild(rows).document(SessionId(""), _ANY_TIME)
     yield from _compare(written, rebuilt["turns"])
+
+
+def _forms(path: Path, present: set[str]) -> Iterator[str]:
+    try:
+        expected = captions.rendered((path / TRANSCRIPT_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        # Told of already, as a transcript that cannot be read.
+        return
+    for name in sorted(TEXT_NAMES.keys() & present):
+        try:
+            same = (path / name).read_bytes() == expected[name]
+        except OSError:
+            continue
+        if not same:
+            yield f"{name} does not say what {TRANSCRIPT_NAME} says"
 
 
 def _first_event(rows: list[str]) -> Json:

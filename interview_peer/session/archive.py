@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from ..core.transcript_text import FORMATS
 from ..errors import (
     InterviewRunning,
     NotFound,
@@ -103,14 +104,17 @@ class Archive:
             raise NotFound("A recording is candidate, interviewer or mixed.")
         return await self.file(session_id, SOUNDS[which])
 
-    async def transcript(self, session_id: str) -> Content | bytes:
-        """The transcript; before the recording is finished, as it was first written.
+    async def transcript(self, session_id: str, kind: str = "json") -> Content | bytes:
+        """The transcript; before the recording is finished, as it was first written, in JSON.
 
-        Raises as ``sound``, and ``NotFound`` where none was written.
+        ``kind`` is the suffix of the file. Raises as ``sound``, and ``NotFound`` where none was
+        written.
         """
         try:
-            return await self.file(session_id, TRANSCRIPT)
+            return await self.file(session_id, f"transcript.{kind}")
         except (InterviewRunning, RecordingNotReady, SessionNotFound):
+            if kind != "json":
+                raise
             body = await self._interviews.transcript(session_id)
         if body is None:
             raise NotFound("There is no finished transcript of that interview.")
@@ -162,6 +166,7 @@ class Archive:
     async def _describe(self, session_id: str, found: Found, file: FinishedFile) -> Json:
         base = f"/api/interviews/{session_id}"
         paths = {name: f"{base}/recording/{word}" for word, name in SOUNDS.items()}
+        paths |= {f"transcript.{kind}": f"{base}/transcript.{kind}" for kind in FORMATS}
         paths |= {TRANSCRIPT: f"{base}/transcript", WAVEFORM: f"{base}/waveform"}
         url = None
         if found.in_store:

@@ -181,6 +181,13 @@ class Interview:
         """Whether any signalling connection follows this interview."""
         return bool(self._observers)
 
+    def transcript_so_far(self) -> Json | None:
+        """The transcript's document as it is now; None before the recording began."""
+        if not self._opened:
+            return None
+        transcript = self._relay.transcript
+        return transcript.document(self.id, self._wall_started_at, final=False)
+
     def touch(self) -> None:
         """Note that a message came over signalling."""
         self._touched = time.monotonic()

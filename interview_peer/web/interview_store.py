@@ -20,12 +20,14 @@ from sqlalchemy.exc import IntegrityError
 
 from ..core.lifecycle import Phase, Reason
 from ..core.transcript import Turn, TurnStatus, document
+from ..core.transcript_text import FORMATS
 from ..errors import (
     IdempotencyConflict,
     InterviewElsewhere,
     InterviewRunning,
     NotFound,
     RecordingDamaged,
+    RecordingNotReady,
     SessionBusy,
     SessionNotFound,
     StateUnavailable,
@@ -200,8 +202,9 @@ class InterviewStore:
         """How far its recording is; nothing while it runs, and where nothing was recorded."""
         return await self._live.finishing(session_id)
 
-    async def transcript(self, session_id: str) -> Content | bytes:
-        """The finished transcript: its file, or what the database holds of one that is over.
+    async def transcript(self, session_id: str, kind: str = "json") -> Content | bytes:
+        """The transcript: its file, of one that runs what was said so far, or what the database
+        holds. ``kind`` is ``json`` or one of ``FORMATS``.
 
         Raises:
             RecordingErased: it was erased.
@@ -209,24 +212,44 @@ class InterviewStore:
             RecordingDamaged, StoreUnavailable: its file cannot be had, and nothing is in the
                 database.
         """
+        running = self.running(session_id)
+        if running is not None and not running.finished.is_set():
+            document = running.transcript_so_far()
+            if document is None:
+                raise NotFound("Nobody has spoken in that interview yet.")
+            return _written(document, kind)
+        if kind != "json":
+            # Recordings finished by an earlier version lack this file, and so do unfinished ones.
+            with contextlib.suppress(
+                InterviewRunning, NotFound, SessionNotFound, RecordingNotReady, RecordingDamaged
+            ):
+                return await self._archive.transcript(session_id, kind)
         try:
-            return await self._archive.transcript(session_id)
+            found = await self._archive.transcript(session_id)
         except (NotFound, SessionNotFound, RecordingDamaged, StoreUnavailable) as error:
             kept = await self._kept_transcript(session_id)
             if kept is None:
                 raise error
-            return json.dumps(kept, ensure_ascii=False).encode()
+            return _written(kept, kind)
+        if kind == "json":
+            return found
+        if isinstance(found, Content):
+            found = b"".join([piece async for piece in found.read(0, found.file.bytes)])
+        return _written(json.loads(found), kind)
 
     async def _kept_transcript(self, session_id: str) -> Json | None:
         async def look(tx: Transaction) -> Json | None:
             query = select(interviews).where(interviews.c.id == session_id)
             row = (await tx.execute(query)).one_or_none()
-            if row is None or row.phase not in FINAL or row.deleted_at is not None:
+            if row is None or row.deleted_at is not None:
                 return None
             query = select(turns).where(turns.c.interview_id == session_id)
             said = [_turn(one) for one in await tx.execute(query.order_by(turns.c.position))]
             began = row.started_at or row.created_at
-            return document(SessionId(session_id), from_us(began), said) if said else None
+            if not said:
+                return None
+            over = row.phase in FINAL
+            return document(SessionId(session_id), from_us(began), said, final=over)
 
         return await self._database.run(look)
 
@@ -392,6 +415,12 @@ class InterviewStore:
 
 
 _DAY_US: Final = 24 * 3600 * 1_000_000
+
+
+def _written(document: Json, kind: str) -> bytes:
+    if kind == "json":
+        return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+    return FORMATS[kind].render(document).encode("utf-8", "replace")
 
 
 async def _locked(tx: Transaction, session_id: str) -> Row[Any] | None:

@@ -13,9 +13,11 @@ from typing import Any, Final
 from aiohttp import web
 from sqlalchemy import Row
 
+from ..core.accept import preferred
 from ..core.lifecycle import Phase
 from ..core.tokens import SDK_PREFIX
-from ..errors import InvalidField, InvalidMessage, InvalidSessionId, SessionNotFound
+from ..core.transcript_text import FORMATS
+from ..errors import InvalidField, InvalidMessage, InvalidSessionId, NotAcceptable, SessionNotFound
 from ..notices.guard import Guard
 from ..personas import Personas
 from ..session.interview import Interview
@@ -37,6 +39,11 @@ FILTERS: Final = (
     "limit",
     "cursor",
 )
+KINDS: Final = {
+    "json": "application/json",
+    **{kind: form.content_type.partition(";")[0] for kind, form in FORMATS.items()},
+}
+"""The forms of a transcript: suffix and content type, in our order of preference."""
 PHASES: Final = tuple(phase.value for phase in Phase)
 
 
@@ -66,6 +73,8 @@ class InterviewsApi:
         router.add_delete(PATH + "/{interview_id}", self.delete)
         router.add_post(PATH + "/{interview_id}/end", self.end)
         router.add_get(PATH + "/{interview_id}/transcript", self.transcript)
+        for kind in KINDS:
+            router.add_get(f"{PATH}/{{interview_id}}/transcript.{kind}", self.transcript)
 
     async def create(self, request: web.Request) -> web.Response:
         """Make an interview; the answer holds the link for its candidate."""
@@ -125,11 +134,19 @@ class InterviewsApi:
         return web.json_response(removed, status=200 if removed["complete"] else 202)
 
     async def transcript(self, request: web.Request) -> web.StreamResponse:
-        """The finished transcript of one interview."""
-        found = await self._store.transcript(_id(request))
-        if isinstance(found, bytes):
-            return web.Response(body=found, content_type="application/json")
-        return await files.send(request, found)
+        """The transcript of one interview, in the form that the path or ``Accept`` asks for."""
+        _, point, kind = request.path.rpartition("/")[2].partition(".")
+        if not point:
+            accepted = ", ".join(request.headers.getall("Accept", ())) or None
+            wanted = preferred(accepted, [*KINDS.values()])
+            if wanted is None:
+                raise NotAcceptable(f"A transcript is had as {', '.join(KINDS.values())}.")
+            kind = next(kind for kind, name in KINDS.items() if name == wanted)
+        found = await self._store.transcript(_id(request), kind)
+        if not isinstance(found, bytes):
+            return await files.send(request, found)
+        content_type = FORMATS[kind].content_type if kind in FORMATS else "application/json"
+        return web.Response(body=found, headers={"Content-Type": content_type})
 
     async def _whole(self, name: str) -> Json:
         row = await self._store.find(name)

@@ -8,7 +8,7 @@ from ..core.persona import VOICES
 from ..core.tokens import LONGEST_LIFE_SECONDS
 from ..notices.types import FACTS
 from ..types import Json
-from .interviews_api import DEFAULT_LIMIT, MAX_LIMIT, PHASES
+from .interviews_api import DEFAULT_LIMIT, KINDS, MAX_LIMIT, PHASES
 from .keys_api import MAX_NAME
 from .new_interview import (
     DEFAULT_EXPIRES_SECONDS,
@@ -184,6 +184,7 @@ SCHEMAS: Final[Json] = {
             "schema": {"type": "integer"},
             "session_id": TEXT,
             "started_at": MOMENT,
+            "final": {"type": "boolean", "description": "False while more may be said."},
             "turns": {
                 "type": "array",
                 "items": fields(
@@ -219,6 +220,33 @@ SCHEMAS: Final[Json] = {
         "resumeToken",
     ),
 }
+
+
+def _transcript(*kinds: str) -> Json:
+    """The operation that gives a transcript in one of these forms."""
+    json_type = KINDS["json"]
+    schemas: Json = {
+        KINDS[kind]: {"schema": ref("Transcript") if KINDS[kind] == json_type else TEXT}
+        for kind in kinds
+    }
+    parts: Json = {KINDS[kind]: {"schema": TEXT} for kind in kinds}
+    refused = [*MINE, *(["406"] if len(kinds) > 1 else []), "410", "416", "500"]
+    return {
+        "get": operation(
+            "interviews",
+            "The transcript; of an interview that runs, as far as it is."
+            + (" The Accept header says in which form." if len(kinds) > 1 else ""),
+            {
+                "200": {"description": "The transcript.", "content": schemas},
+                "206": {"description": "The part that was asked for.", "content": parts},
+                "304": {"description": "The caller has it."},
+                **refusals(*refused),
+            },
+            parameters=[INTERVIEW_ID],
+            **OPERATOR,
+        )
+    }
+
 
 INTERVIEWS: Final[Json] = {
     "/api/interviews": {
@@ -316,23 +344,8 @@ INTERVIEWS: Final[Json] = {
             **OPERATOR,
         ),
     },
-    "/api/interviews/{interview_id}/transcript": {
-        "get": operation(
-            "interviews",
-            "The finished transcript.",
-            {
-                "200": answer("The transcript.", ref("Transcript")),
-                "206": {
-                    "description": "The part that was asked for.",
-                    "content": {"application/json": {"schema": TEXT}},
-                },
-                "304": {"description": "The caller has it."},
-                **refusals(*MINE, "410", "416", "500"),
-            },
-            parameters=[INTERVIEW_ID],
-            **OPERATOR,
-        ),
-    },
+    "/api/interviews/{interview_id}/transcript": _transcript(*KINDS),
+    **{f"/api/interviews/{{interview_id}}/transcript.{kind}": _transcript(kind) for kind in KINDS},
 }
 
 KEYS: Final[Json] = {

@@ -18,6 +18,7 @@ SENTENCES: Final = {
     "400": "The request could not be understood.",
     "401": "A key or token is missing, wrong, expired or used.",
     "404": "There is nothing of that name.",
+    "406": "The path has no form that the `Accept` header names.",
     "409": "The request does not fit the state that things are in.",
     "410": "It was erased for good.",
     "413": "The body is too large.",

@@ -95,6 +95,32 @@ async def current(browser: Browser) -> list[int]:
     return marked
 
 
+async def test_a_browser_reads_the_captions_as_they_were_meant(local: Server) -> None:
+    async with reviewing(local) as browser:
+        cues = await browser.ask(
+            """new Promise(async (resolve, reject) => {
+              const file = await fetch("/api/interviews/one/transcript.vtt");
+              const track = document.createElement("track");
+              track.kind = "captions";
+              track.onload = () => resolve([...track.track.cues].map((cue) => {
+                const voice = cue.getCueAsHTML().querySelector("span");
+                return [voice.title, voice.textContent, cue.startTime, cue.endTime];
+              }));
+              track.onerror = () => reject(new Error("not a track"));
+              interviewReview.audio.append(track);
+              track.src = URL.createObjectURL(await file.blob());
+              track.track.mode = "hidden";
+            })"""
+        )
+    assert cues == [
+        ["Interviewer", "What did you build last?", 1.2, 1.4],
+        ["Candidate", "A bridge <b>over</b> the river.", 3.0, 3.2],
+        ["Interviewer", "How long did that [interrupted]", 4.4, 4.6],
+        ["Candidate", "[not transcribed]", 6.2, 6.4],
+        ["Interviewer", "Thank you, that is all.", 7.2, 7.4],
+    ]
+
+
 async def test_the_page_plays_and_the_transcript_follows(local: Server) -> None:
     async with reviewing(local) as browser:
         assert await browser.ask("interviewReview.state.length") == pytest.approx(SECONDS, abs=0.05)

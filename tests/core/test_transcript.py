@@ -748,6 +748,7 @@ def test_the_document_holds_the_turns_and_the_start_in_utc() -> None:
         "schema": 1,
         "session_id": "abc",
         "started_at": "2026-11-20T10:00:00.250Z",
+        "final": True,
         "turns": [
             {
                 "item_id": "U",

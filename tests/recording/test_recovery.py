@@ -56,6 +56,8 @@ def test_a_killed_recording_becomes_a_finished_folder(tmp_path: Path) -> None:
         assert len(decode(folder.path / name)) == round(document["seconds"] * 48_000)
     turns = json.loads((folder.path / "transcript.json").read_bytes())["turns"]
     assert [turn["text"] for turn in turns] == ["What do you build?", "Bridges."]
+    for kind in ("txt", "vtt", "srt"):
+        assert "Candidate" in (folder.path / f"transcript.{kind}").read_text()
 
 
 @pytest.mark.parametrize("seed", range(12))

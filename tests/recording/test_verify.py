@@ -123,6 +123,11 @@ def another_word(folder: Path) -> None:
     change(folder / "transcript.json", lambda one: one["turns"][0].update(text="Something else."))
 
 
+def another_caption(folder: Path) -> None:
+    path = folder / "transcript.vtt"
+    path.write_text(path.read_text().replace("Bridges", "Tunnels"))
+
+
 def turn_gone(folder: Path) -> None:
     change(folder / "transcript.json", lambda one: one["turns"].pop())
 
@@ -150,6 +155,7 @@ PLANTED: list[tuple[Callable[[Path], None], str]] = [
     (no_mix, "mixed.webm cannot be read as WebM"),
     (short_waveform, "waveform.json draws 0.00 s of the candidate"),
     (another_word, "transcript.json: turn 1 has another text"),
+    (another_caption, "transcript.vtt does not say what transcript.json says"),
     (turn_gone, "transcript.json has 1 turns, the journal gives 2"),
     (torn_journal, "events.jsonl: line 7 is no JSON"),
     (another_interview, "events.jsonl is of another interview"),
@@ -180,6 +186,7 @@ def test_a_changed_file_does_not_fit_its_hash(folder: Path, plant: Callable[[Pat
         "interviewer.ogg",
         "events.jsonl",
         "transcript.json",
+        "transcript.srt",
         "mixed.webm",
         "waveform.json",
     ],
