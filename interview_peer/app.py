@@ -28,6 +28,7 @@ from .notices.service import Notices
 from .personas import Personas
 from .session.announcer import Announcer
 from .session.archive import Archive
+from .session.erasures import Erasures
 from .session.interview import Surroundings
 from .session.recovery import Recovery
 from .session.registry import Interviews
@@ -38,6 +39,7 @@ from .state.chronicle import Chronicle
 from .state.database import Database
 from .state.nodes import Heartbeat, NodeName
 from .state.parts import StateParts
+from .state.place import place_of
 from .state.records import Records
 from .storage import folder
 from .storage.keeper import BY_AGE, Keeper
@@ -68,6 +70,7 @@ class Server:
     state: StateParts
     keeper: Keeper
     archive: Archive
+    erasures: Erasures
 
 
 @contextlib.asynccontextmanager
@@ -167,6 +170,9 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         keeper.start()
         stack.push_async_callback(keeper.close)
         archive = Archive(interviews, shelf, keeper)
+        erasures = Erasures(state.database, settings.data_dir, state.place, archive.erase)
+        erasures.start(after=state.recovered)
+        stack.push_async_callback(erasures.close)
 
         runner = Runner(
             make_app(
@@ -209,6 +215,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 state=state,
                 keeper=keeper,
                 archive=archive,
+                erasures=erasures,
             )
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.
@@ -237,14 +244,15 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
         public_url=settings.public_url,
     )
     stack.push_async_callback(notices.close)
-    chronicle = Chronicle(database, Records(notices.outbox, node.name), notices.wake)
+    place = await asyncio.to_thread(place_of, settings.data_dir)
+    chronicle = Chronicle(database, Records(notices.outbox, node.name, place), notices.wake)
     chronicle.start()
     stack.push_async_callback(chronicle.close)
     recovery = Recovery(database, settings.data_dir, node.name, chronicle.tell, heartbeat)
     await recovery.start()
     stack.push_async_callback(recovery.close)
     await notices.start()
-    return StateParts(database, notices, chronicle, recovery.told)
+    return StateParts(database, notices, chronicle, place, recovery.told)
 
 
 def _store(settings: Settings) -> Store | None:

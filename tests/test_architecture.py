@@ -47,7 +47,10 @@ LIBRARIES: dict[str, Callable[[str], bool]] = {
     "jwt": lambda module: module.startswith("web/"),
     "asyncio": lambda module: not module.startswith("core/"),
     "sqlalchemy": lambda module: module.startswith(
-        ("state/", "notices/", "session/announcer.py", "session/recovery.py", "web/")
+        (
+            *("state/", "notices/", "web/"),
+            *(f"session/{one}.py" for one in ("announcer", "erasures", "recovery")),
+        )
     ),
     "alembic": lambda module: module.startswith("state/"),
     "aiosqlite": lambda module: module.startswith("state/"),

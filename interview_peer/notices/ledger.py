@@ -70,6 +70,8 @@ class Claimed:
     secrets: tuple[str, ...]
     body: bytes
     attempts: int
+    read_at: int
+    """When its body was read: it may be erased since."""
     lease_until: int
 
 
@@ -172,6 +174,12 @@ _PUT_OFF: Final = (
 )
 
 _MINE: Final = and_(_d.id == bindparam("which"), _d.lease_owner == bindparam("owner"))
+
+_BODY: Final = (
+    select(notices.c.body)
+    .select_from(deliveries.join(notices, notices.c.id == _d.notice_id))
+    .where(_MINE)
+)
 
 _GIVE_BACK: Final = (
     update(deliveries)
@@ -345,8 +353,19 @@ class Ledger:
             secrets=tuple(secrets),
             body=row.body.encode(),
             attempts=row.attempts,
+            read_at=now,
             lease_until=until,
         )
+
+    async def body(self, one: Claimed) -> bytes | None:
+        """What a claimed delivery is to send now; None if it was erased, or is held no more."""
+
+        async def work(tx: AsyncConnection) -> str | None:
+            found = await tx.execute(_BODY, {"which": one.id, "owner": self._owner})
+            return found.scalar_one_or_none()
+
+        text = await self._database.run(work)
+        return None if text is None else text.encode()
 
     async def settle(self, results: Sequence[Result], now: int) -> None:
         """Write down how deliveries went, in one transaction; harmless to repeat."""

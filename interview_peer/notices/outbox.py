@@ -16,7 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..state.schema import deliveries, endpoints, interviews, notices
 from ..types import SessionId
-from .types import ONLY_BY_NAME, WITH_CONTENT, Notice, WebhookTest, body_of, new_id
+from .types import (
+    ONLY_BY_NAME,
+    WITH_CANDIDATE,
+    WITH_CONTENT,
+    Notice,
+    WebhookTest,
+    body_of,
+    new_id,
+    without_candidate,
+)
 
 DEFAULT: Final = "default"
 """The destination that the operator's settings name."""
@@ -156,16 +165,24 @@ def delivery_row(
 async def erase(tx: AsyncConnection, interview_id: SessionId) -> int:
     """Remove the notices of an interview that hold what was said, delivered or not; how many.
 
-    Belongs into the transaction that erases the interview, before ``interview.deleted`` is
+    The others lose what they tell of the candidate, so that those still to be delivered tell the
+    rest. Belongs into the transaction that erases the interview, before ``interview.deleted`` is
     written: receivers see a gap in the sequence and then why.
     """
-    gone = await tx.execute(
-        delete(notices).where(
-            notices.c.interview_id == interview_id, notices.c.type.in_(sorted(WITH_CONTENT))
-        )
+    here = notices.c.interview_id == interview_id
+    gone = await tx.execute(delete(notices).where(here, notices.c.type.in_(sorted(WITH_CONTENT))))
+    kept = await tx.execute(
+        select(notices.c.id, notices.c.body).where(here, notices.c.type.in_(sorted(WITH_CANDIDATE)))
     )
+    blank = [{"which": row.id, "text": without_candidate(row.body)} for row in kept]
+    if blank:
+        await tx.execute(_REWRITE, blank)
     return gone.rowcount
 
+
+_REWRITE: Final = (
+    update(notices).where(notices.c.id == bindparam("which")).values(body=bindparam("text"))
+)
 
 _TAKE_SEQUENCE: Final = (
     update(interviews)

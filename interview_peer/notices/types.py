@@ -198,6 +198,16 @@ ONLY_BY_NAME: Final = frozenset({TranscriptTurn.type, WebhookTest.type})
 WITH_CONTENT: Final = frozenset({TranscriptTurn.type, TranscriptCompleted.type})
 """Types whose bodies hold what was said, and so go when an interview is erased."""
 
+_OF_CANDIDATE: Final = frozenset({"candidate_reference", "metadata"})
+
+WITH_CANDIDATE: Final = frozenset(
+    name
+    for name, fact in FACTS.items()
+    if _OF_CANDIDATE & {one.name for one in dataclasses.fields(fact)}
+)
+"""Types whose bodies hold what the integrator told of the candidate: when an interview is erased
+they stay, without it."""
+
 _LINKS: Final = {
     TranscriptCompleted.type: ("transcript_url", "transcript"),
     RecordingReady.type: ("recording_url", "recording"),
@@ -243,16 +253,24 @@ def _json(notice: Notice, fact: Fact, sequence: int | None, base_url: str) -> st
     if fact.type in _LINKS:
         name, last = _LINKS[fact.type]
         data[name] = f"{base_url}/api/interviews/{notice.interview_id}/{last}"
-    return json.dumps(
-        {
-            "type": fact.type,
-            "version": VERSION,
-            "timestamp": _plain(notice.at),
-            "data": data,
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
+    told = {
+        "type": fact.type,
+        "version": VERSION,
+        "timestamp": _plain(notice.at),
+        "data": data,
+    }
+    return _text(told)
+
+
+def without_candidate(body: str) -> str:
+    """The same body without what it tells of the candidate; it still fits its schema."""
+    told: Json = json.loads(body)
+    told["data"] |= {name: None for name in told["data"] if name in _OF_CANDIDATE}
+    return _text(told)
+
+
+def _text(told: Json) -> str:
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain(value: Any) -> Any:

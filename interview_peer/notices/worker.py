@@ -45,6 +45,8 @@ class Limits:
     """The same to all others, apart: hanging receivers leave the quick ones their room."""
     ahead: int = 32
     """Deliveries of a quick destination that are held in advance."""
+    fresh_seconds: float = 0.5
+    """What was claimed longer ago is read again before it is sent: it may be erased since."""
     lease_seconds: float = 60.0
     """Longer than an attempt, with room for clocks that differ."""
     poll_seconds: float = 2.0
@@ -280,14 +282,20 @@ class NoticeWorker:
                     self._give_back(place, self._now(), interview)
 
     async def _try(self, one: Claimed) -> Attempt | None:
-        """One attempt; None if its lease leaves no time for it."""
+        """One attempt; None if its lease leaves no time for it, or it was erased meanwhile."""
+        body: bytes | None = one.body
+        if self._now() - one.read_at >= self.limits.fresh_seconds * SECOND:
+            try:
+                body = await self._ledger.body(one)
+            except StateUnavailable:
+                return None
         now = self._now()
-        if one.lease_until - now <= self._sender.total_seconds * SECOND:
+        if body is None or one.lease_until - now <= self._sender.total_seconds * SECOND:
             # Somebody else may take it before our attempt would be over.
             return None
         if not one.secrets:
             return Attempt(now, 0, error="no_secret")
-        return await self._sender.send(one.url, one.notice_id, one.body, one.secrets, now)
+        return await self._sender.send(one.url, one.notice_id, body, one.secrets, now)
 
     def _note(self, place: _Destination, attempt: Attempt) -> bool:
         """Remember how the destination did; whether it took the notice."""

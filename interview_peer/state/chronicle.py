@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..types import Json
 from .database import Database, is_passing
-from .happenings import Happening, Turns
+from .happenings import Erased, Happening, Turns
 from .records import Records
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,8 @@ class Chronicle:
                 if await self._database.once(work):
                     self.written += 1
                     self.wake()
+                    if isinstance(happening, Erased):
+                        await self._database.scrub()
                 break
             except IntegrityError as error:
                 # Somebody made the same row meanwhile; the next look sees it.

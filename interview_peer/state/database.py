@@ -164,6 +164,29 @@ class Database:
         finally:
             await _put_back(connection)
 
+    async def scrub(self) -> None:
+        """After an erasure: overwrite what SQLite's journal still holds of what was erased.
+
+        Freed pages are overwritten at once (``secure_delete``). PostgreSQL gives old rows up by
+        itself, when it vacuums. Does nothing while the database is away: the journal is folded
+        in at its end, and at every thousandth page.
+        """
+        if not self.is_sqlite:
+            return
+        try:
+            await self._within(self._checkpoint(), self.patience)
+        except Exception as error:
+            log.warning("the journal was not cleared", extra={"error": type(error).__name__})
+
+    async def _checkpoint(self) -> None:
+        # Beneath SQLAlchemy, which would begin a transaction, within which SQLite refuses this.
+        connection = await self.engine.raw_connection()
+        try:
+            driver: Any = connection.driver_connection
+            await driver.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+
     async def ping(self) -> None:
         """Ask for an answer. Raises ``StateUnavailable``."""
 
@@ -310,6 +333,8 @@ def _sqlite(data_dir: Path, patience: float) -> AsyncEngine:
         # NORMAL may lose the last commits with the power: a notice must not be lost.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
+        # What was erased must not stand in free pages.
+        cursor.execute("PRAGMA secure_delete=ON")
         cursor.close()
 
     def begun(connection: Any) -> None:

@@ -19,6 +19,8 @@ class StateParts:
     notices: Notices
     chronicle: Chronicle
     """For what happens to interviews while they run."""
+    place: str
+    """The name of this process's data folder."""
     recovered: asyncio.Event
     """Set once the ends that an earlier process did not live to tell are told."""
 

@@ -6,6 +6,7 @@ over stays as it is, and one that was erased gets neither words nor notices.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -53,6 +54,7 @@ from .schema import (
     resume_tokens,
     to_us,
     turns,
+    used_tokens,
 )
 
 _Row = Row[*tuple[Any, ...]]
@@ -62,11 +64,13 @@ ROWS_AT_ONCE: Final = 500
 
 
 class Records:
-    """Writes happenings. ``node_id`` names the process that holds the interviews' legs."""
+    """Writes happenings. ``node_id`` names the process that holds the interviews' legs, ``place``
+    the data folder that holds their files."""
 
-    def __init__(self, outbox: Outbox, node_id: str) -> None:
+    def __init__(self, outbox: Outbox, node_id: str, place: str) -> None:
         self._outbox = outbox
         self._node_id = node_id
+        self._place = place
 
     async def write(self, tx: Transaction, happening: Happening) -> bool:
         """Write one happening and its notices; false if it is written already or comes too late.
@@ -75,8 +79,10 @@ class Records:
         """
         match happening:
             case Erased():
-                erased = await erase(tx, self._outbox, happening.interview_id, happening.reason)
-                return erased is not None
+                erased = await erase(
+                    tx, self._outbox, happening.interview_id, happening.reason, self._place
+                )
+                return erased is not None and erased.new
             case RecordingMade() | RecordingLost():
                 return await self._record(tx, happening)
         row = await self._row(tx, happening)
@@ -90,7 +96,11 @@ class Records:
         facts: list[Fact] = []
         match happening:
             case Opened():
-                changes |= {"phase": Phase.CONNECTING.value, "node_id": self._node_id}
+                changes |= {
+                    "phase": Phase.CONNECTING.value,
+                    "node_id": self._node_id,
+                    "place": self._place,
+                }
             case Started():
                 changes["phase"] = Phase.LIVE.value
                 if row.started_at is None:
@@ -151,6 +161,7 @@ class Records:
                 created_at=to_us(at),
                 persona=persona,
                 node_id=self._node_id,
+                place=self._place,
             )
         )
         fact = InterviewCreated(origin="open", persona=persona)
@@ -231,32 +242,57 @@ class Records:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What the database knows of an erased interview."""
+
+    at: int
+    """When it was erased, in microseconds."""
+    turns: int
+    """Turns that were removed now."""
+    new: bool
+    """Whether it was not erased before."""
+    elsewhere: bool
+    """Whether another data folder still has its files, whose owner sees so by this very row."""
+
+
 async def erase(
-    tx: Transaction, outbox_: Outbox, interview_id: SessionId, reason: str
-) -> tuple[int, int] | None:
+    tx: Transaction, outbox_: Outbox, interview_id: SessionId, reason: str, place: str
+) -> Erasure | None:
     """Remove what was said in an interview and what is known of its candidate, and tell of it.
 
-    What stays is that there was one: its id, times and phase, and what undelivered notices need
-    to reach their receivers. Returns when (microseconds) and how many turns were removed; None if
-    it was erased before, or is not in the database.
+    Its files in the data folder ``place`` are gone already. What stays is that there was one: its
+    id, times and phase, the digest of its idempotency key, and what undelivered notices need to
+    reach their receivers. Again is harmless. None if it is not in the database.
     """
     here = interviews.c.id == interview_id
-    query = select(interviews.c.deleted_at).where(here).with_for_update()
+    query = select(interviews.c.deleted_at, interviews.c.place).where(here).with_for_update()
     row = (await tx.execute(query)).one_or_none()
-    if row is None or row.deleted_at is not None:
+    if row is None:
         return None
+    if row.place == place:
+        await tx.execute(update(interviews).where(here).values(place=None))
+    elsewhere = row.place not in (None, place)
+    if row.deleted_at is not None:
+        return Erasure(row.deleted_at, 0, False, elsewhere)
     now = now_us()
     gone = await tx.execute(delete(turns).where(turns.c.interview_id == interview_id))
-    for table in (recordings, resume_tokens):
+    for table in (recordings, resume_tokens, used_tokens):
         await tx.execute(delete(table).where(table.c.interview_id == interview_id))
     await tx.execute(
         update(interviews)
         .where(here)
-        .values(deleted_at=now, plan=None, metadata=None, candidate_reference=None)
+        .values(
+            deleted_at=now,
+            plan=None,
+            metadata=None,
+            candidate_reference=None,
+            idempotency_hash=None,
+        )
     )
     await outbox.erase(tx, interview_id)
     await outbox_.write(tx, Notice(interview_id, InterviewDeleted(reason), from_us(now)), now)
-    return now, gone.rowcount
+    return Erasure(now, gone.rowcount, True, elsewhere)
 
 
 async def _replace_turns(tx: Transaction, interview_id: str, news: Turns) -> None:

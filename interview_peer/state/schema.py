@@ -76,6 +76,7 @@ interviews = Table(
     Column("metadata", _JSON),
     Column("limits", _JSON),
     Column("callback", _JSON),
+    # sha256 in hex of the key, which may name a candidate, and of the request that came with it.
     Column("idempotency_key", String(255), unique=True),
     Column("idempotency_hash", String(64)),
     Column("usage", _JSON),
@@ -86,9 +87,12 @@ interviews = Table(
     Column("node_id", _id()),
     # The last happening the chronicle applied: what a commit of unknown outcome is known by.
     Column("applied", _id()),
+    # The data folder that holds its files; null while none does. In an erased one: still does.
+    Column("place", _id()),
     Index(None, "created_at", "id"),
     Index(None, "phase"),
     Index(None, "candidate_reference"),
+    Index("ix_interviews_place_deleted_at", "place", "deleted_at"),
 )
 
 turns = Table(

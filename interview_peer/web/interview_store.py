@@ -19,6 +19,7 @@ from sqlalchemy import Row, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..core.lifecycle import Phase, Reason
+from ..core.tokens import digest
 from ..core.transcript import Turn, TurnStatus, document
 from ..core.transcript_text import FORMATS
 from ..errors import (
@@ -88,6 +89,7 @@ class InterviewStore:
         self._database = state.database
         self._outbox = state.outbox
         self._chronicle = state.chronicle
+        self._place = state.place
 
     # -- making and finding ---------------------------------------------------------------------
 
@@ -100,6 +102,8 @@ class InterviewStore:
         """
         now = now_us()
         request = wanted.request
+        # The key may name a candidate, and is kept for longer than what is known of one.
+        key = None if wanted.key is None else digest(wanted.key)
         expires = now + request.limits.expires_in_seconds * 1_000_000
         persona = None if request.plan is not None else wanted.interviewer.name
         callback = request.callback
@@ -115,8 +119,8 @@ class InterviewStore:
             "metadata": request.metadata,
             "limits": request.limits.model_dump(),
             "callback": None if callback is None else callback.model_dump(),
-            "idempotency_key": wanted.key,
-            "idempotency_hash": wanted.fingerprint if wanted.key is not None else None,
+            "idempotency_key": key,
+            "idempotency_hash": None if key is None else wanted.fingerprint,
         }
         fact = InterviewCreated(
             origin=API,
@@ -129,8 +133,8 @@ class InterviewStore:
 
         async def earlier(tx: Transaction) -> Row[Any] | None:
             same = interviews.c.id == session_id
-            if wanted.key is not None:
-                same = or_(same, interviews.c.idempotency_key == wanted.key)
+            if key is not None:
+                same = or_(same, interviews.c.idempotency_key == key)
             return (await tx.execute(select(interviews).where(same))).one_or_none()
 
         async def work(tx: Transaction) -> tuple[Row[Any], bool]:
@@ -310,6 +314,9 @@ class InterviewStore:
     async def erase(self, session_id: str, *, end: bool = False) -> Json:
         """Remove an interview's words and files; again is harmless.
 
+        Files that another process's data folder has are erased by that one, which sees in the
+        database that they are to go; until then it is not ``complete``.
+
         Files go first, and leave a tombstone: what a failure of the database leaves is erased when
         it is asked again, or after the next start. Returns what was removed.
 
@@ -352,16 +359,18 @@ class InterviewStore:
             self._live.drop(session_id)
         name = SessionId(session_id)
         done = await self._database.run(
-            lambda tx: erase(tx, self._outbox, name, InterviewDeleted().reason)
+            lambda tx: erase(tx, self._outbox, name, InterviewDeleted().reason, self._place)
         )
-        at, said = done or (now_us() if row is None else row.deleted_at or now_us(), 0)
+        await self._database.scrub()
         self._chronicle.wake()
+        at = now_us() if done is None else done.at
+        elsewhere = done is not None and done.elsewhere
         return {
             "id": session_id,
             "erased_at": times.told(at) if tombstone is None else tombstone.erased_at,
-            "complete": tombstone is None or tombstone.complete,
+            "complete": (tombstone is None or tombstone.complete) and not elsewhere,
             "files": [one for one in files if one != TOMBSTONE_NAME],
-            "turns": said,
+            "turns": 0 if done is None else done.turns,
         }
 
     # -- what nobody came to --------------------------------------------------------------------

@@ -36,6 +36,7 @@ from interview_peer.notices.types import (
     TranscriptTurn,
     WebhookTest,
     body_of,
+    without_candidate,
 )
 from interview_peer.types import Json, SessionId
 
@@ -212,3 +213,16 @@ async def test_the_documented_receiver_takes_what_is_signed_and_nothing_else(
         assert await post(body, {**good, "webhook-signature": "nonsense"}) == 400
         assert await post(body, {}) == 400
     assert capsys.readouterr().out == "interview.reconnecting k3\n"
+
+
+@pytest.mark.parametrize("fact", EXAMPLES, ids=lambda fact: fact.type)
+def test_a_body_without_its_candidate_fits_its_schema_and_tells_all_else(fact: Fact) -> None:
+    interview = None if isinstance(fact, WebhookTest) else SessionId("k3")
+    body = body_of(Notice(interview, fact, AT), 7)
+    left = json.loads(without_candidate(body))
+    check(left)
+    whole = json.loads(body)
+    for name in ("candidate_reference", "metadata"):
+        assert left["data"].get(name) is None
+        whole["data"] |= {name: None} if name in whole["data"] else {}
+    assert left == whole

@@ -7,6 +7,8 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,12 +20,15 @@ from interview_peer.notices import signing
 from interview_peer.notices.ledger import SECOND
 from interview_peer.notices.outbox import erase
 from interview_peer.notices.types import (
+    InterviewCreated,
     InterviewDeleted,
+    InterviewEnded,
     InterviewFailed,
+    InterviewStarted,
     TranscriptCompleted,
     TranscriptTurn,
 )
-from interview_peer.notices.worker import Limits
+from interview_peer.notices.worker import Limits, _Destination
 from interview_peer.state.database import Database
 from interview_peer.state.schema import deliveries, endpoints, from_us, notices
 
@@ -470,6 +475,56 @@ async def test_what_was_said_is_not_sent_after_it_was_erased(
     told = [(got.sequence, got.notice["type"]) for got in receiver.got]
     assert told == [(1, "interview.reconnecting"), (3, "interview.deleted")]
     assert all(b"secret words" not in got.body for got in receiver.got)
+
+
+async def test_what_is_known_of_a_candidate_is_not_sent_after_it_was_erased(
+    database: Database, receiver: Receiver
+) -> None:
+    office = Office(database)
+    interview = await office.interview()
+    mine: dict[str, Any] = {"candidate_reference": "mark-1", "metadata": {"name": "mark-2"}}
+    created = InterviewCreated("api", persona="engineer", **mine)
+    ended = InterviewEnded("idle", datetime.now(UTC), seconds=2.5, usage={"n": 1}, **mine)
+    failed = InterviewFailed("upstream", datetime.now(UTC), **mine)
+    for fact in (created, InterviewStarted(datetime.now(UTC), **mine), ended, failed):
+        await office.tell(interview, fact)
+    other = await office.interview()
+    await office.tell(other, created)
+    async with database.begin() as tx:
+        assert await erase(tx, interview) == 0
+    async with working(database, receiver.url) as worker:
+        assert await worker.drain() is None
+    for got in receiver.got:
+        assert (b"mark-" in got.body) == (got.interview == other)
+    (told,) = [one.notice for one in receiver.got if one.notice["type"] == "interview.ended"]
+    assert (told["data"]["seconds"], told["data"]["usage"]) == (2.5, {"n": 1})
+    assert len(receiver.got) == 5
+
+
+async def test_what_was_claimed_before_an_erasure_is_sent_without_what_was_erased(
+    database: Database, receiver: Receiver
+) -> None:
+    office = Office(database)
+    interview = await office.interview()
+    await office.tell(interview)
+    for _ in range(2):
+        await office.tell(interview, InterviewCreated("api", candidate_reference="mark"))
+    await office.tell(interview, TranscriptCompleted(1, {"turns": [{"text": "mark"}]}))
+
+    async def answer(got: Got) -> web.StreamResponse:
+        if len(receiver.got) == 1:
+            async with database.begin() as tx:
+                await erase(tx, interview)
+        return web.Response()
+
+    receiver.answer = answer
+    # Quick before, so that several are claimed in advance.
+    limits = Limits(lease_seconds=10, close_seconds=0.2, fresh_seconds=0, ahead=8)
+    async with working(database, receiver.url, limits=limits) as worker:
+        worker._places["default"] = _Destination(last_ms=1)
+        assert await worker.drain() is None
+    assert [got.sequence for got in receiver.got] == [1, 2, 3]
+    assert all(b"mark" not in got.body for got in receiver.got)
 
 
 async def test_a_delivery_erased_while_it_is_on_its_way_disturbs_nothing(

@@ -29,12 +29,13 @@ from interview_peer.state.schema import interviews, notices, turns
 from interview_peer.types import ItemId, Json, SessionId, Speaker
 
 NODE: Final = "node_test"
+PLACE: Final = "place_test"
 BEGAN: Final = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 
 
 def records() -> Records:
     """Records whose notices go to no receiver."""
-    return Records(Outbox(has_default=False), NODE)
+    return Records(Outbox(has_default=False), NODE, PLACE)
 
 
 def turn(number: int, text: str = "", status: TurnStatus = TurnStatus.COMPLETE) -> Turn:
