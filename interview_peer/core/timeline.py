@@ -4,14 +4,33 @@ Position 0 is the moment the recording began, for both speakers; positions are s
 What comes out is one gapless sequence of Opus packets, because players ignore the holes that a
 container can describe: whatever is missing is concealed or written as silence.
 
-Inside a stretch of speech a packet's place is its RTP time plus one *offset*. The offset is found
-from arrival times: no packet can arrive before it was sent, so the smallest (arrival - RTP time)
-among the packets at hand is the best estimate of the path's own delay, jitter taken away. It is
-looked up anew when packets resume after a pause and when RTP time runs away from the clock, and is
-slowly corrected when the sender's clock drifts. Packets are held back for a moment only: while an
-offset is looked up, and while an earlier packet is missing.
+A packet's place is its RTP time plus one *offset*, the lower envelope of its *delay*, which is
+(arrival - RTP time): no packet arrives before it was sent, so the smallest delay is the path's own,
+jitter and queues taken away. The offset changes in four cases only:
 
-Pure: time comes in with the packets, nothing is read from a clock.
+- a packet is early by more than 12 ms: at once, because the path was just seen to be faster
+  (counted as drift);
+- the smallest delay of 20 to 25 s of speech is more than 10 ms above the offset: by all of it
+  (counted as drift);
+- the delay of all packets of 300 ms is more than 200 ms off, either way: at once, by arrival
+  (counted as re-anchoring). However many short stalls of a sender come together, their sum does not
+  pass 200 ms;
+- packets resume after a pause of more than 10 s: by their delay, however small the difference.
+
+Within 20 ms of the sender's time laid along the fastest path, for every packet: jitter, loss and
+reordering; queues on the path that stand for less than 20 s, and hold-ups that end in a burst,
+however often; pauses in which RTP time goes on, and those in which it stands still for more than
+200 ms; clocks up to 200 ppm off, also over long pauses; restarts.
+
+What cannot be told apart: a delay that goes up by less than 200 ms and stays, and a sender that
+stood still for as long without its RTP time noticing. The packets are the same. For 20 to 25 s it
+is taken for a queue: had the sender stood still, what it says meanwhile lies early by as much.
+Then it is taken for the sender: was it the path, what follows lies late by as much until the path
+recovers. Neither adds up, and neither passes 200 ms. Nor can the first packets of a stream show a
+queue that was there before them, or a few packets alone what was jitter in all of them.
+
+Packets are held back for a moment only: while an offset is looked up, and while an earlier packet
+is missing. Pure: time comes in with the packets, nothing is read from a clock.
 """
 
 from __future__ import annotations
@@ -52,6 +71,9 @@ _RESUME = int(RESUME_SECONDS * SAMPLE_RATE)
 _FILL_LAG = int(FILL_LAG_SECONDS * SAMPLE_RATE)
 _SILENT_PACKET = 960
 
+_FEW = 3
+"""Fewer packets than these do not show that all of them were held up by the same."""
+
 _TOLERANCE = SAMPLE_RATE // 200
 """A packet may begin up to 5 ms late; were it to overlap more, it would be dropped."""
 
@@ -62,16 +84,17 @@ _LONG_PAUSE = 10 * SAMPLE_RATE
 """After a pause of this length the offset is taken anew, however small the difference: 200 ppm
 make 2 ms of it, and minutes of silence make more than drift correction can follow."""
 
-_DRIFT_LIMIT = SAMPLE_RATE // 100
-_DRIFT_STEP = SAMPLE_RATE // 50
-"""Drift is corrected when it passes 10 ms, by 20 ms: one packet more or less, hardly heard."""
+_ABOVE = SAMPLE_RATE // 100
+_BELOW = 12 * SAMPLE_RATE // 1_000
+_STEP = SAMPLE_RATE // 50
+"""The smallest delay may be 10 ms above the offset or 12 ms below it. Then the offset is corrected
+by whole packets of 20 ms: for drift that is one more or less, hardly heard. The limits differ so
+that a step up, to 10 ms above at most, is not followed by one down."""
 
-_DRIFT_PERIOD = 10 * SAMPLE_RATE
-_FIRST_DRIFT_PERIOD = SAMPLE_RATE
-_DRIFT_PERIODS = 3
-"""The smallest delay is taken over three periods. A queue on the path that stands for less than
-that long is not mistaken for a slow clock; 200 ppm are 6 ms in that time. The first period is
-short, because the offset came from a few packets only."""
+_PERIOD = 5 * SAMPLE_RATE
+_PERIODS = 4
+"""The smallest delay is that of four full periods. What stands on the path for less than that is
+not mistaken for the sender; 200 ppm are 5 ms in that time."""
 
 _NEVER = 1 << 62
 
@@ -100,7 +123,8 @@ class Counters:
     reanchors: int = 0
     """How often RTP time was set anew by arrival time, the first packet not counted."""
     drift_ms: float = 0.0
-    """Sum of drift corrections, milliseconds: positive for a sender whose clock is slow."""
+    """Sum of all corrections that were no re-anchoring, milliseconds: positive for a sender whose
+    clock is slow, or stands still for moments."""
     overflow: int = 0
     """Packets refused because the recorder's list was full; dropped."""
 
@@ -131,10 +155,9 @@ class Timeline:
         self._look_until: int | None = None  # position; an offset is being looked up until then
         self._missing: set[int] = set()
         self._toc = -1  # of the packet written last; -1 after silence
-        self._late_since: int | None = None
         self._period_ends = 0
-        self._smallest = 0  # (arrival - RTP time) in this drift period
-        self._periods: list[int] = []
+        self._smallest = 0  # delay in this period
+        self._periods: list[int] = []  # the smallest delay of each of the last ones
 
     @property
     def position(self) -> int:
@@ -171,8 +194,10 @@ class Timeline:
         if number < self._next and self._anchored:
             self._count_old(number)
             return output
-        if paused or (self._look_until is None and arrival - time < self._offset - _RESUME):
-            # After a pause, or sent before its own time: RTP time and our clock may disagree.
+        if paused or (
+            self._look_until is None and not -_RESUME <= arrival - time - self._offset <= _RESUME
+        ):
+            # RTP time and our clock may disagree, or this packet was held up on its way.
             self._look_until = arrival + _LOOK
             self._pause = max(self._pause, pause)
         self._last_arrival = arrival
@@ -189,11 +214,17 @@ class Timeline:
 
     def fill_to(self, now: float) -> list[bytes]:
         """Return what is due at ``now`` (seconds): packets that waited long enough, and silence
-        up to ``FILL_LAG_SECONDS`` ago."""
+        up to ``FILL_LAG_SECONDS`` ago, or to what still waits."""
         position = int((now - self._started_at) * SAMPLE_RATE)
         output: list[bytes] = []
         self._release(position, output)
-        count = (position - _FILL_LAG - self._written) // _SILENT_PACKET
+        end = position - _FILL_LAG
+        if self._held and self._anchored:
+            # What was late already when it came, and then had to wait, keeps its place.
+            place = self._held[0][1] + self._offset
+            if self._written - _TOLERANCE <= place < end:
+                end = place
+        count = (end - self._written) // _SILENT_PACKET
         if count > 0:
             output += [SILENCE_20_MS] * count
             self._count_silence(count * _SILENT_PACKET)
@@ -234,8 +265,11 @@ class Timeline:
     def _look(self) -> None:
         """End the look-up: choose the offset by the packets that were held meanwhile."""
         self._look_until = None
-        self._late_since = None
         delay = min(arrival - time for _, time, arrival, _ in self._held)
+        if len(self._held) < _FEW and self._anchored and self._pause <= _RESUME:
+            if delay > self._offset:
+                # Speech broke off again: too little to tell a hold-up from more.
+                return
         is_near = self._anchored and abs(delay - self._offset) <= _RESUME
         # Over a long pause clocks drift apart unseen, and step by step would take too long.
         rested, self._pause = self._pause > _LONG_PAUSE, 0
@@ -253,23 +287,28 @@ class Timeline:
         self._offset = delay
         self._smallest = delay
         self._periods.clear()
-        self._period_ends = self._last_arrival + _FIRST_DRIFT_PERIOD
+        self._period_ends = self._last_arrival + _PERIOD
 
-    def _follow_drift(self, arrival: int) -> None:
-        """Once a period, compare the smallest delay with the offset, and step if it is far off."""
-        self._period_ends = arrival + _DRIFT_PERIOD
-        self._periods = [*self._periods[1 - _DRIFT_PERIODS :], self._smallest]
+    def _end_period(self, arrival: int) -> None:
+        """Compare the smallest delay of the last periods with the offset; step up if it is above.
+
+        It may be a queue on the path, hence the patience.
+        """
+        self._periods.append(self._smallest)
         self._smallest = _NEVER
-        smallest = min(self._periods)
-        if smallest < self._offset - _DRIFT_LIMIT:
-            # Nothing arrives before it is sent, so this is certain.
-            step = -_DRIFT_STEP
-        elif smallest > self._offset + _DRIFT_LIMIT and len(self._periods) == _DRIFT_PERIODS:
-            # This may be a queue on the path, hence the patience.
-            step = _DRIFT_STEP
-            self._periods.clear()
-        else:
+        self._period_ends = arrival + _PERIOD
+        if len(self._periods) < _PERIODS:
             return
+        smallest = min(self._periods)
+        if smallest > self._offset + _ABOVE:
+            self._step_to(smallest)
+        del self._periods[0]
+
+    def _step_to(self, delay: int) -> None:
+        """Bring the offset to within 10 ms of ``delay``, from which it is further away."""
+        step = max(1, (abs(delay - self._offset) + _STEP // 2) // _STEP) * _STEP
+        if delay < self._offset:
+            step = -step
         self._offset += step
         self.counters.drift_ms += step * 1_000 / SAMPLE_RATE
 
@@ -309,20 +348,17 @@ class Timeline:
         delay = arrival - time
         if delay < self._smallest:
             self._smallest = delay
+            if delay < self._offset - _BELOW:
+                # Nothing arrives before it is sent, so this is certain.
+                self._step_to(delay)
         if arrival >= self._period_ends:
-            self._follow_drift(arrival)
+            self._end_period(arrival)
         gap = time + self._offset - self._written
         if gap >= SHORTEST // 2:
             self._fill(gap, output)
         elif gap < -min(_TOLERANCE, samples // 2):
             self.counters.late += 1
-            if self._late_since is None:
-                self._late_since = arrival
-            elif arrival - self._late_since > _RESUME and self._look_until is None:
-                # Not a queue that empties itself: RTP time stays behind.
-                self._look_until = arrival + _LOOK
             return
-        self._late_since = None
         output.append(payload)
         self._written += samples
         self._toc = toc

@@ -68,6 +68,11 @@ class Sender:
         self._delay = delay
         self.jitter = jitter
         self.loss = loss
+        self.queue = 0.0
+        """Extra delay of the path from now on, seconds; going down it keeps packets in order."""
+        self.stalls: list[tuple[int, float]] = []
+        """Before which frame the sender stood still, its RTP time too, and how long, seconds."""
+        self._queued = 0.0
         self._duplicates = duplicates
         self._step = FRAME_SECONDS * (1 + ppm * 1e-6)
         self._source = 1
@@ -76,7 +81,8 @@ class Sender:
         """Send 20 ms packets. ``lost``: none arrives; ``held_until_end``: all arrive at once."""
         end = self.now + seconds
         while self.now < end - 1e-9:
-            at = self.now + self._delay + self._random.random() * self.jitter
+            self._queued = max(self.queue, self._queued - 0.019)
+            at = self.now + self._delay + self._queued + self._random.random() * self.jitter
             if held_until_end:
                 at = end + self._delay + 1e-5 * (len(self.true) % 1_000)
             self._send(at, lost or self._random.random() < self.loss)
@@ -92,6 +98,11 @@ class Sender:
         self.now += steps * self._step
         if not clock_stands:
             self._timestamp += steps * FRAME
+
+    def stall(self, seconds: float) -> None:
+        """Stand still, as a sound card that drops samples does: RTP time stands, too."""
+        self.now += seconds
+        self.stalls.append((len(self.true), seconds))
 
     def restart(self) -> None:
         """Begin a new RTP stream: another SSRC, sequence number and time."""
