@@ -15,7 +15,10 @@
     │   ├── IdempotencyConflict, InterviewElsewhere, KeyNotFound
     │   ├── Unauthorized
     │   │   └── TokenRequired, TokenInvalid, TokenExpired, TokenUsed
-    │   └── NotFound, MethodNotAllowed, RateLimited
+    │   ├── InvalidWebhook, InvalidWebhookUrl, WebhookNotFound, DeliveryNotFound, TooManyWebhooks
+    │   ├── RateLimited
+    │   │   └── TooManyConnections
+    │   └── NotFound, MethodNotAllowed
     ├── UpstreamError          the voice service refused or failed         502, 503
     │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
     │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
@@ -324,6 +327,13 @@ class RateLimited(CallerError):
     openai_code = "rate_limit_exceeded"
 
 
+class TooManyConnections(RateLimited):
+    """Enough connections of this address wait for their token."""
+
+    code = "TOO_MANY_CONNECTIONS"
+    sentence = "Too many connections of your network are waiting. Try again in a moment."
+
+
 class InterviewRunning(CallerError):
     """The interview is still going on, so its recording can be neither handed out nor erased."""
 
@@ -354,6 +364,46 @@ class RangeNotSatisfiable(CallerError):
     code = "RANGE_NOT_SATISFIABLE"
     status = 416
     sentence = "That range lies outside of the file."
+
+
+class InvalidWebhookUrl(CallerError):
+    """The URL is not one that notices may be sent to."""
+
+    code = "INVALID_WEBHOOK_URL"
+    status = 422
+    sentence = "url must be an https:// address without user, password or fragment."
+
+
+class InvalidWebhook(CallerError):
+    """A field of an endpoint is missing or wrong; the sentence names it."""
+
+    code = "INVALID_WEBHOOK"
+    status = 422
+    sentence = "A field of the webhook is missing or wrong."
+
+
+class WebhookNotFound(CallerError):
+    """No endpoint has this id."""
+
+    code = "WEBHOOK_NOT_FOUND"
+    status = 404
+    sentence = "There is no webhook endpoint of that id."
+
+
+class DeliveryNotFound(CallerError):
+    """No delivery has this id."""
+
+    code = "DELIVERY_NOT_FOUND"
+    status = 404
+    sentence = "There is no delivery of that id."
+
+
+class TooManyWebhooks(CallerError):
+    """As many endpoints are kept as this server takes."""
+
+    code = "TOO_MANY_WEBHOOKS"
+    status = 409
+    sentence = "No further webhook endpoint can be kept; delete one first."
 
 
 class UpstreamError(InterviewPeerError):

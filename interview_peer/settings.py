@@ -27,6 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from interview_peer.core.proxies import FORWARDED_FOR
 from interview_peer.core.turn import IceServer, read_servers
 from interview_peer.errors import ConfigurationError
 
@@ -35,6 +36,7 @@ ENV_FILE = Path(".env")
 
 _PREFIX = "INTERVIEW_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _STORE_PLACE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{1,252}(/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*){0,16}"
@@ -92,6 +94,9 @@ _MUST_BE = {
     "connect_seconds": "must be a number of seconds above 0, up to 120",
     "record_keep_seconds": "must be a number of seconds from 0 to 86400",
     "max_interviews": "must be a whole number from 1 to 10000",
+    "waiting_per_address": "must be a whole number from 1 to 100",
+    "trusted_proxies": "must be networks such as 10.0.0.0/8, separated by commas",
+    "proxy_header": "must be the name of a header, such as X-Forwarded-For or Fly-Client-IP",
     "recordings_url": (
         "must be s3://bucket or s3://bucket/prefix, without user, query or fragment (gs:// and "
         "az:// are taken as well)"
@@ -237,6 +242,19 @@ class Settings(BaseSettings):
     )
     """Interviews held at once; further ones are refused."""
 
+    waiting_per_address: int = Field(
+        default=10, ge=1, le=100, validation_alias="INTERVIEW_WAITING_PER_ADDRESS"
+    )
+    """WebSockets of one address at once that have not shown the token they need."""
+
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), validation_alias="INTERVIEW_TRUSTED_PROXIES"
+    )
+    """Networks of proxies that are believed from whom a request came."""
+
+    proxy_header: str = Field(default=FORWARDED_FOR, validation_alias="INTERVIEW_PROXY_HEADER")
+    """The header in which they tell it."""
+
     recordings_url: str | None = Field(default=None, validation_alias="INTERVIEW_RECORDINGS_URL")
     """Object store that finished recordings move to; None leaves them in the data folder."""
 
@@ -335,16 +353,23 @@ class Settings(BaseSettings):
             raise ValueError("not an address")
         return value
 
-    @pydantic.field_validator("webhook_allow", mode="before")
+    @pydantic.field_validator("proxy_header")
     @classmethod
-    def _split_webhook_allow(cls, value: object) -> object:
+    def _check_proxy_header(cls, value: str) -> str:
+        if not _HEADER_NAME.fullmatch(value.strip()):
+            raise ValueError("not a header")
+        return value.strip()
+
+    @pydantic.field_validator("webhook_allow", "trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return [part for part in value.split(",") if part.strip()]
 
-    @pydantic.field_validator("webhook_allow")
+    @pydantic.field_validator("webhook_allow", "trusted_proxies")
     @classmethod
-    def _check_webhook_allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(ipaddress.ip_network(part.strip())) for part in value))
 
     @pydantic.field_validator("webhook_url")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Select, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..errors import DeliveryNotFound, InvalidWebhook, TooManyWebhooks, WebhookNotFound
 from ..state.database import Database
 from ..state.schema import (
     attempts,
@@ -25,7 +26,6 @@ from ..state.schema import (
 )
 from ..types import Json
 from . import signing
-from .errors import DeliveryNotFound, InvalidWebhook, TooManyWebhooks, WebhookNotFound
 from .guard import Guard
 from .ledger import SECOND, in_force
 from .outbox import DEAD, DUE, PAUSED, STATES, Outbox, Target, delivery_row, wants

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -39,6 +40,7 @@ from .interviews_api import InterviewsApi
 from .joining import API, Joining
 from .keys_api import KeysApi
 from .recordings_api import RecordingPaths
+from .waiting_room import WaitingRoom
 from .webhooks_api import WebhooksApi
 
 KEY_SECONDS: Final = 60
@@ -266,6 +268,7 @@ class Api:
                 "uptime": round(time.monotonic() - self._started, 3),
                 "sessions": len(self._interviews),
                 "interviews": self._interviews.running,
+                "without_token": self._joining.unknown.statistics(),
                 "media": self._media_health(),
                 "env": {
                     "node_env": "development" if settings.simulation else "production",
@@ -331,9 +334,15 @@ def make_app(
     """The HTTP application; the caller runs it."""
     access = Access(settings, state.database)
     app = web.Application(
-        middlewares=forms.middlewares(access), client_max_size=forms.MAX_BODY_BYTES
+        middlewares=forms.middlewares(
+            access,
+            [ipaddress.ip_network(one) for one in settings.trusted_proxies],
+            settings.proxy_header,
+        ),
+        client_max_size=forms.MAX_BODY_BYTES,
     )
-    joining = Joining(access, interviews, state.database)
+    unknown = WaitingRoom(settings.waiting_per_address)
+    joining = Joining(access, interviews, state.database, unknown)
     Api(settings, interviews, joining, media_health).add_to(app)
     store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard

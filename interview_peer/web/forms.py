@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import BodyPartReader, hdrs, web
 from aiohttp.typedefs import Handler
 
+from ..core.proxies import FORWARDED_FOR, Network, caller_behind
 from ..errors import (
     CallerError,
     InterviewPeerError,
@@ -116,8 +117,13 @@ async def read_text(request: web.Request) -> str:
         raise InvalidJson("The body is not UTF-8 text.") from None
 
 
-def middlewares(access: Access) -> list[Any]:
-    """The middlewares of the application, outermost first."""
+def middlewares(
+    access: Access, proxies: Sequence[Network] = (), proxy_header: str = FORWARDED_FOR
+) -> list[Any]:
+    """The middlewares of the application, outermost first.
+
+    ``proxies`` are the networks whose ``proxy_header`` tells from whom a request came.
+    """
 
     @web.middleware
     async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -183,7 +189,15 @@ def middlewares(access: Access) -> list[Any]:
                 response.headers.setdefault("Cache-Control", "no-store")
         return response
 
-    return [headers, cors, errors, operator, uncompressed]
+    @web.middleware
+    async def behind(request: web.Request, handler: Handler) -> web.StreamResponse:
+        values = request.headers.getall(proxy_header, ())
+        caller = caller_behind(request.remote, proxy_header, values, proxies)
+        if caller != request.remote:
+            request = request.clone(remote=caller or "")
+        return await handler(request)
+
+    return [headers, cors, errors, *([behind] if proxies else ()), operator, uncompressed]
 
 
 def check_uncompressed(body: web.Request | BodyPartReader) -> None:

@@ -28,6 +28,7 @@ from ..state.schema import interviews as table
 from ..state.schema import now_us
 from ..types import Json, SessionId
 from .access import Access, Admission, token_of
+from .waiting_room import WaitingRoom
 
 API = "api"
 """Origin of interviews that integrators made; a token is needed to enter them."""
@@ -36,9 +37,11 @@ API = "api"
 class Joining:
     """The way in, the same for every surface."""
 
-    def __init__(self, access: Access, interviews: Interviews, database: Database) -> None:
+    def __init__(
+        self, access: Access, interviews: Interviews, database: Database, unknown: WaitingRoom
+    ) -> None:
         self.access = access
-        self.unknown: set[object] = set()
+        self.unknown = unknown
         """Connections that are open and have not shown the token that they need."""
         self._interviews = interviews
         self._database = database

@@ -18,8 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ..core.persona import VOICES, Persona, ga_model
 from ..core.tokens import LONGEST_LIFE_SECONDS
-from ..errors import InvalidField, LimitExceeded, PersonaNotFound, UnknownPersona
-from ..notices.errors import InvalidWebhookUrl
+from ..errors import InvalidField, InvalidWebhookUrl, LimitExceeded, PersonaNotFound, UnknownPersona
 from ..notices.guard import Guard
 from ..notices.signing import BadSecret, key_of
 from ..notices.types import FACTS

@@ -260,6 +260,7 @@ SERVER: Final[Json] = {
                             "uptime": {"type": "number"},
                             "sessions": {"type": "integer"},
                             "interviews": {"type": "integer"},
+                            "without_token": {"type": "object"},
                             "media": {"type": "object"},
                             "env": {"type": "object"},
                         }

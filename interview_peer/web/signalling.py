@@ -17,7 +17,6 @@ from aiohttp import WSMsgType, web
 from ..core import tokens
 from ..core.lifecycle import Phase, Reason
 from ..errors import (
-    AtCapacity,
     CallerError,
     InterviewPeerError,
     InvalidJson,
@@ -48,8 +47,6 @@ MAX_UNSENT: Final = 256
 """Messages waiting for a client that does not read; then it is disconnected."""
 TOKEN_SECONDS: Final = 5.0
 """How long a client may take to show its token, where one is needed."""
-MAX_UNKNOWN: Final = 100
-"""Connections at once that have not shown one yet."""
 MAX_UNKNOWN_BYTES: Final = 8 * 1024
 """Longest message taken from a client that has not shown one."""
 
@@ -89,9 +86,7 @@ class Signalling:
                 admission = await self._joining.access.admit(token, self._address)
                 await self._enter(admission, session_id, must_exist=session_id is not None)
             except TokenRequired as required:
-                if len(self._joining.unknown) >= MAX_UNKNOWN:
-                    raise AtCapacity from None
-                self._joining.unknown.add(self)
+                self._joining.unknown.enter(self, self._address)
                 patience = asyncio.get_running_loop().call_later(
                     TOKEN_SECONDS, self._without_token, required
                 )
@@ -101,7 +96,7 @@ class Signalling:
         finally:
             if patience is not None:
                 patience.cancel()
-            self._joining.unknown.discard(self)
+            self._joining.unknown.leave(self)
             self._leave()
             self._hang_up()
             await asyncio.wait([writer], timeout=5)
@@ -114,7 +109,7 @@ class Signalling:
         self, admission: Admission, wanted: str | None, *, must_exist: bool = False
     ) -> None:
         interview = await self._joining.enter(admission, wanted, must_exist=must_exist)
-        self._joining.unknown.discard(self)
+        self._joining.unknown.leave(self)
         before, self._admission = self._interview, admission
         if interview is before:
             return

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from ..errors import SessionNotFound
+from ..errors import InvalidWebhook, SessionNotFound
 from ..notices.desk import Desk
-from ..notices.errors import InvalidWebhook
 from . import forms
 
 PREFIX = "/api/webhooks"

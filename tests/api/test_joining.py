@@ -15,7 +15,7 @@ from interview_peer.simulator.server import RunningSimulator, SimulatorSettings,
 from interview_peer.state.database import Transaction
 from interview_peer.state.schema import resume_tokens, used_tokens
 from interview_peer.types import Json
-from interview_peer.web import signalling
+from interview_peer.web import signalling, waiting_room
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import live, serving
 from tests.support.operator import KEY, PATH, Operator
@@ -281,7 +281,7 @@ async def test_a_closed_server_hangs_up_on_whoever_shows_none(
 async def test_only_so_many_may_wait_without_a_token(
     closed: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signalling, "MAX_UNKNOWN", 1)
+    monkeypatch.setattr(waiting_room, "MOST", 1)
     async with calling(closed.url) as first, calling(closed.url) as second:
         made = await Operator(first).make()
         await first.open_bare()

@@ -15,8 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from interview_peer.errors import CallerError
-from interview_peer.notices import errors, signing
+from interview_peer.notices import signing
 from interview_peer.notices.types import (
     FACTS,
     MAX_BODY_BYTES,
@@ -174,18 +173,6 @@ def test_documented_bodies_are_as_their_schemas_say() -> None:
 def test_the_table_of_types_is_complete() -> None:
     listed = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", TEXT, re.MULTILINE)
     assert listed == list(FACTS)
-
-
-def test_documented_error_codes_are_those_there_are() -> None:
-    listed = re.findall(r"^\| `([A-Z_]+)` \| (\d+) \|", TEXT, re.MULTILINE)
-    there_are = [
-        (error.code, str(error.status))
-        for error in vars(errors).values()
-        if isinstance(error, type)
-        and issubclass(error, CallerError)
-        and error.__module__ == errors.__name__
-    ]
-    assert sorted(listed) == sorted(there_are)
 
 
 async def test_the_documented_receiver_takes_what_is_signed_and_nothing_else(

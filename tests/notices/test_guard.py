@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from interview_peer.notices.errors import InvalidWebhookUrl
+from interview_peer.errors import InvalidWebhookUrl
 from interview_peer.notices.guard import AddressRefused, Guard, networks
 from interview_peer.notices.sender import MAX_ANSWER_BYTES, Attempt, Sender
 from interview_peer.state.schema import now_us
