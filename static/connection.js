@@ -7,11 +7,15 @@
  */
 
 import { Failure, microphoneFailure, serverFailure } from "./failures.js";
+import { Silence } from "./silence.js";
 
-const ICE_SERVERS_WITHIN_MS = 2_000;
-const SOCKET_OPENS_WITHIN_MS = 10_000;
-const ANSWER_WITHIN_MS = 20_000; // the server gives up after 15 s and says so; let it speak first
-const MEDIA_WITHIN_MS = 15_000;
+/** How long each step may take, in milliseconds. The server gives up on an answer after 15 s and
+ * says so; let it speak first. */
+const FIRST_TIME = { iceServers: 2_000, socket: 10_000, answer: 20_000, media: 15_000 };
+/** The same for coming back: nobody else is asked, and an attempt that a changing network swallows
+ * must leave time for another before the server lets go. */
+const AGAIN = { iceServers: 1_000, socket: 4_000, answer: 4_000, media: 6_000 };
+
 const HOLD_SECONDS = 10; // how long a server that does not say so holds an interview for a browser
 const RESUME_PAUSE_MS = 500;
 const DISCONNECTED_GRACE_MS = 1_500; // "disconnected" already means several silent seconds
@@ -82,8 +86,8 @@ async function openMicrophone() {
 }
 
 /** The server's relays and STUN servers, as RTCPeerConnection takes them. May reject. */
-async function iceConfiguration(http, token) {
-  const signal = AbortSignal.timeout(ICE_SERVERS_WITHIN_MS);
+async function iceConfiguration(http, token, ms) {
+  const signal = AbortSignal.timeout(ms);
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const response = await fetch(`${http}/api/ice-servers`, { signal, headers });
   if (!response.ok) throw new Error(`status ${response.status}`);
@@ -103,18 +107,23 @@ const relayOnly = () => new URLSearchParams(location.search).get("relay") === "1
  */
 class Link {
   #address;
+  #limits;
   #hooks;
+  #silence;
   #answered = deferred();
   #connected = deferred();
   #aborted = deferred();
   #closed = false;
   #timers = new Set();
 
-  constructor(address, microphone, ice, hooks) {
+  constructor(address, microphone, ice, limits, hooks) {
     this.#address = address;
+    this.#limits = limits;
     this.#hooks = hooks;
     const peer = new RTCPeerConnection(ice);
     this.peer = peer;
+    this.#silence = new Silence(
+      peer, (seconds) => this.#lost(`nothing has come for ${seconds.toFixed(1)} s`));
     for (const track of microphone.getTracks()) peer.addTrack(track, microphone);
     this.channel = peer.createDataChannel("oai-events");
     peer.ontrack = (event) => {
@@ -144,11 +153,17 @@ class Link {
     return this.socketOpen;
   }
 
+  /** The network may be another: find out soon whether this link still lives. */
+  doubt() {
+    this.#silence.doubt();
+  }
+
   /** Close the media now. The socket too, unless it is kept for the server's last word. */
   close({ keepSocket = false } = {}) {
     this.#closed = true;
     this.#aborted.reject(new Failure("CONNECTION_LOST"));
     for (const timer of this.#timers) clearTimeout(timer);
+    this.#silence.stop();
     this.peer.close();
     if (!keepSocket) this.socket?.close();
   }
@@ -159,13 +174,13 @@ class Link {
     // Candidates are left out on purpose: the server learns our address from our own checks.
     this.signal({ type: "sdp_offer", offer: { type: offer.type, sdp: offer.sdp } });
     const answer = await within(
-      ANSWER_WITHIN_MS, this.#answered.promise, new Failure("SERVER_TIMEOUT"));
+      this.#limits.answer, this.#answered.promise, new Failure("SERVER_TIMEOUT"));
     try {
       await this.peer.setRemoteDescription({ type: "answer", sdp: answer?.sdp });
     } catch {
       throw new Failure("BAD_ANSWER");
     }
-    await within(MEDIA_WITHIN_MS, this.#connected.promise, new Failure("MEDIA_TIMEOUT"));
+    await within(this.#limits.media, this.#connected.promise, new Failure("MEDIA_TIMEOUT"));
   }
 
   async #offer() {
@@ -189,7 +204,7 @@ class Link {
       this.#answered.reject(new Failure("SIGNALLING_CLOSED"));
       this.#hooks.socketClosed(event.code, this.#closed);
     };
-    return within(SOCKET_OPENS_WITHIN_MS, opened.promise, new Failure("SERVER_UNREACHABLE"));
+    return within(this.#limits.socket, opened.promise, new Failure("SERVER_UNREACHABLE"));
   }
 
   #message(text) {
@@ -224,7 +239,10 @@ class Link {
     if (this.#closed) return;
     const state = this.peer.connectionState;
     this.#hooks.media(state, this.channel.readyState === "open");
-    if (state === "connected" && this.channel.readyState === "open") this.#connected.resolve();
+    if (state === "connected" && this.channel.readyState === "open") {
+      this.#connected.resolve();
+      this.#silence.start();
+    }
     if (state === "failed" || state === "closed") {
       this.#connected.reject(new Failure("MEDIA_TIMEOUT"));
       this.#lost(`the media connection is ${state}`);
@@ -263,6 +281,8 @@ export class Connection {
   #holdSeconds = HOLD_SECONDS; // how long the server holds the interview for a browser to return
   #told = null; // what the server last complained of; if the interview fails, that is why
   #stage = "idle";
+  #returning = false; // whether an attempt that fails is followed by another
+  #network = new AbortController(); // ends listening to the network's changes
 
   /**
    * `address` comes from serverAddress(); `sessionId` continues an earlier interview, `invitedTo`
@@ -290,6 +310,25 @@ export class Connection {
     return this.#link?.peer ?? null;
   }
 
+  #watchNetwork() {
+    const options = { signal: this.#network.signal };
+    globalThis.addEventListener("online", () => this.#networkChanged(), options);
+    // Where it exists it also tells of mere estimates; the kind of network is what counts.
+    const { connection } = navigator;
+    let kind = connection?.type;
+    connection?.addEventListener?.("change", () => {
+      if (connection.type === kind) return;
+      kind = connection.type;
+      this.#networkChanged();
+    }, options);
+  }
+
+  #networkChanged() {
+    if (this.#stage === "live") this.#link?.doubt();
+    // What was begun in the old network would be waited for in vain.
+    if (this.#stage === "reconnecting" && this.#returning) this.#link?.close();
+  }
+
   /** Open the microphone and connect. Reports its failures to the listener; never rejects. */
   async start() {
     const resuming = this.#sessionId !== null;
@@ -306,7 +345,8 @@ export class Connection {
       }
       this.#listener.change({ localStream: microphone });
       this.#enter(resuming ? "reconnecting" : "connecting");
-      await this.#connect();
+      this.#watchNetwork();
+      await this.#connect(FIRST_TIME);
     } catch (error) {
       this.#setupFailed(error, resuming);
     }
@@ -345,9 +385,9 @@ export class Connection {
     this.#listener.change({ stage });
   }
 
-  async #connect() {
+  async #connect(limits) {
     this.#link?.close();
-    const ice = await this.#iceConfiguration();
+    const ice = await this.#iceConfiguration(limits);
     if (this.#over) throw new Failure("CONNECTION_LOST");
     const hooks = {
       message: (message) => this.#message(message),
@@ -358,7 +398,7 @@ export class Connection {
       lost: (reason) => this.#lost(reason),
       relayFailed: (event) => this.#relayFailed(event),
     };
-    const link = new Link(this.#address, this.#microphone, ice, hooks);
+    const link = new Link(this.#address, this.#microphone, ice, limits, hooks);
     this.#link = link;
     await link.open(this.#init());
     if (this.#link === link && !this.#over) this.#enter("live");
@@ -374,9 +414,9 @@ export class Connection {
     return init;
   }
 
-  async #iceConfiguration() {
+  async #iceConfiguration(limits) {
     try {
-      this.#ice = await iceConfiguration(this.#address.http, this.#token);
+      this.#ice = await iceConfiguration(this.#address.http, this.#token, limits.iceServers);
     } catch (error) {
       // A server that cannot be reached for a while is told of often enough.
       if (!this.#ice) {
@@ -479,6 +519,7 @@ export class Connection {
     this.#listener.log(`The connection was lost: ${reason}. Trying to continue the interview.`);
     this.#listener.change({ channelOpen: false });
     this.#enter("reconnecting");
+    this.#returning = true;
     const deadline = performance.now() + this.#holdSeconds * 1000;
     while (!this.#over) {
       const left = deadline - performance.now();
@@ -487,7 +528,8 @@ export class Connection {
         return;
       }
       try {
-        await within(left, this.#connect(), new Failure("CONNECTION_LOST"));
+        await within(left, this.#connect(AGAIN), new Failure("CONNECTION_LOST"));
+        this.#returning = false;
         this.#listener.log("The interview continues.");
         return;
       } catch (error) {
@@ -522,6 +564,7 @@ export class Connection {
 
   #finish(stage, closing) {
     this.#enter(stage);
+    this.#network.abort();
     this.#link?.close(closing);
     if (this.#microphone) stop(this.#microphone);
     this.#microphone = null;

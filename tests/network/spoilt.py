@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from playwright.async_api import WebSocketRoute
+from playwright.async_api import Error, WebSocketRoute
 
 from tests.support.lossy_link import Address, Impairment, LossyLink
 
 T = TypeVar("T")
 
 _UDP_CANDIDATE = re.compile(r"(?mi)^a=candidate:\S+ \d+ udp \d+ (\S+) (\d+)")
+
+
+async def _close(server: WebSocketRoute) -> None:
+    with contextlib.suppress(Error):
+        await server.close()
 
 
 class Network:
@@ -32,6 +38,9 @@ class Network:
         self.links: list[LossyLink] = []
         self._seed = seed
         self._signalling: set[asyncio.Task[None]] = set()
+        self._dead_sockets = 0
+        """So many of the page's first signalling sockets carry nothing any more."""
+        self._sockets = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="network")
         self._thread.start()
@@ -70,6 +79,16 @@ class Network:
         """Give the newest connection a new source port towards the server."""
         await self._do(self.links[-1].rebind())
 
+    def leave(self, *, with_signalling: bool) -> None:
+        """Take the page to another network: what it has open is dead for good, silently.
+
+        What it opens from now on works. ``with_signalling`` takes its WebSockets too, which
+        nobody is told of, as with a TCP connection whose far end is gone.
+        """
+        self.links[-1].up = self.links[-1].down = Impairment(outage=True)
+        if with_signalling:
+            self._dead_sockets = self._sockets
+
     @property
     def server(self) -> Address:
         """The server's one UDP port."""
@@ -79,6 +98,11 @@ class Network:
         """Pass signalling on, with a link's address in place of the server's."""
         server = socket.connect_to_server()
         order = asyncio.Lock()
+        self._sockets += 1
+        number = self._sockets
+
+        def is_dead() -> bool:
+            return number <= self._dead_sockets
 
         async def deliver(text: str | bytes) -> None:
             async with order:
@@ -88,11 +112,25 @@ class Network:
                 socket.send(json.dumps(message))
 
         def told(text: str | bytes) -> None:
+            if is_dead():
+                return
             task = asyncio.create_task(deliver(text), name="pass on signalling")
             self._signalling.add(task)
             task.add_done_callback(self._signalling.discard)
 
+        def said(text: str | bytes) -> None:
+            if not is_dead():
+                server.send(text)
+
+        def hung_up(code: int | None, reason: str | None) -> None:
+            if not is_dead():
+                task = asyncio.create_task(_close(server), name="hang up signalling")
+                self._signalling.add(task)
+                task.add_done_callback(self._signalling.discard)
+
         server.on_message(told)
+        socket.on_message(said)
+        socket.on_close(hung_up)
 
     async def _through(self, sdp: str) -> str:
         found = _UDP_CANDIDATE.search(sdp)
