@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from interview_peer.media.udp import default_address
+from interview_peer.media.addresses import default_address
 from interview_peer.types import Json
 
 ROOT: Final = Path(__file__).resolve().parents[1]

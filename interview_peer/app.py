@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import ipaddress
 import logging
@@ -11,6 +12,8 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import click
@@ -20,9 +23,11 @@ from . import __version__
 from .core.redaction import Redactor
 from .errors import ConfigurationError
 from .finishing.worker import Finisher
+from .media.addresses import default_address, towards_model
+from .media.descriptors import Descriptors, raise_limit
 from .media.engine import check_versions
 from .media.meters import DelayMeter, LoopWatch, media_health
-from .media.udp import UdpPort, default_address
+from .media.udp import RECEIVE_BUFFER_BYTES, UdpPort
 from .model.openai_realtime import RealtimeConnector
 from .notices.service import Notices
 from .personas import Personas
@@ -50,6 +55,9 @@ from .web.api import make_app
 from .web.http import Runner
 
 log = logging.getLogger(__name__)
+
+LOOK_UP_SECONDS: Final = 3.0
+"""How long the start waits to learn where the voice service is."""
 
 SIMULATED_KEY = "sk-simulated-key-of-no-worth"
 """The simulator takes any key; a real one is never sent to it by a simulating server."""
@@ -91,23 +99,27 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             f"INTERVIEW_DATA_DIR {settings.data_dir} cannot be written to: "
             f"{error.strerror or error}."
         ) from None
+    descriptors = Descriptors(raise_limit())
     media_host = settings.udp_host or default_address()
+    loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(loop.set_exception_handler, loop.get_exception_handler())
+        loop.set_exception_handler(descriptors.guard)
         announced = await _resolved(settings.public_ips)
         browser_port = await UdpPort.open(media_host, settings.udp_port, announced)
         stack.callback(browser_port.close)
-        # A name like fly-global-services is for what comes in; what we open ourselves takes the
-        # ordinary route.
-        model_host = media_host if _is_address(media_host) else default_address()
 
         base_url, key = settings.openai_base_url, settings.openai_api_key
         api_key = key.get_secret_value() if key is not None else ""
         if settings.simulation:
-            simulator = await start_simulator(SimulatorSettings(udp_host=model_host))
+            simulator = await start_simulator(SimulatorSettings())
             stack.push_async_callback(simulator.close)
             base_url, api_key = simulator.base_url, SIMULATED_KEY
         elif not api_key:
             raise ConfigurationError("OPENAI_API_KEY must be set to talk to OpenAI.")
+
+        # INTERVIEW_UDP_HOST is for what comes in; what we open ourselves takes the ordinary route.
+        model_host = functools.partial(towards_model, await _addresses_of(base_url))
 
         # No environment proxies or cookies: the key goes to the configured address alone.
         http = await stack.enter_async_context(
@@ -141,6 +153,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 browser_port=browser_port,
                 model_host=model_host,
                 model_delay=to_browser,
+                descriptors=descriptors,
                 storage=storage,
                 finishing=finishing,
                 data_dir=settings.data_dir,
@@ -178,7 +191,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             make_app(
                 settings,
                 interviews,
-                lambda: media_health(browser_port, to_browser, loop_watch),
+                lambda: media_health(browser_port, to_browser, loop_watch, descriptors),
                 state,
                 archive,
             ),
@@ -191,6 +204,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         port = int(runner.addresses[0][1])
         name = "localhost" if settings.on_loopback else settings.host
         url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
+        _tell_of_limits(settings, browser_port, descriptors)
         log.info(
             "listening",
             extra={
@@ -198,6 +212,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 "mode": "simulation" if settings.simulation else "live",
                 "udp": f"{browser_port.address[0]}:{browser_port.address[1]}",
                 "announced": ",".join(browser_port.announced),
+                "descriptors": descriptors.limit,
                 "version": __version__,
             },
         )
@@ -270,8 +285,43 @@ def _store(settings: Settings) -> Store | None:
     )
 
 
+def _tell_of_limits(settings: Settings, port: UdpPort, descriptors: Descriptors) -> None:
+    """Say what this machine gives less of than was asked for."""
+    if not descriptors.suffice_for(settings.max_interviews):
+        log.warning(
+            "fewer files and sockets can be open than INTERVIEW_MAX_INTERVIEWS needs; raise the "
+            "hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=) or lower the setting",
+            extra={"limit": descriptors.limit, "interviews": settings.max_interviews},
+        )
+    if port.receive_buffer < RECEIVE_BUFFER_BYTES:
+        log.log(
+            logging.INFO if settings.simulation else logging.WARNING,
+            "the kernel gives the media port a small receive buffer; packets that come while the "
+            "server is held up are lost sooner (Linux: sysctl -w net.core.rmem_max=%d)",
+            RECEIVE_BUFFER_BYTES,
+            extra={"bytes": port.receive_buffer},
+        )
+
+
+async def _addresses_of(base_url: str) -> tuple[str, ...]:
+    """The IP addresses of the voice service's host; none where they cannot be learned."""
+    host = urlsplit(base_url).hostname or ""
+    if _is_address(host):
+        return (host,)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(LOOK_UP_SECONDS):
+            answers = await loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    except OSError:
+        # It may be back when an interview needs it.
+        return ()
+    return tuple(str(answer[4][0]) for answer in answers)
+
+
 async def _resolved(hosts: tuple[str, ...]) -> list[str]:
     """Addresses of hosts that are announced; a candidate cannot carry a name.
+
+    A name may stand for one address of each family.
 
     Raises ``ConfigurationError`` for a name that leads nowhere.
     """
@@ -286,7 +336,11 @@ async def _resolved(hosts: tuple[str, ...]) -> list[str]:
             raise ConfigurationError(
                 f"INTERVIEW_PUBLIC_IP names {host}, which has no address."
             ) from None
-        found.append(str(answers[0][4][0]))
+        # The first of each family: a browser may have but one of them.
+        firsts: dict[int, str] = {}
+        for family, _, _, _, address in answers:
+            firsts.setdefault(family, str(address[0]))
+        found += firsts.values()
     return found
 
 

@@ -23,6 +23,7 @@
     │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
     │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
     ├── AtCapacity             as many interviews as we take               503
+    │   └── OutOfDescriptors   no more files or sockets can be opened
     ├── ConnectTimeout         a leg never connected                       503
     ├── StateUnavailable       the database does not answer                503
     ├── KeysUnavailable        an identity provider does not answer        503
@@ -478,6 +479,13 @@ class AtCapacity(InterviewPeerError):
     status = 503
     sentence = "This server is full just now. Please try again in a few minutes."
     openai_code = "rate_limit_exceeded"
+
+
+class OutOfDescriptors(AtCapacity):
+    """So many files and sockets are open that an interview more would have too few."""
+
+    code = "OUT_OF_DESCRIPTORS"
+    sentence = "This server can take no more interviews just now. Please try again in a minute."
 
 
 class ConnectTimeout(InterviewPeerError):

@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     """Signs what goes to it, and to callbacks without a secret of their own."""
 
     udp_host: str | None = Field(default=None, validation_alias="INTERVIEW_UDP_HOST")
-    """Address that media sockets bind; None is chosen at the start."""
+    """Address that the browsers' UDP port binds; None is chosen at the start."""
 
     udp_port: Port = Field(default=8081, validation_alias="INTERVIEW_UDP_PORT")
     """UDP port of the browser legs; 0 picks a free one."""

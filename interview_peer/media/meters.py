@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ..types import Json
+from .descriptors import Descriptors
 
 BOUNDS: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Upper bounds of the meter's buckets, in seconds; the last bucket takes the rest."""
@@ -143,6 +144,10 @@ class Port(Protocol):
         """Delays of what came in."""
 
     @property
+    def receive_buffer(self) -> int:
+        """Bytes of room that the kernel gave."""
+
+    @property
     def dropped(self) -> Mapping[str, int]:
         """Datagrams dropped, by reason."""
 
@@ -222,13 +227,17 @@ class _Largest:
     seconds: float = 0.0
 
 
-def media_health(port: Port, to_browser: DelayMeter, watch: LoopWatch) -> Json:
-    """How late this process is and what its UDP port dropped; times in milliseconds.
+def media_health(
+    port: Port, to_browser: DelayMeter, watch: LoopWatch, descriptors: Descriptors
+) -> Json:
+    """How late this process is, what its UDP port dropped, and what it has open; times in
+    milliseconds.
 
     Args:
         port: all browsers' port: what comes in there goes to the models.
         to_browser: the meter of all models' ports.
         watch: of the loop they are on.
+        descriptors: of this process.
     """
     return {
         "loop": {
@@ -237,6 +246,12 @@ def media_health(port: Port, to_browser: DelayMeter, watch: LoopWatch) -> Json:
         },
         "to_model": port.delay.figures(),
         "to_browser": to_browser.figures(),
+        "receive_buffer_bytes": port.receive_buffer,
+        "descriptors": {
+            "open": descriptors.open,
+            "limit": descriptors.limit,
+            "refused": descriptors.refused,
+        },
         "dropped": dict(port.dropped),
     }
 

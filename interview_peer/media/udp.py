@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import errno
 import ipaddress
 import socket
@@ -21,7 +20,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from ..errors import ConfigurationError, StartFailed
+from ..errors import ConfigurationError, OutOfDescriptors, StartFailed
+from .addresses import announceable
+from .descriptors import ran_out
 from .meters import DOUBT_SECONDS, SAMPLE_EVERY, DelayMeter, looks_of
 
 Address = tuple[str, int]
@@ -38,6 +39,8 @@ BATCH: Final = 32
 """Datagrams read in one wake-up before other work of the event loop gets its turn."""
 
 RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+"""What the kernel is asked to keep while we are busy; it gives no more than its own limit
+(``net.core.rmem_max``), and does not say so."""
 
 _MAPPED: Final = "::ffff:"
 """How an IPv6 socket writes IPv4 addresses (RFC 4291 section 2.5.5.2)."""
@@ -93,19 +96,6 @@ def stun_username(data: bytes) -> str | None:
     return None
 
 
-def default_address() -> str:
-    """This machine's address towards others, or loopback where there is no way out.
-
-    Asks the routing table by connecting a UDP socket, which sends nothing.
-    """
-    # Documentation addresses (RFC 5737, RFC 3849): never assigned, so only a default route fits.
-    for family, nowhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((nowhere, 9))
-            return str(probe.getsockname()[0])
-    return "127.0.0.1"
-
-
 class UdpPort:
     """A bound UDP socket shared by the endpoints registered on it.
 
@@ -122,6 +112,8 @@ class UdpPort:
         self._loop = asyncio.get_running_loop()
         self.address: Address = sock.getsockname()[:2]
         self.announced: tuple[str, ...] = tuple(announced) or (self.address[0],)
+        self.receive_buffer = _given(sock)
+        """Bytes of room for what waits to be read; ``RECEIVE_BUFFER_BYTES`` were asked for."""
         self.buffer = bytearray(MAX_DATAGRAM + TRAILER_ROOM)
         self._room = [memoryview(self.buffer)[:MAX_DATAGRAM]]
         self.dropped: collections.Counter[str] = collections.Counter()
@@ -162,6 +154,7 @@ class UdpPort:
 
         Raises:
             ConfigurationError: the address cannot be bound.
+            OutOfDescriptors: no more sockets can be opened.
             StartFailed: somebody else has the port.
         """
         loop = asyncio.get_running_loop()
@@ -173,6 +166,8 @@ class UdpPort:
                 family, _, _, _, address = found[0]
             sock = socket.socket(family, socket.SOCK_DGRAM)
         except OSError as error:
+            if ran_out(error):
+                raise OutOfDescriptors from None
             raise ConfigurationError(
                 f"INTERVIEW_UDP_HOST {host!r} is not an address of this machine "
                 f"({error.strerror or error})."
@@ -197,7 +192,7 @@ class UdpPort:
                 f"INTERVIEW_UDP_HOST and INTERVIEW_UDP_PORT name {host}:{port}, "
                 f"which cannot be opened ({error.strerror or error})."
             ) from None
-        return cls(sock, announce or (_announceable(sock.getsockname()[0]),), delay)
+        return cls(sock, announce or announceable(sock.getsockname()[0]), delay)
 
     def close(self) -> None:
         """Stop reading and close the socket; registered endpoints hear nothing more."""
@@ -416,6 +411,12 @@ class UdpPort:
                 endpoint.stun_response(data, addr)
 
 
+def _given(sock: socket.socket) -> int:
+    size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    # Linux doubles what it is asked for, to pay for its own bookkeeping, and says so (socket(7)).
+    return size // 2 if sys.platform == "linux" else size
+
+
 def _plain(addr: tuple[Any, ...]) -> Address:
     """An address as everybody else writes it: no scope, IPv4 as IPv4."""
     host: str = addr[0]
@@ -434,8 +435,3 @@ def _literal_family(host: str) -> socket.AddressFamily | None:
 def _drop(table: dict[Key, Endpoint], endpoint: Endpoint) -> None:
     for key in [key for key, owner in table.items() if owner is endpoint]:
         del table[key]
-
-
-def _announceable(address: str) -> str:
-    """A wildcard is no address to send to: announce the machine's own instead."""
-    return default_address() if ipaddress.ip_address(address).is_unspecified else address

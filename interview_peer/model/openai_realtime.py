@@ -18,6 +18,7 @@ import aiohttp
 
 from ..core import sdp
 from ..errors import (
+    OutOfDescriptors,
     UpstreamAuthFailed,
     UpstreamError,
     UpstreamInvalidAnswer,
@@ -26,6 +27,7 @@ from ..errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from ..media.descriptors import ran_out
 from ..types import Json
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class RealtimeConnector:
 
         Raises:
             UpstreamError: or one of its kinds, by what the service did.
+            OutOfDescriptors: no connection can be opened.
         """
         asking = asyncio.create_task(self._create(offer_sdp, session), name="create call")
         try:
@@ -124,6 +127,8 @@ class RealtimeConnector:
                 await self.hang_up(call_id)
             if isinstance(error, TimeoutError):
                 raise UpstreamTimeout from None
+            if ran_out(error):
+                raise OutOfDescriptors from None
             if isinstance(error, aiohttp.ClientError | OSError):
                 log.warning("voice service unreachable", extra={"error": type(error).__name__})
                 raise UpstreamUnreachable from None

@@ -25,6 +25,7 @@ from ..errors import (
     ConfigurationError,
     ConnectTimeout,
     InterviewPeerError,
+    OutOfDescriptors,
     SessionBusy,
     SessionEnded,
     SessionIdTaken,
@@ -33,6 +34,7 @@ from ..errors import (
 )
 from ..finishing.facts import Facts
 from ..finishing.worker import Finisher
+from ..media.descriptors import Descriptors
 from ..media.forwarder import Forwarder
 from ..media.leg import Leg
 from ..media.meters import DelayMeter
@@ -81,10 +83,11 @@ class Surroundings:
 
     connector: RealtimeConnector
     browser_port: UdpPort
-    model_host: str
-    """Address that model legs bind their own sockets to."""
+    model_host: Callable[[], str]
+    """Gives the address that the next model leg binds its own socket to."""
     model_delay: DelayMeter
     """Of everything that comes from the models."""
+    descriptors: Descriptors
     storage: StorageWorker
     finishing: Finisher
     data_dir: Path
@@ -229,6 +232,7 @@ class Interview:
         Raises:
             InvalidSdp: or one of its kinds; nothing was started.
             SessionEnded, SessionBusy: not now.
+            OutOfDescriptors: the session may offer again.
             UpstreamError: the service refused or failed; the session may offer again.
         """
         if self._life.over:
@@ -238,6 +242,8 @@ class Interview:
         sdp.check_offer(offer_sdp)
         self.touch()
         if self._model_leg is None:
+            # Before anything is begun: what runs already may need what is left.
+            self._around.descriptors.require()
             # In this very step: who counts the running interviews must see it.
             self._happen(Happening.OFFER_TAKEN)
             work = self._start(offer_sdp)
@@ -277,6 +283,8 @@ class Interview:
             self._begin_files()
         except BaseException as error:
             await self._abandon_negotiation()
+            if isinstance(error, OutOfDescriptors):
+                self._around.descriptors.count()
             if isinstance(error, TimeoutError):
                 raise UpstreamTimeout from None
             raise
@@ -287,7 +295,7 @@ class Interview:
     async def _call_model(self) -> None:
         """Offer the model's leg to the service and apply its answer."""
         around = self._around
-        port = await UdpPort.open(around.model_host, delay=around.model_delay)
+        port = await UdpPort.open(around.model_host(), delay=around.model_delay)
         leg = Leg("model", port, self, own_port=True)
         self._model_leg = leg
         self._up.connect(self._browser, leg)

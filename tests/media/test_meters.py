@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from interview_peer.media.descriptors import Descriptors
 from interview_peer.media.forwarder import Forwarder
 from interview_peer.media.leg import Leg
 from interview_peer.media.meters import (
@@ -273,7 +274,9 @@ def test_health_tells_both_directions_and_the_loop() -> None:
             time.sleep(HOLD_SECONDS)  # noqa: ASYNC251
             await relay.heard()
             relay.our_browser.port.dropped["unknown"] += 1
-            health = media_health(relay.our_browser.port, relay.to_browser, watch)
+            health = media_health(
+                relay.our_browser.port, relay.to_browser, watch, Descriptors(None)
+            )
         assert health["to_model"]["late"] == health["to_browser"]["late"] == 3
         assert health["loop"]["lag_ms"] == 2.1
         assert health["loop"]["held_over_ms"] == {

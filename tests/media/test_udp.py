@@ -13,9 +13,10 @@ import pytest
 
 from interview_peer.core import sdp
 from interview_peer.errors import ConfigurationError, StartFailed
+from interview_peer.media.addresses import default_address
 from interview_peer.media.leg import Leg
 from interview_peer.media.meters import SAMPLE_EVERY, DelayMeter
-from interview_peer.media.udp import MAX_DATAGRAM, Address, UdpPort, default_address
+from interview_peer.media.udp import MAX_DATAGRAM, Address, UdpPort
 from tests.media.legs import Heard, connected, packets_of, until
 from tests.media.strays import Credentials, Stranger, check, strays, transaction_of
 from tests.support.lossy_link import LossyLink
