@@ -35,6 +35,7 @@ from .session.announcer import Announcer
 from .session.archive import Archive
 from .session.erasures import Erasures
 from .session.interview import Surroundings
+from .session.reader import EventReader
 from .session.recovery import Recovery
 from .session.registry import Interviews
 from .settings import Settings
@@ -147,6 +148,9 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         # What is read from a folder for the database is read before the folder is mended.
         await finishing.start(after=state.recovered)
         stack.push_async_callback(finishing.close)
+        redactor = Redactor([*settings.secrets, api_key])
+        reader = EventReader(redactor)
+        stack.push_async_callback(reader.close)
         interviews = Interviews(
             Surroundings(
                 connector=connector,
@@ -157,7 +161,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 storage=storage,
                 finishing=finishing,
                 data_dir=settings.data_dir,
-                redactor=Redactor([*settings.secrets, api_key]),
+                redactor=redactor,
+                reader=reader,
                 model=settings.openai_model,
                 connect_seconds=settings.connect_seconds,
                 hold_seconds=settings.hold_seconds,
@@ -191,7 +196,10 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             make_app(
                 settings,
                 interviews,
-                lambda: media_health(browser_port, to_browser, loop_watch, descriptors),
+                lambda: {
+                    **media_health(browser_port, to_browser, loop_watch, descriptors),
+                    "large_events": reader.statistics(),
+                },
                 state,
                 archive,
             ),

@@ -46,6 +46,7 @@ from ..storage.recorder import Recorder
 from ..storage.worker import StorageWorker
 from ..types import Direction, Json, SessionId, Speaker
 from .finished import Files
+from .reader import EventReader
 from .relay import EventRelay
 from .tasks import Tasks
 
@@ -54,6 +55,9 @@ Observer = Callable[[Json], None]
 
 MAX_EARLY: Final = 512
 """Events kept until the files are open; without a disk that is all that is kept."""
+
+MAX_EARLY_CHARACTERS: Final = 1024 * 1024
+"""The same by length."""
 
 CLOSE_SECONDS: Final = 10.0
 """How long one leg or the hang-up may take to close before the ending goes on without it."""
@@ -72,6 +76,9 @@ FAILURE_SENTENCES: Final = {
 }
 """What a candidate is told when an interview fails; the code is the reason in upper case."""
 
+
+EVENTS_SECONDS: Final = 20.0
+"""How long the ending waits for events that are still being read."""
 
 FILES_SECONDS: Final = 20.0
 """How long the ending waits for the disk."""
@@ -92,6 +99,7 @@ class Surroundings:
     finishing: Finisher
     data_dir: Path
     redactor: Redactor
+    reader: EventReader
     model: str | None
     """Model for every interview, in place of the persona's."""
     connect_seconds: float
@@ -139,7 +147,8 @@ class Interview:
         self._hold: asyncio.TimerHandle | None = None
         self._held_until = 0.0
         self._recorder: Recorder | None = None
-        self._early: list[tuple[Direction | None, float, Json]] = []
+        self._early: list[tuple[Direction | None, float, Json | str]] = []
+        self._early_characters = 0
         self._folder = InterviewFolder(around.data_dir, session_id)
         self._started_at = time.monotonic()
         self._wall_started_at = datetime.now(UTC)
@@ -147,7 +156,13 @@ class Interview:
         self._up = Forwarder(fill=True)
         self._down = Forwarder()
         self._relay = EventRelay(
-            self._journal, self._elapsed, around.redactor, self._log, self._spoken
+            self._journal,
+            self._since_start,
+            around.redactor,
+            around.reader,
+            self._tasks,
+            self._log,
+            self._spoken,
         )
         self._turn_watch = TurnWatch()
         self._opened = False
@@ -488,9 +503,10 @@ class Interview:
         if self.reason is not None:
             extra["reason"] = self.reason.value
         self._log.info("phase", extra=extra)
-        self._journal(None, {"type": "interview.phase", **extra})
+        now = time.monotonic()
+        self._journal(None, now, {"type": "interview.phase", **extra})
         if phase is Phase.ENDING:
-            self._relay.transcript.close(self._elapsed())
+            self._relay.transcript.close(self._since_start(now))
         if phase is Phase.ENDING and self.reason in FAILURE_SENTENCES:
             self._tell(
                 {
@@ -561,6 +577,7 @@ class Interview:
             self._down.connect(None, None)
             await self._close_all(self.call_id, self._browser, self._next_browser, self._model_leg)
             self._browser = self._next_browser = self._model_leg = None
+            await self._relay.finish(EVENTS_SECONDS)
             files = await self._end_files(now)
         except Exception:
             self._log.exception("the interview did not end cleanly")
@@ -682,16 +699,23 @@ class Interview:
         )
         return Files(document, summary.failed)
 
-    def _journal(self, direction: Direction | None, event: Json) -> None:
+    def _journal(self, direction: Direction | None, at: float, event: Json | str) -> None:
         if self._recorder is not None:
-            self._recorder.event(direction, time.monotonic(), event)
-        elif len(self._early) < MAX_EARLY:
-            # The model's channel may open before the reply that begins the recording.
-            self._early.append((direction, time.monotonic(), event))
+            # A large event may have come before the recording began, and be read only now.
+            self._recorder.event(direction, max(at, self._started_at), event)
+            return
+        # The model's channel may open before the reply that begins the recording.
+        size = self._early_characters + (len(event) if isinstance(event, str) else 0)
+        if len(self._early) < MAX_EARLY and size <= MAX_EARLY_CHARACTERS:
+            self._early_characters = size
+            self._early.append((direction, at, event))
 
     def _elapsed(self) -> float:
+        return self._since_start(time.monotonic())
+
+    def _since_start(self, at: float) -> float:
         # Until the recording begins, there is no time before it.
-        return time.monotonic() - self._started_at if self._recorder is not None else 0.0
+        return max(0.0, at - self._started_at) if self._recorder is not None else 0.0
 
 
 def _first(errors: BaseExceptionGroup[InterviewPeerError]) -> InterviewPeerError:

@@ -3,6 +3,10 @@
 Each message is parsed once, here, into types: the dialect turns it into the shape its receiver
 speaks, the gate judges what a browser says, the transcript and the journal take what passed.
 One call a message, on the event loop, in the order of arrival: no task, no reordering.
+
+The model may send more than the event loop can parse between two packets. Such a message is read
+elsewhere (``reader``), and until it has passed, what follows it waits behind it (``backlog``). A
+browser may not: its messages are measured before they are parsed, and refused.
 """
 
 from __future__ import annotations
@@ -17,12 +21,19 @@ from typing import Final
 from ..core import realtime
 from ..core.beta import ClientDialect
 from ..core.gate import Gate, GateRefused, check_size, error_event, refusal_event
+from ..core.reading import without_audio
 from ..core.redaction import Redactor
 from ..core.transcript import Transcript
 from ..core.usage import add_usage
 from ..errors import CallerError
 from ..media.leg import ChannelClosed, Leg, MessageTooLarge
 from ..types import Direction, Json
+from .backlog import Backlog
+from .reader import EventReader, Unreadable
+from .tasks import Tasks
+
+MOST_PARSED_HERE: Final = 64 * 1024
+"""Longest event, in characters, that is parsed on the event loop: 1 to 3 ms of small objects."""
 
 MAX_WAITING: Final = 512
 """Events kept for a channel that is not open yet. A client sends a handful; the rest is abuse."""
@@ -41,7 +52,8 @@ _SETTLING: Final = (
 )
 """Events after which the conversation's text is another."""
 
-Journal = Callable[[Direction | None, Json], None]
+Journal = Callable[[Direction | None, float, Json | str], None]
+"""Takes an event's direction, its arrival (monotonic) and the event, as parsed or as JSON text."""
 
 
 class EventRelay:
@@ -54,12 +66,24 @@ class EventRelay:
     def __init__(
         self,
         journal: Journal,
-        now: Callable[[], float],
+        elapsed: Callable[[float], float],
         redactor: Redactor,
+        reader: EventReader,
+        tasks: Tasks,
         log: logging.LoggerAdapter[logging.Logger],
         spoken: Callable[[], None] = lambda: None,
     ) -> None:
-        """``spoken`` is called when a turn may have been settled."""
+        """Begin without legs.
+
+        Args:
+            journal: keeps what passed.
+            elapsed: an arrival (monotonic) in seconds since the interview's start.
+            redactor: masks the server's secrets in what the model says.
+            reader: reads what is too large for the event loop.
+            tasks: run what waits meanwhile.
+            log: the interview's.
+            spoken: is called when a turn may have been settled.
+        """
         self.transcript = Transcript()
         self.usage: Json = {}
         """What the model's service counted in all replies so far."""
@@ -67,7 +91,9 @@ class EventRelay:
         self.reply_active = False
         """Whether the model is generating or playing a reply."""
         self._journal = journal
-        self._now = now
+        self._elapsed = elapsed
+        self._reader = reader
+        self._behind = Backlog(tasks, self._take, log)
         self._redactor = redactor
         self._log = log
         self._spoken = spoken
@@ -102,7 +128,7 @@ class EventRelay:
 
     def from_browser(self, data: str | bytes) -> None:
         """Take one message of the browser's."""
-        self.last_event_at = time.monotonic()
+        at = self.last_event_at = time.monotonic()
         event: Json | None = None
         try:
             if isinstance(data, bytes):
@@ -121,11 +147,11 @@ class EventRelay:
             self.counters["swallowed"] += 1
             return
         waits = self._model is None or not self._model.channel_open
-        if waits and self._for_model.full:
+        text = data if admitted is event else json.dumps(admitted, ensure_ascii=False)
+        if waits and not self._for_model.fits(text):
             self._refuse(GateRefused("too_many_events", "Too many events wait."), event)
             return
-        text = data if admitted is event else json.dumps(admitted, ensure_ascii=False)
-        self._journal(Direction.TO_MODEL, admitted)
+        self._journal(Direction.TO_MODEL, at, text)
         if waits:
             self._for_model.put(admitted, text)
         else:
@@ -134,7 +160,7 @@ class EventRelay:
     def to_model(self, event: Json) -> None:
         """Say something to the model ourselves; dropped if its channel is not open."""
         if self._model is not None and self._model.channel_open:
-            self._journal(Direction.TO_MODEL, event)
+            self._journal(Direction.TO_MODEL, time.monotonic(), event)
             self._send_to_model(event, json.dumps(event))
 
     def _send_to_model(self, event: Json, text: str) -> None:
@@ -149,7 +175,7 @@ class EventRelay:
 
     def _refuse(self, refused: GateRefused, event: Json | None) -> None:
         self.counters["refused"] += 1
-        self._journal(None, {"type": "interview.refused", "code": refused.code})
+        self._journal(None, time.monotonic(), {"type": "interview.refused", "code": refused.code})
         answer = refusal_event(refused, event)
         self._queue_for_browser(answer, json.dumps(answer))
 
@@ -157,26 +183,77 @@ class EventRelay:
 
     def from_model(self, data: str | bytes) -> None:
         """Take one message of the model's."""
-        self.last_event_at = time.monotonic()
+        at = self.last_event_at = time.monotonic()
         if isinstance(data, bytes):
             data = data.decode("utf-8", "replace")
+        if len(data) <= MOST_PARSED_HERE and not self._behind:
+            self._take_small(at, data)
+        elif not self._behind.put(at, data):
+            self._give_up("overflow", "event_too_large", "An event was too large to be passed on.")
+
+    async def finish(self, seconds: float) -> None:
+        """Wait, at most so long, until everything that came has been passed on or kept."""
+        lost = await self._behind.drained(seconds)
+        if lost:
+            self.counters["unreadable"] += lost
+            self._log.error("events were not read before the end", extra={"count": lost})
+
+    async def _take(self, at: float, data: str) -> None:
+        if len(data) <= MOST_PARSED_HERE:
+            self._take_small(at, data)
+        else:
+            await self._take_large(at, data)
+
+    def _take_small(self, at: float, data: str) -> None:
         try:
             event = realtime.parse(data)
         except CallerError:
-            self.counters["model_garbage"] += 1
-            self._log.warning("the voice service sent an event that is not JSON")
+            self._garbage()
             return
         event, text = self._redactor.event(event, data)
-        typed = realtime.model_event(event)
-        self._watch(typed)
-        self._journal(Direction.TO_BROWSER, event)
-        self.transcript.feed(typed, self._now())
-        if isinstance(typed, _SETTLING):
-            self._spoken()
+        self._keep(at, realtime.model_event(event), text)
         for spoken in self._dialect.to_client(event):
             self._queue_for_browser(
                 spoken, text if spoken is event else json.dumps(spoken, ensure_ascii=False)
             )
+
+    async def _take_large(self, at: float, data: str) -> None:
+        self.counters["large"] += 1
+        dialect = self._dialect
+        try:
+            reading = await self._reader.read(data, is_beta=dialect.is_beta)
+        except CallerError:
+            self._garbage()
+            return
+        except Unreadable:
+            self._give_up("unreadable", "event_unreadable", "An event could not be read.")
+            return
+        text = data if reading.text is None else reading.text
+        self._keep(at, reading.typed, text)
+        if dialect is not self._dialect:
+            # Another browser has come meanwhile, and every browser begins with the names of today.
+            self._queue_for_browser(reading.gist, text)
+        elif not reading.swallowed:
+            self._queue_for_browser(reading.gist, text if reading.told is None else reading.told)
+
+    def _keep(self, at: float, typed: realtime.ModelEvent, text: str) -> None:
+        """Let journal and transcript have an event that came at ``at``."""
+        self._watch(typed)
+        self._journal(Direction.TO_BROWSER, at, text)
+        self.transcript.feed(typed, self._elapsed(at))
+        if isinstance(typed, _SETTLING):
+            self._spoken()
+
+    def _garbage(self) -> None:
+        self.counters["model_garbage"] += 1
+        self._log.warning("the voice service sent an event that is not JSON")
+
+    def _give_up(self, counter: str, code: str, sentence: str) -> None:
+        """Count an event of the model's that is lost, and say so to everyone who would have it."""
+        self.counters[counter] += 1
+        self._journal(None, time.monotonic(), {"type": "interview.event_lost", "code": code})
+        answer = error_event(code, sentence)
+        self._queue_for_browser(answer, json.dumps(answer))
 
     def _watch(self, event: realtime.ModelEvent) -> None:
         match event:
@@ -199,7 +276,7 @@ class EventRelay:
             self.counters["browser_away"] += 1
         elif self._browser.channel_open:
             self._send_to_browser(event, text)
-        elif not self._for_browser.full:
+        elif self._for_browser.fits(text):
             self._for_browser.put(event, text)
         else:
             self.counters["overflow"] += 1
@@ -218,7 +295,7 @@ class EventRelay:
         """Send a retrieved item without its sound, or say that an event was too large."""
         assert self._browser is not None
         self.counters["too_large"] += 1
-        smaller = _without_audio(event) or error_event(
+        smaller = without_audio(event) or error_event(
             "event_too_large", f"An event {event['type']!r} was too large to be passed on."
         )
         try:
@@ -237,10 +314,10 @@ class _Waiting:
     def __len__(self) -> int:
         return len(self._events)
 
-    @property
-    def full(self) -> bool:
-        """Whether no more is taken in."""
-        return len(self._events) >= MAX_WAITING or self._characters >= MAX_WAITING_CHARACTERS
+    def fits(self, text: str) -> bool:
+        """Whether there is room for one more."""
+        size = self._characters + len(text)
+        return len(self._events) < MAX_WAITING and size <= MAX_WAITING_CHARACTERS
 
     def put(self, event: Json, text: str) -> None:
         """Add one at the end."""
@@ -257,15 +334,3 @@ class _Waiting:
         """Forget all."""
         self._events.clear()
         self._characters = 0
-
-
-def _without_audio(event: Json) -> Json | None:
-    """``conversation.item.retrieved`` carries base64 sound, which no page of ours needs."""
-    item = event.get("item")
-    if event.get("type") != "conversation.item.retrieved" or not isinstance(item, dict):
-        return None
-    content = [
-        {**part, "audio": None} if isinstance(part, dict) and "audio" in part else part
-        for part in item.get("content") or []
-    ]
-    return {**event, "item": {**item, "content": content}}

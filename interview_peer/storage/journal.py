@@ -19,6 +19,9 @@ WAITING_EVENTS = 2_000
 """Events kept while the disk does not answer: a minute and more of fast talk (some 25 events a
 second), about a megabyte. What comes beyond is dropped and counted."""
 
+WAITING_CHARACTERS = 32 * 1024 * 1024
+"""The same by length, for the few events that are large; counted for those given as text."""
+
 
 class Journal:
     """The lines of one interview. The first one names the session and the schema.
@@ -31,6 +34,9 @@ class Journal:
         self._started_at = started_at
         self._wall_started_at = wall_started_at.astimezone(UTC)
         self._waiting: deque[tuple[Direction | None, float, Json | str]] = deque()
+        # Two sums, each with one writer: one goes up on the event loop, one in the thread.
+        self._put_characters = 0
+        self._taken_characters = 0
         self.events = 0
         """Events written, our own included."""
         self.dropped = 0
@@ -46,9 +52,12 @@ class Journal:
 
         A ``str`` is taken as JSON text that has been parsed without error, and is kept as it is.
         """
-        if len(self._waiting) >= WAITING_EVENTS:
+        size = len(event) if isinstance(event, str) else 0
+        waiting = self._put_characters - self._taken_characters
+        if len(self._waiting) >= WAITING_EVENTS or waiting + size > WAITING_CHARACTERS:
             self.dropped += 1
         else:
+            self._put_characters += size
             self._waiting.append((direction, at, event))
 
     def take(self) -> bytes:
@@ -57,6 +66,8 @@ class Journal:
         # Only as many as wait now: the event loop goes on appending.
         for _ in range(len(self._waiting)):
             direction, at, event = self._waiting.popleft()
+            if isinstance(event, str):
+                self._taken_characters += len(event)
             try:
                 lines.append(self._line(direction, at, event))
             except (TypeError, ValueError, RecursionError):
@@ -68,6 +79,7 @@ class Journal:
         """Drop what waits, and count it."""
         self.dropped += len(self._waiting)
         self._waiting.clear()
+        self._taken_characters = self._put_characters
 
     def _line(self, direction: Direction | None, at: float, event: Json | str) -> bytes:
         elapsed = at - self._started_at

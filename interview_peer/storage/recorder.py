@@ -126,10 +126,10 @@ class Recorder:
 
         return take
 
-    def event(self, direction: Direction | None, at: float, event: Json) -> None:
+    def event(self, direction: Direction | None, at: float, event: Json | str) -> None:
         """Take one event of the data channel; None as direction for our own. Never waits.
 
-        The event must not be changed afterwards.
+        JSON text must have been parsed without error; an object must not be changed afterwards.
         """
         if self.failed is None and self._summary is None:
             self._journal.record(direction, at, event)

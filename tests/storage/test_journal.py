@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from interview_peer.storage.journal import WAITING_EVENTS, Journal
+from interview_peer.storage.journal import WAITING_CHARACTERS, WAITING_EVENTS, Journal
 from interview_peer.types import Direction, SessionId
 
 WALL = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -89,3 +89,20 @@ def test_waiting_events_are_bounded() -> None:
     assert len(lines(journal.take())) == WAITING_EVENTS
     journal.record(None, 102.0, {"type": "x"})
     assert len(lines(journal.take())) == 1
+
+
+def test_waiting_text_is_bounded_by_its_length_and_the_room_comes_back() -> None:
+    journal = opened()
+    large = '{"a":"' + "x" * (WAITING_CHARACTERS // 2) + '"}'
+    for _ in range(2):
+        journal.record(None, 101.0, large)
+    journal.record(None, 101.0, '{"a":"small"}')
+    assert journal.dropped == 1
+    assert [len(str(line["event"].get("a", ""))) > 5 for line in lines(journal.take())] == [
+        False,
+        True,
+        False,
+    ]
+    journal.record(None, 102.0, large)
+    assert len(lines(journal.take())) == 1
+    assert journal.dropped == 1

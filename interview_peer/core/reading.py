@@ -1,0 +1,80 @@
+"""What becomes of one large event of the model's: all that needs its JSON parsed, in one step.
+
+A relay reads small events piece by piece, where it stands. A large one is read by another process
+(``session.reader``), so what that process finds must be small itself: `Reading` never holds the
+parsed event, and holds its text only where that changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Final
+
+from ..types import Json
+from . import realtime
+from .beta import ClientDialect
+from .redaction import Redactor
+from .usage import add_usage
+
+MOST_GIST: Final = 64 * 1024
+"""Longest event, in characters, that goes along whole as the gist of a larger one."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """What a relay needs of an event that it does not parse itself."""
+
+    typed: realtime.ModelEvent
+    text: str | None
+    """The event's JSON; None where it is the message as it came."""
+    told: str | None
+    """JSON for a browser of the beta's; None where that is `text`."""
+    swallowed: bool
+    """Whether a browser of the beta's is told nothing."""
+    gist: Json
+    """The event as it may take a larger one's place: a retrieved item without its sound, or no more
+    than the type."""
+
+
+def read(message: str, redactor: Redactor, *, is_beta: bool) -> Reading:
+    """Read one message of the model's. Raises as `realtime.parse` does."""
+    original = realtime.parse(message)
+    event, text = redactor.event(original, message)
+    typed = realtime.model_event(event)
+    if isinstance(typed, realtime.ReplyDone):
+        # Only counts are ever taken of it, and there is no telling what else it holds.
+        counts: Json = {}
+        add_usage(counts, typed.usage)
+        typed = dataclasses.replace(typed, usage=counts)
+    spoken = ClientDialect(is_beta=is_beta).to_client(event)
+    told = spoken[0] if spoken else event
+    return Reading(
+        typed,
+        text=None if text is message else text,
+        told=None if told is event else json.dumps(told, ensure_ascii=False),
+        swallowed=not spoken,
+        gist=_gist(told),
+    )
+
+
+def without_audio(event: Json) -> Json | None:
+    """A retrieved item without its base64 sound, which no page of ours needs; None for others."""
+    item = event.get("item")
+    if event.get("type") != "conversation.item.retrieved" or not isinstance(item, dict):
+        return None
+    content = item.get("content")
+    if not isinstance(content, list):
+        content = []
+    parts = [
+        {**part, "audio": None} if isinstance(part, dict) and "audio" in part else part
+        for part in content
+    ]
+    return {**event, "item": {**item, "content": parts}}
+
+
+def _gist(event: Json) -> Json:
+    smaller = without_audio(event)
+    if smaller is not None and len(json.dumps(smaller, ensure_ascii=False)) <= MOST_GIST:
+        return smaller
+    return {"type": event["type"]}
