@@ -48,9 +48,11 @@ from .state.parts import StateParts
 from .state.place import place_of
 from .state.records import Records
 from .storage import folder
-from .storage.keeper import BY_AGE, Keeper
+from .storage.eraser import BY_AGE
+from .storage.keeper import Keeper
 from .storage.shelf import Shelf
 from .storage.store import S3Access, Store
+from .storage.stores import reopening
 from .storage.worker import StorageWorker
 from .web.api import make_app
 from .web.http import Runner
@@ -176,13 +178,17 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         interviews.start()
         stack.push_async_callback(interviews.close)
 
-        shelf = Shelf(settings.data_dir, _store(settings))
+        access = _s3_access(settings)
+        url = settings.recordings_url
+        store = None if url is None else Store.open(url, access)
+        shelf = Shelf(settings.data_dir, store, reopening(access))
         days = settings.retention_days
         keeper = Keeper(
             shelf,
             retention=None if days is None else timedelta(days=days),
             busy=interviews.runs,
             aged=lambda session_id: announcer.erased(session_id, BY_AGE),
+            drop=finishing.drop,
         )
         finishing.listen(lambda folder: keeper.take(folder.session_id))
         keeper.start()
@@ -278,18 +284,13 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
     return StateParts(database, notices, chronicle, place, recovery.told)
 
 
-def _store(settings: Settings) -> Store | None:
-    if settings.recordings_url is None:
-        return None
+def _s3_access(settings: Settings) -> S3Access:
     key, secret = settings.s3_access_key, settings.s3_secret_key
-    return Store.open(
-        settings.recordings_url,
-        S3Access(
-            settings.s3_endpoint,
-            settings.s3_region,
-            None if key is None else key.get_secret_value(),
-            None if secret is None else secret.get_secret_value(),
-        ),
+    return S3Access(
+        settings.s3_endpoint,
+        settings.s3_region,
+        None if key is None else key.get_secret_value(),
+        None if secret is None else secret.get_secret_value(),
     )
 
 

@@ -124,7 +124,8 @@ def delete(server: str | None, yes: bool, interview: tuple[str, ...]) -> None:
 
     async def one(ask: Ask, name: str) -> str:
         removed = await ask("DELETE", f"{_path(name)}?end=true")
-        rest = "" if removed["complete"] else "; copies in the store are still to go"
+        rest = "" if removed["complete"] else "; copies in a store are still to go"
+        rest += f" ({removed['waits_for']})" if removed["waits_for"] else ""
         return f"{name}: {len(removed['files'])} files and {removed['turns']} turns erased{rest}"
 
     _each(server, interview, "Erasing", one)

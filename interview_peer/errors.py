@@ -30,6 +30,7 @@
     ├── StartFailed            the operator must make room, then start     exit code 1
     ├── RecordingDamaged       a file is not what it was                   500
     ├── StoreUnavailable       the recordings' store does not answer       503
+    │   └── RecordingElsewhere   nor does one of earlier settings
     └── ConfigurationError     the operator must change a setting          exit code 2
 
 ``code`` is stable and documented in ``docs/errors.md``. Messages are whole sentences for a
@@ -541,6 +542,16 @@ class StoreUnavailable(InterviewPeerError):
     code = "STORE_UNAVAILABLE"
     status = 503
     sentence = "The recordings cannot be reached just now. Please try again later."
+
+
+class RecordingElsewhere(StoreUnavailable):
+    """The recording is in a store of earlier settings, out of reach now. The operator must act."""
+
+    code = "RECORDING_ELSEWHERE"
+    sentence = (
+        "This recording is kept in a store that this server was set up with earlier, and that "
+        "one cannot be reached with the present settings. Please tell whoever runs this server."
+    )
 
 
 class ConfigurationError(InterviewPeerError):

@@ -7,6 +7,7 @@ are, and whether they are whole, is the shelf's business; erasing is the keeper'
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 from ..core.transcript_text import FORMATS
@@ -16,15 +17,15 @@ from ..errors import (
     RecordingErased,
     RecordingNotReady,
     SessionNotFound,
+    StoreUnavailable,
 )
 from ..storage.finished import (
     CANDIDATE_FILE,
     INTERVIEWER_FILE,
     MIXED_FILE,
     FinishedFile,
-    Tombstone,
 )
-from ..storage.keeper import Keeper
+from ..storage.keeper import Erasure, Keeper
 from ..storage.shelf import Content, Found, Shelf
 from ..types import Json, SessionId
 from .registry import Interviews
@@ -132,11 +133,11 @@ class Archive:
             raise NotFound("This recording has no such file.")
         return await self._shelf.open(session_id, found, file)
 
-    async def erase(self, session_id: str) -> Tombstone:
+    async def erase(self, session_id: str) -> Erasure:
         """Erase an interview's sound and text, wherever they are, and leave a tombstone.
 
-        One that is not ``complete`` says that copies in the store are still to go. Again is
-        harmless.
+        One that is not ``complete`` says that copies in a store are still to go, and what keeps
+        them. Again is harmless.
 
         Raises:
             InterviewRunning: it runs.
@@ -154,7 +155,6 @@ class Archive:
             # Asked again: the answer is the same, and an erasure that hangs is pushed on.
             pass
         self._interviews.drop(session_id)
-        await self._interviews.leave_unfinished(session_id)
         return await self._keeper.erase(SessionId(session_id))
 
     def _runs(self, session_id: str) -> bool:
@@ -170,7 +170,8 @@ class Archive:
         paths |= {TRANSCRIPT: f"{base}/transcript", WAVEFORM: f"{base}/waveform"}
         url = None
         if found.in_store:
-            url = await self._shelf.url_for(session_id, file, URL_SECONDS)
+            with contextlib.suppress(StoreUnavailable):
+                url = await self._shelf.url_for(session_id, found, file, URL_SECONDS)
         return {
             "name": file.name,
             "content_type": file.content_type,

@@ -154,10 +154,6 @@ class Interviews:
             state = {"state": "done", "progress": 1.0}
         return state
 
-    async def leave_unfinished(self, session_id: str) -> None:
-        """Have an interview's recording finished no more, since it is about to be erased."""
-        await self._around.finishing.drop(SessionId(session_id))
-
     @property
     def running(self) -> int:
         """Interviews that hold legs now."""

@@ -18,7 +18,7 @@ from .folder import InterviewFolder
 
 MANIFEST_NAME: Final = "manifest.json"
 STORED_NAME: Final = ".stored.json"
-"""Says that every file of the manifest is in the store, and was read back from there."""
+"""Says which store the files of the manifest are in, or are being brought to."""
 TOMBSTONE_NAME: Final = "erased.json"
 """All that is left of an erased interview."""
 
@@ -59,15 +59,54 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a store is: its address, and the server to ask, for an address that names none."""
+
+    url: str
+    endpoint: str | None = None
+
+    def document(self) -> Json:
+        """The same as JSON."""
+        return {"url": self.url, "endpoint": self.endpoint}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a folder's files went, whatever is configured now."""
+
+    place: Place
+    tags: dict[str, str | None] | None
+    """Tag of each file, once all are there and were read back; None while they are brought."""
+    earlier: tuple[Place, ...] = ()
+    """Where an upload was begun under other settings, and left."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Everywhere that a part of the recording may be."""
+        return (self.place, *self.earlier)
+
+    def document(self) -> Json:
+        """What the mark in the folder holds."""
+        return {
+            "schema": 1,
+            **self.place.document(),
+            "tags": self.tags,
+            "earlier": [place.document() for place in self.earlier],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Tombstone:
     """That, when and why an interview was erased."""
 
     erased_at: str
     why: str
     complete: bool
-    """False while copies in the store may be left."""
+    """False while copies in a store may be left."""
     stored: bool
     """Whether copies were, or may have been, in a store."""
+    places: tuple[Place, ...] = ()
+    """Those stores, as far as they are known."""
 
 
 def read_finished(folder: InterviewFolder) -> Finished | None:
@@ -106,11 +145,14 @@ def parse_manifest(data: bytes) -> Finished | None:
     return Finished(document, data, files, started_at, seconds)
 
 
-def read_stored(folder: InterviewFolder) -> dict[str, str | None] | None:
-    """Name and tag of each file in the store; None if the folder has not been uploaded."""
+def read_stored(folder: InterviewFolder) -> Stored | None:
+    """Which store the folder's files are in, or are brought to; None if they go nowhere yet."""
     document = _read_json(folder.path / STORED_NAME)
-    tags = document.get("tags") if document is not None else None
-    return tags if isinstance(tags, dict) else None
+    place = None if document is None else _place(document)
+    if document is None or place is None:
+        return None
+    tags = document.get("tags")
+    return Stored(place, tags if isinstance(tags, dict) else None, _places(document, "earlier"))
 
 
 def read_tombstone(folder: InterviewFolder) -> Tombstone | None:
@@ -126,6 +168,7 @@ def parse_tombstone(document: Json) -> Tombstone:
         str(document.get("why", "request")),
         document.get("complete") is True,
         document.get("stored") is not False,
+        _places(document, "places"),
     )
 
 
@@ -133,6 +176,19 @@ def sha256_of(path: Path) -> str:
     """The hash of a file's bytes. Raises ``OSError`` if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _place(document: Any) -> Place | None:
+    if not isinstance(document, dict) or not isinstance(document.get("url"), str):
+        return None
+    endpoint = document.get("endpoint")
+    return Place(document["url"], endpoint if isinstance(endpoint, str) else None)
+
+
+def _places(document: Json, name: str) -> tuple[Place, ...]:
+    listed = document.get(name)
+    places = map(_place, listed if isinstance(listed, list) else ())
+    return tuple(place for place in places if place is not None)
 
 
 def _plain(name: str) -> bool:

@@ -21,6 +21,7 @@ from .finished import (
     TOMBSTONE_NAME,
     Finished,
     FinishedFile,
+    Place,
     parse_manifest,
     read_finished,
     read_stored,
@@ -29,6 +30,7 @@ from .finished import (
 )
 from .folder import InterviewFolder
 from .store import Store
+from .stores import Reopen, Stores
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,13 @@ class Found:
     """A finished interview and where its files are."""
 
     finished: Finished
-    in_store: bool
+    place: Place | None = None
+    """The store that its files moved to."""
+
+    @property
+    def in_store(self) -> bool:
+        """Whether its files moved to a store."""
+        return self.place is not None
 
 
 class Content:
@@ -79,11 +87,15 @@ class Content:
 
 
 class Shelf:
-    """All finished interviews of a data folder and, where there is one, of its store."""
+    """All finished interviews of a data folder and of the stores that they moved to.
 
-    def __init__(self, data_dir: Path, store: Store | None) -> None:
+    ``store`` is the configured one, ``reopen`` opens those of earlier settings.
+    """
+
+    def __init__(self, data_dir: Path, store: Store | None, reopen: Reopen | None = None) -> None:
         self.data_dir = data_dir
         self.store = store
+        self.stores = Stores(store, reopen)
         self._known: OrderedDict[tuple[str, str], object] = OrderedDict()
 
     def folder(self, session_id: str) -> InterviewFolder:
@@ -100,15 +112,16 @@ class Shelf:
         """
         folder = self.folder(session_id)
 
-        def look() -> tuple[bool, bool, Finished | None, bool]:
-            stored = read_stored(folder) is not None
-            return folder.exists(), bool(read_tombstone(folder)), read_finished(folder), stored
+        def look() -> tuple[bool, bool, Finished | None, Place | None]:
+            stored = read_stored(folder)
+            place = None if stored is None or stored.tags is None else stored.place
+            return folder.exists(), bool(read_tombstone(folder)), read_finished(folder), place
 
-        exists, erased, finished, stored = await asyncio.to_thread(look)
+        exists, erased, finished, place = await asyncio.to_thread(look)
         if erased:
             raise RecordingErased
         if finished is not None:
-            return Found(finished, stored)
+            return Found(finished, place)
         if exists or self.store is None:
             return None
         # The disk may be another one than the interview was recorded on.
@@ -116,52 +129,59 @@ class Shelf:
             raise RecordingErased
         data = await self.store.read_whole(f"{session_id}/{MANIFEST_NAME}")
         finished = None if data is None else parse_manifest(data)
-        return None if finished is None else Found(finished, True)
+        return None if finished is None else Found(finished, self.store.place)
 
     async def open(self, session_id: str, found: Found, file: FinishedFile) -> Content:
         """A file of a finished interview, compared with its manifest.
 
         Raises:
             RecordingDamaged: it is missing, or not what it was.
-            StoreUnavailable: the store does not answer.
+            StoreUnavailable: the store does not answer; ``RecordingElsewhere`` if it is not the
+                configured one.
         """
         path = self.folder(session_id).path / file.name
         try:
             identity = await asyncio.to_thread(_identity, path)
         except OSError:
-            return await self._open_stored(session_id, file)
+            return await self._open_stored(session_id, found, file)
         if self._known.get((session_id, file.name)) != (identity, file.sha256):
             if await asyncio.to_thread(_hash_or_none, path) != file.sha256:
                 raise self._damaged(session_id, file)
             self._remember(session_id, file, identity)
         return Content(file, path, None, "")
 
-    async def url_for(self, session_id: str, file: FinishedFile, seconds: float) -> str | None:
-        """A presigned address of a file in the store, or None."""
-        if self.store is None:
+    async def url_for(
+        self, session_id: str, found: Found, file: FinishedFile, seconds: float
+    ) -> str | None:
+        """A presigned address of a file in the store, or None.
+
+        Raises ``RecordingElsewhere`` if that store cannot be opened.
+        """
+        if found.place is None:
             return None
-        return await self.store.url_for(f"{session_id}/{file.name}", seconds)
+        return await self.stores.at(found.place).url_for(f"{session_id}/{file.name}", seconds)
 
     def forget(self, session_id: str) -> None:
         """Drop what is remembered of an interview's files."""
         for key in [key for key in self._known if key[0] == session_id]:
             del self._known[key]
 
-    async def _open_stored(self, session_id: str, file: FinishedFile) -> Content:
+    async def _open_stored(self, session_id: str, found: Found, file: FinishedFile) -> Content:
         key = f"{session_id}/{file.name}"
-        held = None if self.store is None else await self.store.head(key)
-        if self.store is None or held is None or held.size != file.bytes:
+        store = None if found.place is None else self.stores.at(found.place)
+        held = None if store is None else await store.head(key)
+        if store is None or held is None or held.size != file.bytes:
             raise self._damaged(session_id, file)
         if self._known.get((session_id, file.name)) != (held.tag, file.sha256):
             stored = await asyncio.to_thread(read_stored, self.folder(session_id))
-            tag = None if stored is None else stored.get(file.name)
+            tag = (stored and stored.tags or {}).get(file.name)
             # The tag is still the one of the bytes that were read back after the upload.
             same = tag is not None and tag == held.tag
-            if not same and await self.store.sha256(held) != file.sha256:
+            if not same and await store.sha256(held) != file.sha256:
                 raise self._damaged(session_id, file)
             if held.tag is not None:
                 self._remember(session_id, file, held.tag)
-        return Content(file, None, self.store, key)
+        return Content(file, None, store, key)
 
     def _remember(self, session_id: str, file: FinishedFile, identity: object) -> None:
         self._known[(session_id, file.name)] = (identity, file.sha256)

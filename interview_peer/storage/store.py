@@ -20,6 +20,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from ..errors import ConfigurationError, StoreUnavailable
+from .finished import Place
 
 if TYPE_CHECKING:
     # Shapes of plain dictionaries, which exist for type checkers alone.
@@ -67,12 +68,19 @@ class Held:
 class Store:
     """Objects by key, below the prefix of the store's address.
 
-    Raises ``StoreUnavailable`` wherever the store does not answer, or refuses.
+    Raises ``StoreUnavailable``, or what ``trouble`` makes more exact of it, wherever the store
+    does not answer, or refuses.
     """
 
-    def __init__(self, backend: S3Store | GCSStore | AzureStore, url: str) -> None:
+    def __init__(
+        self,
+        backend: S3Store | GCSStore | AzureStore,
+        place: Place,
+        trouble: type[StoreUnavailable] = StoreUnavailable,
+    ) -> None:
         self._backend = backend
-        self.url = url
+        self._trouble = trouble
+        self.place = place
         """Address without a final slash, as it was configured."""
 
     @classmethod
@@ -83,6 +91,7 @@ class Store:
         *,
         client: ClientConfig = CLIENT,
         retry: RetryConfig = RETRY,
+        trouble: type[StoreUnavailable] = StoreUnavailable,
     ) -> Store:
         """The store at ``s3://bucket/prefix`` (or ``gs://``, ``az://``); nothing is sent yet.
 
@@ -110,24 +119,29 @@ class Store:
             raise ConfigurationError(
                 "INTERVIEW_RECORDINGS_URL names a store that cannot be used with these settings."
             ) from None
-        return cls(backend, url.rstrip("/"))
+        endpoint = s3.endpoint if s3 is not None and scheme == "s3" else None
+        return cls(backend, Place(url.rstrip("/"), endpoint), trouble)
 
-    async def put_file(self, path: Path, key: str, content_type: str) -> None:
-        """Upload a file; a reader finds the old object or the new one, never a part."""
-        await _asked(
+    async def put_file(self, path: Path, key: str, content_type: str, name: str) -> None:
+        """Upload a file; a reader finds the old object or the new one, never a part.
+
+        ``name`` is what a browser calls it that gets it from a presigned address.
+        """
+        disposition = f'attachment; filename="{name}"'
+        await self._asked(
             obstore.put_async(
                 self._backend,
                 key,
                 path,
-                attributes={"Content-Type": content_type},
+                attributes={"Content-Type": content_type, "Content-Disposition": disposition},
                 chunk_size=PART_BYTES,
                 max_concurrency=3,
             )
         )
 
     async def put_bytes(self, data: bytes, key: str, content_type: str) -> None:
-        """The same with bytes in memory."""
-        await _asked(
+        """The same with bytes in memory, which nobody gets from a presigned address."""
+        await self._asked(
             obstore.put_async(self._backend, key, data, attributes={"Content-Type": content_type})
         )
 
@@ -138,17 +152,19 @@ class Store:
         except FileNotFoundError:
             return None
         except BaseError as error:
-            raise _unavailable(error) from None
+            raise self._unavailable(error) from None
         return Held(key, meta["size"], meta["e_tag"], meta["last_modified"])
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from ``start`` up to, not including, ``end``, in pieces."""
         while start < end:
             stop = min(start + PIECE_BYTES, end)
-            piece = await _asked(obstore.get_range_async(self._backend, key, start=start, end=stop))
+            piece = await self._asked(
+                obstore.get_range_async(self._backend, key, start=start, end=stop)
+            )
             if len(piece) != stop - start:
                 log.error("the recordings' store sent too little")
-                raise StoreUnavailable
+                raise self._trouble
             start = stop
             yield bytes(piece)
 
@@ -160,7 +176,7 @@ class Store:
         except FileNotFoundError:
             return None
         except BaseError as error:
-            raise _unavailable(error) from None
+            raise self._unavailable(error) from None
 
     async def sha256(self, held: Held) -> str:
         """The hash of an object's bytes, read back from the store."""
@@ -191,7 +207,7 @@ class Store:
                     for meta in batch
                 ]
         except BaseError as error:
-            raise _unavailable(error) from None
+            raise self._unavailable(error) from None
         return found
 
     async def delete(self, keys: list[str]) -> None:
@@ -202,7 +218,18 @@ class Store:
             except FileNotFoundError:
                 continue
             except BaseError as error:
-                raise _unavailable(error) from None
+                raise self._unavailable(error) from None
+
+    async def _asked(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except (BaseError, FileNotFoundError) as error:
+            raise self._unavailable(error) from None
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        # Its text can show keys and addresses, so its kind has to do.
+        log.warning("the recordings' store did not do it", extra={"why": _name(error)})
+        return self._trouble()
 
 
 def _s3(
@@ -224,19 +251,6 @@ def _s3(
     return S3Store(
         bucket, prefix=prefix or None, config=config, client_options=options, retry_config=retry
     )
-
-
-async def _asked(answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except (BaseError, FileNotFoundError) as error:
-        raise _unavailable(error) from None
-
-
-def _unavailable(error: Exception) -> StoreUnavailable:
-    # Its text can show keys and addresses, so its kind has to do.
-    log.warning("the recordings' store did not do it", extra={"why": _name(error)})
-    return StoreUnavailable()
 
 
 def _name(error: Exception) -> str:

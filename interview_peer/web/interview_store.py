@@ -48,7 +48,8 @@ from ..state.schema import (
     turns,
     used_tokens,
 )
-from ..storage.finished import TOMBSTONE_NAME, Tombstone
+from ..storage.finished import TOMBSTONE_NAME
+from ..storage.keeper import Erasure
 from ..types import ItemId, Json, SessionId, Speaker
 from . import times
 from .joining import API
@@ -349,9 +350,9 @@ class InterviewStore:
             except TimeoutError:
                 raise StateUnavailable from None
         files = await self._live.files(session_id) or []
-        tombstone: Tombstone | None = None
+        erasure: Erasure | None = None
         try:
-            tombstone = await self._archive.erase(session_id)
+            erasure = await self._archive.erase(session_id)
         except SessionNotFound:
             if row is None and running is None:
                 raise
@@ -365,10 +366,14 @@ class InterviewStore:
         self._chronicle.wake()
         at = now_us() if done is None else done.at
         elsewhere = done is not None and done.elsewhere
+        waits_for = None if erasure is None else erasure.waits_for
+        if waits_for is None and elsewhere:
+            waits_for = InterviewElsewhere.code
         return {
             "id": session_id,
-            "erased_at": times.told(at) if tombstone is None else tombstone.erased_at,
-            "complete": (tombstone is None or tombstone.complete) and not elsewhere,
+            "erased_at": times.told(at) if erasure is None else erasure.tombstone.erased_at,
+            "complete": (erasure is None or erasure.tombstone.complete) and not elsewhere,
+            "waits_for": waits_for,
             "files": [one for one in files if one != TOMBSTONE_NAME],
             "turns": 0 if done is None else done.turns,
         }

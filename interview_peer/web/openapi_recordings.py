@@ -68,7 +68,11 @@ SCHEMAS: Final[Json] = {
             "erased_at": MOMENT,
             "complete": {
                 "type": "boolean",
-                "description": "False while copies in the store are to go.",
+                "description": "False while copies in a store are to go.",
+            },
+            "waits_for": {
+                **MAYBE_TEXT,
+                "description": "Code of the trouble that this store is in; it is asked again.",
             },
             "files": {"type": "array", "items": TEXT, "description": "What this request removed."},
             "turns": {"type": "integer"},

@@ -18,6 +18,8 @@ from datetime import timedelta
 import aiohttp
 from aiohttp import web
 
+from interview_peer.errors import RecordingElsewhere, StoreUnavailable
+from interview_peer.storage.finished import Place
 from interview_peer.storage.store import S3Access, Store
 from tests.support.server import clean_environment
 
@@ -70,12 +72,21 @@ class Network:
 
     def store(self, prefix: str = "kept") -> Store:
         """A client that gives up soon."""
-        return Store.open(
-            f"s3://{self.bucket}/{prefix}",
-            S3Access(self.url, None, "test", "test-secret"),
-            client={"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=10)},
-            retry={"max_retries": 0, "retry_timeout": timedelta(seconds=5)},
-        )
+        return _patient(Place(f"s3://{self.bucket}/{prefix}", self.url), StoreUnavailable)
+
+    def reopen(self, place: Place) -> Store:
+        """The same for a place of earlier settings."""
+        return _patient(place, RecordingElsewhere)
+
+
+def _patient(place: Place, trouble: type[StoreUnavailable]) -> Store:
+    return Store.open(
+        place.url,
+        S3Access(place.endpoint, None, "test", "test-secret"),
+        client={"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=10)},
+        retry={"max_retries": 0, "retry_timeout": timedelta(seconds=5)},
+        trouble=trouble,
+    )
 
 
 @contextlib.asynccontextmanager

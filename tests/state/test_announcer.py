@@ -17,7 +17,8 @@ from interview_peer.state.chronicle import Chronicle
 from interview_peer.state.database import Database
 from interview_peer.state.happenings import Erased, Happening, RecordingLost
 from interview_peer.state.schema import notices
-from interview_peer.storage.keeper import BY_AGE, Keeper
+from interview_peer.storage.eraser import BY_AGE
+from interview_peer.storage.keeper import Keeper
 from interview_peer.storage.shelf import Shelf
 from interview_peer.types import SessionId
 from tests.recording.folders import finished as finished_folder
