@@ -175,6 +175,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             keep_seconds=settings.record_keep_seconds,
             max_interviews=settings.max_interviews,
         )
+        finishing.spare(interviews.runs)
         interviews.start()
         stack.push_async_callback(interviews.close)
 

@@ -9,7 +9,8 @@
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
     │   ├── PersonaNotFound, TooLarge, ExpectationFailed
-    │   ├── InterviewRunning, RecordingNotReady, RecordingErased, RangeNotSatisfiable
+    │   ├── InterviewRunning, RecordingNotReady, RecordingMissing, RecordingErased,
+    │   │   RangeNotSatisfiable
     │   ├── InvalidField           names the field
     │   │   └── UnknownPersona, LimitExceeded
     │   ├── IdempotencyConflict, InterviewElsewhere, KeyNotFound
@@ -29,6 +30,8 @@
     ├── KeysUnavailable        an identity provider does not answer        503
     ├── StartFailed            the operator must make room, then start     exit code 1
     ├── RecordingDamaged       a file is not what it was                   500
+    │   └── ManifestDamaged      nor is the list of all files
+    ├── RecordingFailed        a recording could not be finished yet       503
     ├── StoreUnavailable       the recordings' store does not answer       503
     │   └── RecordingElsewhere   nor does one of earlier settings
     └── ConfigurationError     the operator must change a setting          exit code 2
@@ -352,6 +355,14 @@ class RecordingNotReady(CallerError):
     sentence = "The recording is still being finished. Please try again in a moment."
 
 
+class RecordingMissing(CallerError):
+    """The interview is over, and nothing of its sound was recorded."""
+
+    code = "RECORDING_MISSING"
+    status = 404
+    sentence = "There is no recording of this interview: nothing could be written down."
+
+
 class RecordingErased(CallerError):
     """The recording was erased, on request or by age."""
 
@@ -533,6 +544,27 @@ class RecordingDamaged(InterviewPeerError):
     sentence = (
         "This file is damaged: it is not what was recorded, so it is not handed out. "
         "Please tell whoever runs this server."
+    )
+
+
+class ManifestDamaged(RecordingDamaged):
+    """A recording's manifest cannot be understood, so no file can be told to be whole."""
+
+    code = "MANIFEST_DAMAGED"
+    sentence = (
+        "The list of this recording's files is damaged, so none of them is handed out. "
+        "Please tell whoever runs this server."
+    )
+
+
+class RecordingFailed(InterviewPeerError):
+    """A recording could not be finished. Its originals are kept, and it is tried again."""
+
+    code = "RECORDING_FAILED"
+    status = 503
+    sentence = (
+        "The recording could not be finished yet; what was recorded is kept and it is tried "
+        "again. The server's log says why."
     )
 
 

@@ -1,8 +1,9 @@
 """Has finished what ended: one folder after the other, each in a niced process of its own.
 
 Media never waits for it: on the event loop there are queueing and reading a process's progress,
-nothing else. A folder whose finishing fails keeps its originals and is tried again at the next
-start; at shutdown a job that runs is ended and left for then.
+nothing else. Folders are looked through now and then, so that what nobody told of is finished, and
+what failed is tried again; a folder whose finishing fails keeps its originals. At shutdown a job
+that runs is ended and left for the next start.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,6 +36,15 @@ END_SECONDS: Final = 2.0
 HELD_SECONDS: Final = 5.0
 """How often folders are looked at again that another process held at the start."""
 
+SWEEP_SECONDS: Final = 60.0
+"""How often folders are looked through for what nobody told of, and for what may be tried again."""
+
+RETRY_SECONDS: Final = (60.0, 300.0, 900.0, 3600.0)
+"""Pauses after the first, second, … failure of a folder; the last one holds for ever."""
+
+DROPPED_SECONDS: Final = 300.0
+"""For how long a folder that is being erased is not taken up, whatever of it is still seen."""
+
 FinishedListener = Callable[[InterviewFolder], None]
 """Is told, on the event loop, of a folder whose manifest has just been written."""
 
@@ -51,6 +62,10 @@ class Job:
     progress: float = 0.0
     failed: str | None = None
     """One word for what went wrong."""
+    attempts: int = 0
+    """How often it was tried."""
+    retry_at: float = 0.0
+    """When (the loop's time) a failed one may be tried again."""
     dropped: bool = False
     """Nobody wants it finished any more."""
     process: asyncio.subprocess.Process | None = None
@@ -73,6 +88,10 @@ class Finisher:
         self._jobs: dict[SessionId, Job] = {}
         self._queue: deque[Job] = deque()
         self._held: list[InterviewFolder] = []
+        self._closing: dict[SessionId, asyncio.Task[object]] = {}
+        self._dropped: dict[SessionId, float] = {}
+        self._settled: set[str] = set()
+        self._runs: Callable[[SessionId], bool] = lambda _: False
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._listeners: list[FinishedListener] = []
@@ -85,7 +104,9 @@ class Finisher:
     @property
     def busy(self) -> bool:
         """Whether a folder waits or is being finished."""
-        return any(job.state in ("waiting", "running") for job in self._jobs.values())
+        return bool(self._closing) or any(
+            job.state in ("waiting", "running") for job in self._jobs.values()
+        )
 
     def listen(self, listener: FinishedListener) -> None:
         """Tell ``listener`` of every folder finished from now on.
@@ -97,6 +118,27 @@ class Finisher:
     def listen_to_failures(self, listener: FailureListener) -> None:
         """Tell ``listener`` of every folder that cannot be finished from now on."""
         self._failure_listeners.append(listener)
+
+    def spare(self, runs: Callable[[SessionId], bool]) -> None:
+        """Take up no folder of an interview that ``runs``: it is told of when it has ended."""
+        self._runs = runs
+
+    def adopt(self, folder: InterviewFolder, closing: asyncio.Task[object]) -> None:
+        """See to an interview's files that the disk did not let be closed in time.
+
+        ``closing`` closes them, and hands the folder over by ``take`` when the disk answers again.
+        """
+        name = folder.session_id
+        self._closing[name] = closing
+
+        def over(done: asyncio.Task[object]) -> None:
+            self._closing.pop(name, None)
+            if not done.cancelled() and (error := done.exception()) is not None:
+                # Unless it was handed over all the same, the next sweep finds it.
+                extra = {"session": name, "error": type(error).__name__}
+                log.error("files could not be closed", extra=extra)
+
+        closing.add_done_callback(over)
 
     async def start(self, after: asyncio.Event | None = None) -> None:
         """Begin, first with what an earlier process left unfinished, but not before ``after``."""
@@ -122,11 +164,17 @@ class Finisher:
 
     def state(self, session_id: SessionId) -> Json | None:
         """How far an interview's finishing is; None if this process knows nothing of it."""
+        if session_id in self._closing:
+            return {"state": "waiting", "progress": 0.0}
         job = self._jobs.get(session_id)
         return job.document() if job is not None else None
 
     async def drop(self, session_id: SessionId) -> None:
         """Forget a folder that is about to be erased; returns when nobody works on it."""
+        self._dropped[session_id] = asyncio.get_running_loop().time()
+        if (closing := self._closing.get(session_id)) is not None:
+            closing.cancel()
+            await asyncio.wait([closing])
         self._held = [folder for folder in self._held if folder.session_id != session_id]
         job = self._jobs.pop(session_id, None)
         if job is None:
@@ -142,19 +190,23 @@ class Finisher:
     async def close(self) -> None:
         """End the job that runs, forget the others: the next start finds them. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        left = [*self._closing.values(), *([] if task is None else [task])]
+        for one in left:
+            one.cancel()
+        if left:
+            await asyncio.wait(left)
 
     def _add(self, folder: InterviewFolder) -> None:
-        job = Job(folder)
+        known = self._jobs.get(folder.session_id)
+        if known is not None and known.state in ("waiting", "running"):
+            return
+        job = Job(folder, attempts=0 if known is None else known.attempts)
         self._jobs[folder.session_id] = job
         self._queue.append(job)
         self._news.set()
 
     async def _take_up(self) -> None:
-        """Queue what was found unfinished at the start and is held by nobody any more.
+        """Queue what was found unfinished and is held by nobody any more.
 
         Another server may still record there; or a job of a server that was killed, which is about
         to notice.
@@ -163,23 +215,58 @@ class Finisher:
         for folder in held:
             if await self._storage.run(folder.held):
                 self._held.append(folder)
-            else:
+            elif self._may_take(folder.session_id):
                 self._add(folder)
+
+    async def _sweep(self) -> None:
+        """Find what nobody told of, and what may be tried again."""
+        now = asyncio.get_running_loop().time()
+        # Not in the storage thread: recordings must not wait for a long list.
+        found = await asyncio.to_thread(unfinished, self._data_dir, self._settled)
+        waiting = {folder.session_id for folder in self._held}
+        self._held += [
+            folder
+            for folder in found
+            if folder.session_id not in waiting and self._may_take(folder.session_id)
+        ]
+        for name, at in list(self._dropped.items()):
+            if now - at > DROPPED_SECONDS:
+                del self._dropped[name]
+
+    def _may_take(self, session_id: SessionId) -> bool:
+        """Whether a folder that lacks its manifest is to be finished now."""
+        if session_id in self._closing or session_id in self._dropped or self._runs(session_id):
+            return False
+        job = self._jobs.get(session_id)
+        if job is None:
+            return True
+        return job.state == "failed" and asyncio.get_running_loop().time() >= job.retry_at
 
     async def _run(self, after: asyncio.Event | None) -> None:
         if after is not None:
             await after.wait()
+        loop = asyncio.get_running_loop()
+        next_sweep = loop.time() + SWEEP_SECONDS
         while True:
             while self._queue:
                 await self._do(self._queue.popleft())
             self._news.clear()
+            wake_at = min(next_sweep, loop.time() + HELD_SECONDS) if self._held else next_sweep
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HELD_SECONDS if self._held else None):
+                async with asyncio.timeout_at(wake_at):
                     await self._news.wait()
-            await self._take_up()
+            try:
+                if loop.time() >= next_sweep:
+                    next_sweep = loop.time() + SWEEP_SECONDS
+                    await self._sweep()
+                await self._take_up()
+            except OSError as error:
+                extra = {"error": type(error).__name__}
+                log.error("recordings cannot be looked through", extra=extra)
 
     async def _do(self, job: Job) -> None:
         job.state = "running"
+        job.attempts += 1
         extra = {"session": job.folder.session_id}
         try:
             failure = await self._process_of(job)
@@ -202,7 +289,10 @@ class Finisher:
             self.failures += 1
             place = str(failure.get("place", "unknown"))
             log.error("finishing failed", extra={**extra, "reason": job.failed, "place": place})
-            self._tell(self._failure_listeners, job.folder, job.failed)
+            pause = RETRY_SECONDS[min(job.attempts, len(RETRY_SECONDS)) - 1]
+            job.retry_at = asyncio.get_running_loop().time() + pause
+            if job.attempts == 1:
+                self._tell(self._failure_listeners, job.folder, job.failed)
 
     def _tell(
         self, listeners: Sequence[Callable[..., None]], folder: InterviewFolder, *more: str
@@ -248,27 +338,30 @@ class Finisher:
         return last if "failed" in last else {"failed": f"exit code {code}"}
 
 
-def unfinished(data_dir: Path) -> list[InterviewFolder]:
+def unfinished(data_dir: Path, settled: set[str] | None = None) -> list[InterviewFolder]:
     """Folders without a manifest, oldest first.
 
-    Empty ones, of interviews that ended before anything was written, are left out. Raises
-    ``OSError`` if the folder of all interviews cannot be read.
+    Empty ones, of interviews that ended before anything was written, are left out. Names in
+    ``settled`` are not looked at, and those of folders that need nothing more are added to it.
+    Raises ``OSError`` if the folder of all interviews cannot be read.
     """
+    settled = set() if settled is None else settled
     try:
-        candidates = [path for path in (data_dir / INTERVIEWS).iterdir() if path.is_dir()]
+        with os.scandir(data_dir / INTERVIEWS) as entries:
+            names = [one.name for one in entries if one.name not in settled and one.is_dir()]
     except FileNotFoundError:
         return []
     found: list[tuple[float, InterviewFolder]] = []
-    for path in candidates:
+    for name in names:
         # One folder that cannot be read must not keep the others from being found.
         with contextlib.suppress(Exception):
-            folder = InterviewFolder(data_dir, SessionId(path.name))
-            if (path / MANIFEST_NAME).exists() or not any(path.glob("*.ogg")):
-                continue
-            if (path / TOMBSTONE_NAME).exists():
-                # Being erased; nothing more is made of it.
-                continue
-            found.append((path.stat().st_mtime, folder))
+            folder = InterviewFolder(data_dir, SessionId(name))
+            path = folder.path
+            # One that is being erased needs nothing more to be made of it.
+            if (path / MANIFEST_NAME).exists() or (path / TOMBSTONE_NAME).exists():
+                settled.add(name)
+            elif any(path.glob("*.ogg")):
+                found.append((path.stat().st_mtime, folder))
     return [folder for _, folder in sorted(found, key=lambda one: one[0])]
 
 

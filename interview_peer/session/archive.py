@@ -12,9 +12,13 @@ from typing import Final
 
 from ..core.transcript_text import FORMATS
 from ..errors import (
+    InterviewPeerError,
     InterviewRunning,
+    ManifestDamaged,
     NotFound,
     RecordingErased,
+    RecordingFailed,
+    RecordingMissing,
     RecordingNotReady,
     SessionNotFound,
     StoreUnavailable,
@@ -40,6 +44,9 @@ SOUNDS: Final = {
 TRANSCRIPT: Final = "transcript.json"
 WAVEFORM: Final = "waveform.json"
 
+WAITING: Final[Json] = {"state": "waiting", "progress": 0.0}
+"""Of a folder that was not taken up yet."""
+
 URL_SECONDS: Final = 300.0
 """How long a presigned address opens a file to whoever has it."""
 
@@ -60,28 +67,32 @@ class Archive:
     async def listing(self, session_id: str) -> Json:
         """What an interview's recording consists of.
 
-        ``state`` is ``running``, ``finishing`` or ``ready``; files are listed when it is ready.
+        ``state`` is ``running``, ``finishing``, ``ready``, ``failed`` or ``damaged``; files are
+        listed when it is ready, and ``code`` says what is wrong with one that will not be soon.
 
         Raises:
             InvalidSessionId, SessionNotFound, RecordingErased, StoreUnavailable
         """
         if self._runs(session_id):
-            return {"id": session_id, "state": "running", "finishing": None, "files": []}
-        found = await self._shelf.find(session_id)
-        if found is None:
-            if not await self._has_folder(session_id):
-                raise SessionNotFound
+            return _without_files(session_id, "running")
+        try:
+            found = await self._shelf.find(session_id)
+            if found is None:
+                raise await self._why_not(session_id)
+        except RecordingNotReady:
             finishing = await self._interviews.finishing(session_id)
-            return {
-                "id": session_id,
-                "state": "finishing",
-                "finishing": finishing,
-                "files": [],
-            }
+            return _without_files(session_id, "finishing", finishing or WAITING)
+        except (RecordingFailed, RecordingMissing) as error:
+            finishing = await self._interviews.finishing(session_id)
+            return _without_files(session_id, "failed", finishing, error)
+        except ManifestDamaged as error:
+            return _without_files(session_id, "damaged", None, error)
         document = found.finished.document
         return {
             "id": session_id,
             "state": "ready",
+            "code": None,
+            "message": None,
             "finishing": {"state": "done", "progress": 1.0},
             "kept": "store" if found.in_store else "disk",
             "started_at": document["started_at"],
@@ -97,8 +108,9 @@ class Archive:
         """One of ``SOUNDS``, whole.
 
         Raises:
-            InterviewRunning, RecordingNotReady: not yet.
-            RecordingDamaged: it is not what was recorded.
+            InterviewRunning, RecordingNotReady, RecordingFailed: not yet.
+            RecordingDamaged, ManifestDamaged: it is not what was recorded.
+            RecordingMissing: nothing was.
             InvalidSessionId, SessionNotFound, NotFound, RecordingErased, StoreUnavailable
         """
         if which not in SOUNDS:
@@ -113,7 +125,13 @@ class Archive:
         """
         try:
             return await self.file(session_id, f"transcript.{kind}")
-        except (InterviewRunning, RecordingNotReady, SessionNotFound):
+        except (
+            InterviewRunning,
+            RecordingNotReady,
+            RecordingFailed,
+            RecordingMissing,
+            SessionNotFound,
+        ):
             if kind != "json":
                 raise
             body = await self._interviews.transcript(session_id)
@@ -127,7 +145,7 @@ class Archive:
             raise InterviewRunning
         found = await self._shelf.find(session_id)
         if found is None:
-            raise RecordingNotReady if await self._has_folder(session_id) else SessionNotFound
+            raise await self._why_not(session_id)
         file = found.finished.file(name)
         if file is None:
             raise NotFound("This recording has no such file.")
@@ -151,8 +169,8 @@ class Archive:
                 session_id
             ):
                 raise SessionNotFound
-        except RecordingErased:
-            # Asked again: the answer is the same, and an erasure that hangs is pushed on.
+        except (RecordingErased, ManifestDamaged):
+            # Asked again, the answer is the same, and an erasure that hangs is pushed on.
             pass
         self._interviews.drop(session_id)
         return await self._keeper.erase(SessionId(session_id))
@@ -162,6 +180,17 @@ class Archive:
 
     async def _has_folder(self, session_id: str) -> bool:
         return await asyncio.to_thread(self._shelf.folder(session_id).exists)
+
+    async def _why_not(self, session_id: str) -> InterviewPeerError:
+        """What keeps an interview that is over from having a recording."""
+        if not await self._has_folder(session_id):
+            return SessionNotFound()
+        finishing = await self._interviews.finishing(session_id)
+        if finishing is not None and finishing["state"] == "failed":
+            return RecordingFailed()
+        if finishing is None and not await self._shelf.holds_sound(session_id):
+            return RecordingMissing()
+        return RecordingNotReady()
 
     async def _describe(self, session_id: str, found: Found, file: FinishedFile) -> Json:
         base = f"/api/interviews/{session_id}"
@@ -182,6 +211,22 @@ class Archive:
             "url": url,
             "url_seconds": None if url is None else int(URL_SECONDS),
         }
+
+
+def _without_files(
+    session_id: str,
+    state: str,
+    finishing: Json | None = None,
+    error: InterviewPeerError | None = None,
+) -> Json:
+    return {
+        "id": session_id,
+        "state": state,
+        "code": None if error is None else error.code,
+        "message": None if error is None else error.message,
+        "finishing": finishing,
+        "files": [],
+    }
 
 
 __all__ = ["SOUNDS", "TRANSCRIPT", "URL_SECONDS", "WAVEFORM", "Archive", "Content"]

@@ -42,7 +42,7 @@ from ..media.udp import UdpPort
 from ..model.openai_realtime import Call, RealtimeConnector
 from ..state import happenings
 from ..storage.folder import InterviewFolder
-from ..storage.recorder import Recorder
+from ..storage.recorder import Recorder, RecordingSummary
 from ..storage.worker import StorageWorker
 from ..types import Direction, Json, SessionId, Speaker
 from .finished import Files
@@ -670,20 +670,18 @@ class Interview:
         if self._recorder is None:
             # What was said is known even where the disk refused everything.
             return Files(document, failed="no_folder") if self._opened else Files()
-        storage = self._around.storage
+        closing = asyncio.create_task(
+            self._close_files(self._recorder, now, document), name=f"close files of {self.id}"
+        )
         try:
-            # A disk that hangs must not keep the interview from ending; the thread goes on.
+            # A disk that hangs must not keep the interview from ending.
             async with asyncio.timeout(FILES_SECONDS):
-                summary = await storage.finish(self._recorder, now)
-                phase = Phase.FAILED if self.reason in FAILURES else Phase.ENDED
-                reason = self.reason.value if self.reason is not None else None
-                facts = Facts.at_end(self.id, self._wall_started_at, phase.value, reason, summary)
-                try:
-                    await storage.run(lambda: self._folder.write_json("transcript.json", document))
-                finally:
-                    # A full disk may have room again by then.
-                    await self._around.finishing.take(self._folder, facts)
-        except (OSError, TimeoutError) as error:
+                summary = await asyncio.shield(closing)
+        except (OSError, TimeoutError, asyncio.CancelledError) as error:
+            if not closing.done():
+                self._around.finishing.adopt(self._folder, closing)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             self._log.error("files are not complete", extra={"error": type(error).__name__})
             return Files(document, failed="disk")
         self._log.info(
@@ -698,6 +696,25 @@ class Interview:
             },
         )
         return Files(document, summary.failed)
+
+    async def _close_files(
+        self, recorder: Recorder, now: float, document: Json
+    ) -> RecordingSummary:
+        """Close the recording, write the transcript and hand the folder over; as long as it takes.
+
+        Raises ``OSError`` if the disk refuses; the folder is handed over all the same.
+        """
+        storage = self._around.storage
+        summary = await storage.finish(recorder, now)
+        phase = Phase.FAILED if self.reason in FAILURES else Phase.ENDED
+        reason = self.reason.value if self.reason is not None else None
+        facts = Facts.at_end(self.id, self._wall_started_at, phase.value, reason, summary)
+        try:
+            await storage.run(lambda: self._folder.write_json("transcript.json", document))
+        finally:
+            # A full disk may have room again by then.
+            await self._around.finishing.take(self._folder, facts)
+        return summary
 
     def _journal(self, direction: Direction | None, at: float, event: Json | str) -> None:
         if self._recorder is not None:

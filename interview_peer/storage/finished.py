@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from ..errors import ManifestDamaged
 from ..types import Json, Speaker
 from .folder import InterviewFolder
 
@@ -112,9 +113,27 @@ class Tombstone:
 def read_finished(folder: InterviewFolder) -> Finished | None:
     """The folder's manifest; None if there is none that can be understood."""
     try:
-        return parse_manifest((folder.path / MANIFEST_NAME).read_bytes())
-    except OSError:
+        return read_manifest(folder)
+    except ManifestDamaged:
         return None
+
+
+def read_manifest(folder: InterviewFolder) -> Finished | None:
+    """The folder's manifest; None if there is none.
+
+    Raises:
+        ManifestDamaged: it cannot be read, or not understood.
+    """
+    try:
+        data = (folder.path / MANIFEST_NAME).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        raise ManifestDamaged from None
+    finished = parse_manifest(data)
+    if finished is None:
+        raise ManifestDamaged
+    return finished
 
 
 def parse_manifest(data: bytes) -> Finished | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from ..errors import RecordingDamaged, RecordingErased
+from ..errors import ManifestDamaged, RecordingDamaged, RecordingErased
 from ..types import SessionId
 from .finished import (
     MANIFEST_NAME,
@@ -23,7 +24,7 @@ from .finished import (
     FinishedFile,
     Place,
     parse_manifest,
-    read_finished,
+    read_manifest,
     read_stored,
     read_tombstone,
     sha256_of,
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 64 * 1024
 """What is read and sent at once: small, since the event loop copies it."""
+
+YOUNG_SECONDS: Final = 60.0
+"""For how long a new folder may be empty without that meaning anything."""
 
 REMEMBERED: Final = 2000
 """Files whose hash is known to be right."""
@@ -108,18 +112,19 @@ class Shelf:
         Raises:
             InvalidSessionId: the id is no name.
             RecordingErased: there was one.
+            ManifestDamaged: nobody can tell any more what it consists of.
             StoreUnavailable: it is not on the disk, and the store does not answer.
         """
         folder = self.folder(session_id)
 
-        def look() -> tuple[bool, bool, Finished | None, Place | None]:
+        def look() -> tuple[bool, Finished | None, Place | None]:
             stored = read_stored(folder)
             place = None if stored is None or stored.tags is None else stored.place
-            return folder.exists(), bool(read_tombstone(folder)), read_finished(folder), place
+            if read_tombstone(folder):
+                raise RecordingErased
+            return folder.exists(), read_manifest(folder), place
 
-        exists, erased, finished, place = await asyncio.to_thread(look)
-        if erased:
-            raise RecordingErased
+        exists, finished, place = await asyncio.to_thread(look)
         if finished is not None:
             return Found(finished, place)
         if exists or self.store is None:
@@ -128,8 +133,26 @@ class Shelf:
         if await self.store.head(f"{session_id}/{TOMBSTONE_NAME}") is not None:
             raise RecordingErased
         data = await self.store.read_whole(f"{session_id}/{MANIFEST_NAME}")
-        finished = None if data is None else parse_manifest(data)
-        return None if finished is None else Found(finished, self.store.place)
+        if data is None:
+            return None
+        finished = parse_manifest(data)
+        if finished is None:
+            raise ManifestDamaged
+        return Found(finished, self.store.place)
+
+    async def holds_sound(self, session_id: str) -> bool:
+        """Whether there is, or may soon be, something in the folder to make a recording of."""
+        folder = self.folder(session_id)
+
+        def look() -> bool:
+            try:
+                age = time.time() - folder.path.stat().st_mtime
+            except FileNotFoundError:
+                return False
+            # A folder is made a moment before its files.
+            return any(folder.path.glob("*.ogg")) or age < YOUNG_SECONDS or folder.held()
+
+        return await asyncio.to_thread(look)
 
     async def open(self, session_id: str, found: Found, file: FinishedFile) -> Content:
         """A file of a finished interview, compared with its manifest.

@@ -37,7 +37,9 @@ SCHEMAS: Final[Json] = {
     "Recording": fields(
         {
             "id": ID,
-            "state": {"enum": ["running", "finishing", "ready"]},
+            "state": {"enum": ["running", "finishing", "ready", "failed", "damaged"]},
+            "code": {**MAYBE_TEXT, "description": "Code of what is wrong with it, of docs/errors."},
+            "message": {**MAYBE_TEXT, "description": "The same for a person."},
             "finishing": {**MAYBE_OBJECT, "description": "How far the mix and the manifest are."},
             "kept": {"enum": ["disk", "store"]},
             "started_at": MAYBE_MOMENT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,14 +270,46 @@ async def test_a_damaged_file_is_not_served(client: Client, folder: InterviewFol
     assert (await client.ask(f"{ONE}/recording/candidate")).body == good
 
 
-async def test_an_unreadable_manifest_is_no_recording_yet(
+async def test_an_unreadable_manifest_is_told_as_damage_and_can_be_erased(
     client: Client, folder: InterviewFolder
 ) -> None:
     for text in (b"{", b"[]", b'{"seconds": 1, "files": [{"name": "../x"}]}'):
         (folder.path / "manifest.json").write_bytes(text)
-        assert (await client.ask(f"{ONE}/recording")).json["state"] == "finishing"
+        listing = (await client.ask(f"{ONE}/recording")).json
+        assert (listing["state"], listing["code"]) == ("damaged", "MANIFEST_DAMAGED")
+        assert listing["files"] == [] and listing["message"]
         answer = await client.ask(f"{ONE}/recording/mixed")
-        assert (answer.status, answer.code) == (409, "RECORDING_NOT_READY")
+        assert (answer.status, answer.code) == (500, "MANIFEST_DAMAGED")
+    assert (await client.ask(ONE, "DELETE")).status == 200
+
+
+async def test_a_folder_without_a_recording_says_so_once_it_is_no_longer_new(
+    client: Client, tmp_path: Path
+) -> None:
+    empty = InterviewFolder(tmp_path, SessionId("empty"))
+    empty.create()
+    path = "/api/interviews/empty/recording"
+    assert (await client.ask(path)).json["state"] == "finishing"
+    assert (await client.ask(f"{path}/mixed")).code == "RECORDING_NOT_READY"
+    os.utime(empty.path, (0, 0))
+    listing = (await client.ask(path)).json
+    assert (listing["state"], listing["code"]) == ("failed", "RECORDING_MISSING")
+    answer = await client.ask(f"{path}/mixed")
+    assert (answer.status, answer.code) == (404, "RECORDING_MISSING")
+
+
+async def test_a_recording_that_cannot_be_finished_says_so(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    folder = record(tmp_path, "one", until=1.0)
+    (folder.path / "mixed.webm").mkdir()
+    async with serving(tmp_path) as server:
+        client = Client(server.url, http)
+        listing = await until_state(client, f"{ONE}/recording", state="failed")
+        assert listing["code"] == "RECORDING_FAILED"
+        assert listing["finishing"]["reason"] == "EISDIR"
+        answer = await client.ask(f"{ONE}/recording/mixed")
+        assert (answer.status, answer.code) == (503, "RECORDING_FAILED")
 
 
 # -- while it runs, and after

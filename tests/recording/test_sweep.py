@@ -1,0 +1,175 @@
+"""What was lost sight of is finished without a restart, and what failed is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from interview_peer.finishing import manifest, worker
+from interview_peer.finishing.verify import verify
+from interview_peer.finishing.worker import Finisher, unfinished
+from interview_peer.session import interview
+from interview_peer.storage.folder import InterviewFolder
+from interview_peer.storage.worker import StorageWorker
+from interview_peer.types import SessionId
+from tests.support.caller import calling
+from tests.support.inprocess import serving
+from tests.support.waiting import eventually
+
+from .folders import finished, record
+
+# Finishing goes behind everything else that the machine does.
+pytestmark = pytest.mark.timeout(180)
+WITHIN = 90.0
+ONE = SessionId("one")
+
+
+@contextlib.asynccontextmanager
+async def finishing(data_dir: Path) -> AsyncIterator[Finisher]:
+    """A finisher that has begun."""
+    storage = StorageWorker()
+    storage.start()
+    finisher = Finisher(data_dir, storage)
+    await finisher.start()
+    try:
+        yield finisher
+    finally:
+        await finisher.close()
+        await storage.close()
+
+
+async def until_finished(folder: Path) -> None:
+    async def look() -> bool:
+        return await asyncio.to_thread((folder / "manifest.json").exists)
+
+    await eventually(look, within=WITHIN, what="a manifest")
+
+
+async def until_state(finisher: Finisher, wanted: str) -> None:
+    async def look() -> str:
+        return str((finisher.state(ONE) or {}).get("state"))
+
+    await eventually(look, within=WITHIN, what=wanted, good=lambda state: state == wanted)
+
+
+async def test_an_interview_that_a_hanging_disk_outlasts_is_finished_when_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interview, "FILES_SECONDS", 0.3)
+    answers = threading.Event()
+    async with serving(tmp_path) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        await caller.sound(20)
+        hang = asyncio.create_task(server.storage.run(answers.wait))
+        try:
+            await caller.send({"type": "end_session"})
+            await caller.message("session_ended")
+            listing = (await caller.get(f"/api/interviews/{caller.session_id}/recording")).json()
+            assert listing["state"] == "finishing"
+            assert listing["finishing"] == {"state": "waiting", "progress": 0.0}
+        finally:
+            answers.set()
+        await hang
+        folder = tmp_path / "interviews" / caller.session_id
+        await until_finished(folder)
+        document = await asyncio.to_thread(manifest.read, folder)
+    # As if the disk had never hung: by what the server saw, not pieced together.
+    assert (document["phase"], document["reason"]) == ("ended", "client_request")
+    assert document["speakers"]["candidate"]["packets"] > 0
+    assert await asyncio.to_thread(verify, folder) == []
+
+
+async def test_a_server_that_stops_does_not_wait_for_what_a_hanging_disk_keeps(
+    tmp_path: Path,
+) -> None:
+    async with finishing(tmp_path) as finisher:
+        folder = record(tmp_path, until=1.0)
+        never = asyncio.Event()
+
+        async def closing() -> object:
+            return await never.wait()
+
+        work = asyncio.create_task(closing(), name="close files")
+        finisher.adopt(folder, work)
+        assert finisher.busy
+    assert work.cancelled()
+
+
+async def test_a_folder_that_nobody_told_of_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.05)
+    async with finishing(tmp_path):
+        folder = record(tmp_path, until=1.0)
+        await until_finished(folder.path)
+    assert await asyncio.to_thread(verify, folder.path) == []
+
+
+async def test_what_failed_is_tried_again_and_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "RETRY_SECONDS", (0.05,))
+    folder = record(tmp_path, until=1.0)
+    (folder.path / "mixed.webm").mkdir()
+    told: list[str] = []
+    async with finishing(tmp_path) as finisher:
+        finisher.listen_to_failures(lambda folder, reason: told.append(reason))
+
+        async def failures() -> int:
+            return finisher.failures
+
+        await eventually(failures, within=WITHIN, what="it fails", good=lambda seen: seen >= 2)
+        (folder.path / "mixed.webm").rmdir()
+        await until_finished(folder.path)
+        await eventually(failures, within=WITHIN, what="it fails", good=lambda seen: seen >= 2)
+        assert told == ["EISDIR"]
+
+
+async def test_what_runs_is_erased_or_was_tried_just_now_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.05)
+    sweeps = 0
+
+    def counted(data_dir: Path, settled: set[str] | None = None) -> list[InterviewFolder]:
+        nonlocal sweeps
+        sweeps += 1
+        return unfinished(data_dir, settled)
+
+    async def swept() -> int:
+        return sweeps
+
+    async with finishing(tmp_path) as finisher:
+        monkeypatch.setattr(worker, "unfinished", counted)
+        finisher.spare(lambda session_id: session_id == ONE)
+        await finisher.drop(SessionId("dropped"))
+        folders = [record(tmp_path, name, until=1.0) for name in ("one", "dropped")]
+        (record(tmp_path, "broken", until=1.0).path / "mixed.webm").mkdir()
+
+        async def failed() -> int:
+            return finisher.failures
+
+        await eventually(failed, within=WITHIN, what="one fails")
+        seen = sweeps
+        await eventually(swept, within=10, what="sweeps", good=lambda now: now > seen + 3)
+        assert finisher.failures == 1
+        assert not any((folder.path / "manifest.json").exists() for folder in folders)
+        finisher.spare(lambda _: False)
+        await until_finished(folders[0].path)
+
+
+def test_what_needs_nothing_more_is_not_looked_at_again(tmp_path: Path) -> None:
+    finished(tmp_path, "whole", until=1.0)
+    record(tmp_path, "left", until=1.0)
+    settled: set[str] = set()
+    assert [one.session_id for one in unfinished(tmp_path, settled)] == ["left"]
+    assert settled == {"whole"}
+    (tmp_path / "interviews" / "whole" / "manifest.json").unlink()
+    assert [one.session_id for one in unfinished(tmp_path, settled)] == ["left"]
