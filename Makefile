@@ -1,8 +1,8 @@
 # make run     start the server in simulation on http://localhost:8080 (live with SIMULATION_MODE=false)
 # make test    every test; ARGS="-k transcript" passes arguments on to pytest
 # make check   linter, formatter, strict type check
-# make bench   what the relay costs and how late it makes packets (a quarter of an hour, two cores,
-#              Linux; ARGS=--quick takes a minute; writes docs/performance.md)
+# make bench   what the relay costs and how late it makes packets, what recording and notices cost
+#              (20 minutes, two cores, Linux; ARGS=--quick takes two; writes docs/performance.md)
 # make format  let the linter and the formatter mend what they can
 # make lock    write the lock files anew (needs uv; ARGS=--upgrade takes newer versions)
 #
@@ -37,6 +37,7 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.recording $(if $(findstring --quick,$(ARGS)),--quick)
+	@$(BIN)/python -m bench.notices $(if $(findstring --quick,$(ARGS)),--quick)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,8 @@
 """The load generator's process: takes one JSON command a line, answers with one.
 
 ``python -m bench.load KIND ADDRESS`` with KIND as in ``calls.Router``, ADDRESS the callers'.
-The first line out says where the far end's HTTP is. Commands: ``subject`` (url, pid),
+The first line out says where the far end's HTTP is. Commands: ``subject`` (url, pid, and health:
+whether it has ``/healthz``),
 ``set_ups`` (count), ``state``, ``ramp`` (calls), ``measure`` (seconds, settle, events, core)
 and ``quit``.
 """
@@ -17,11 +18,12 @@ import time
 from array import array
 from typing import Any, Final
 
+import aiohttp
 import numpy as np
 
 from interview_peer.types import Json
 
-from . import machine
+from . import health, machine
 from .calls import Router
 from .pump import FineSelector, Pump, Window
 
@@ -38,6 +40,8 @@ class Generator:
         self.pump = Pump()
         self.router = Router(kind, self.pump, caller_host)
         self._pid: int | None = None
+        self._health_url: str | None = None
+        self._http: aiohttp.ClientSession | None = None
 
     async def run(self, commands: asyncio.StreamReader) -> None:
         """Serve until ``quit`` or the end of the input."""
@@ -54,6 +58,8 @@ class Generator:
                 except Exception as error:
                     _say({"error": f"{type(error).__name__}: {error}"})
         finally:
+            if self._http is not None:
+                await self._http.close()
             await self.router.close()
 
     async def _do(self, command: Json) -> Json:
@@ -61,6 +67,7 @@ class Generator:
             case "subject":
                 self.router.url = command["url"]
                 self._pid = command["pid"]
+                self._health_url = f"{command['url']}/healthz" if command.get("health") else None
                 return {}
             case "state":
                 return self._state()
@@ -92,16 +99,18 @@ class Generator:
         return {"seconds": seconds, "cpu": cpu}
 
     async def _ramp(self, calls: int) -> Json:
-        seconds = []
+        seconds, cpu = [], []
         while len(self.router.calls) < calls:
+            before = self._cpu()
             seconds.append((await self.router.set_up()).seconds)
+            cpu.append((self._cpu() - before).ran)
         lost = sum(
             end.ear.lost is not None
             for call in self.router.calls
             for end in (call.caller, call.far)
             if end is not None
         )
-        return {"seconds": seconds, "lost_legs": lost}
+        return {"seconds": seconds, "cpu": cpu, "lost_legs": lost}
 
     async def _measure(self, seconds: float, settle: float, events: float, core: int) -> Json:
         pump = self.pump
@@ -109,6 +118,7 @@ class Generator:
         pump.start(events)
         try:
             await asyncio.sleep(settle)
+            said = await self._health()
             drops, own_drops = self._drops(), machine.socket_drops(os.getpid())
             now = time.time_ns()
             window = Window(now, now + int(seconds * 1e9))
@@ -118,6 +128,7 @@ class Generator:
             await asyncio.sleep(began + seconds - time.monotonic())
             used, took = self._cpu() - cpu, time.monotonic() - began
             own, busy = time.process_time() - own, machine.core_busy(core) - busy
+            says, elapsed = await self._health(), time.monotonic() - began
             deadline = time.monotonic() + DRAIN_SECONDS
             # Looked at now and then, so that the hot path need not tell.
             while not window.complete and time.monotonic() < deadline:  # noqa: ASYNC110
@@ -135,6 +146,7 @@ class Generator:
             "sent": window.sent,
             "received": [len(delays) for delays in window.delays],
             "delays_ms": [_quantiles(delays) for delays in window.delays],
+            "over_5_ms": [_over(delays, 5_000_000) for delays in window.delays],
             "late_ms": _quantiles(window.late),
             "unstamped": window.unstamped,
             "events_sent": window.events_sent,
@@ -143,7 +155,19 @@ class Generator:
             "kernel_drops": self._drops() - drops,
             "generator_drops": machine.socket_drops(os.getpid()) - own_drops,
         }
+        if said is not None and says is not None:
+            result["health"] = health.between(said, says, elapsed)
         return result | self._state()
+
+    async def _health(self) -> Json | None:
+        """What the server says of itself, if it does."""
+        if self._health_url is None:
+            return None
+        self._http = self._http or aiohttp.ClientSession()
+        async with self._http.get(self._health_url) as response:
+            response.raise_for_status()
+            media: Json = (await response.json())["media"]
+            return media
 
     def _state(self) -> Json:
         if self._pid is None:
@@ -163,6 +187,11 @@ def _quantiles(nanoseconds: array[int]) -> list[float] | None:
         return None
     values: Any = np.frombuffer(nanoseconds, dtype=np.int64)
     return [float(value) / 1e6 for value in np.percentile(values, [50, 95, 99, 100])]
+
+
+def _over(nanoseconds: array[int], bound: int) -> int:
+    """How many took longer."""
+    return sum(one > bound for one in nanoseconds)
 
 
 def _say(answer: Json) -> None:

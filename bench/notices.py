@@ -1,5 +1,6 @@
 """What notices cost: written and delivered a second, and how late a backlog makes the event loop.
 
+Bounded in time: writing and delivering end when theirs is over, and tell how far they came.
 ``python -m bench.notices`` prints one JSON object for each engine and measurement. The receiver is
 a process of its own. PostgreSQL is one of Debian's, on loopback, started here; it does not wait for
 the disk, SQLite does.
@@ -54,25 +55,34 @@ async def receiving(status: int) -> AsyncIterator[str]:
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    port = int(await process.stdout.readline())
+    url = (await process.stdout.readline()).decode().strip()
     try:
-        yield f"http://127.0.0.1:{port}/"
+        yield url
     finally:
         process.terminate()
         await process.wait()
 
 
-async def receive(status: int) -> None:
-    """Answer every request with ``status``, until ended."""
+async def receive(status: int, slow: float) -> None:
+    """Answer every notice with ``status`` after ``slow`` seconds, until ended.
+
+    Prints its address. A GET tells how many came.
+    """
+    received = 0
 
     async def answer(request: web.BaseRequest) -> web.Response:
+        nonlocal received
+        if request.method == "GET":
+            return web.json_response({"received": received})
         await request.read()
+        received += 1
+        await asyncio.sleep(slow)
         return web.Response(status=status)
 
     runner = web.ServerRunner(web.Server(answer))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    sys.stdout.write(f"{runner.addresses[0][1]}\n")
+    sys.stdout.write(f"http://127.0.0.1:{runner.addresses[0][1]}/\n")
     sys.stdout.flush()
     await asyncio.get_running_loop().create_future()
 
@@ -141,8 +151,11 @@ async def count(database: Database, state: str) -> int:
     return await database.run(work)
 
 
-async def write(database: Database, number: int) -> Json:
-    """Write notices one by one, each in a transaction of its own, as interviews do."""
+async def write(database: Database, number: int, seconds: float) -> Json:
+    """Write notices one by one, each in a transaction of its own, as interviews do.
+
+    At most ``number``, and for at most ``seconds``.
+    """
     outbox = Outbox(has_default=True)
     ids = [SessionId(new_id("int")) for _ in range(max(1, number // PER_INTERVIEW))]
     async with database.begin() as tx:
@@ -150,25 +163,28 @@ async def write(database: Database, number: int) -> Json:
             {"id": one, "origin": "api", "phase": "live", "created_at": now_us()} for one in ids
         ]
         await tx.execute(insert(interviews), rows)
-    began = time.perf_counter()
-    for index in range(number):
+    began, index = time.perf_counter(), 0
+    while index < number and time.perf_counter() - began < seconds:
         async with database.begin() as tx:
             notice = Notice(ids[index % len(ids)], InterviewReconnecting("lost"))
             await outbox.write(tx, notice, now_us())
+        index += 1
     took = time.perf_counter() - began
-    return {"notices": number, "per_second": round(number / took)}
+    return {"notices": index, "per_second": round(index / took)}
 
 
-async def deliver(database: Database, number: int) -> Json:
-    """Deliver what was written."""
+async def deliver(database: Database, number: int, seconds: float) -> Json:
+    """Deliver what was written, for at most ``seconds``."""
     async with receiving(204) as url, Lag() as lag:
         worker = worker_of(database, url)
         began = time.perf_counter()
         worker.start()
         # Nothing tells when the last one is through: this is looked at from outside.
-        while worker.counts["delivered"] < number:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        took = time.perf_counter() - began
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while worker.counts["delivered"] < number:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        took, number = time.perf_counter() - began, worker.counts["delivered"]
         await worker.close()
         return {
             "notices": number,
@@ -181,9 +197,6 @@ async def deliver(database: Database, number: int) -> Json:
 async def fill(database: Database, number: int) -> None:
     """A backlog of so many notices, written in bulk."""
     now = now_us()
-    async with database.begin() as tx:
-        running = {"id": RUNNING, "origin": "api", "phase": "live", "created_at": now}
-        await tx.execute(insert(interviews).values(running))
     for start in range(0, number, 2_000):
         kept, due, people = [], [], []
         for index in range(start, min(number, start + 2_000)):
@@ -256,8 +269,12 @@ async def measure(url: str | None, folder: Path, number: int, waiting: int, seco
     say = _sayer(engine)
     try:
         say("idle", await idle())
-        say("write", await write(database, number))
-        say("deliver", await deliver(database, number))
+        wrote = await write(database, number, seconds)
+        say("write", wrote)
+        say("deliver", await deliver(database, int(wrote["notices"]), seconds))
+        async with database.begin() as tx:
+            running = {"id": RUNNING, "origin": "api", "phase": "live", "created_at": now_us()}
+            await tx.execute(insert(interviews).values(running))
         await fill(database, waiting)
         async with receiving(500) as down:
             say("backlog, receiver down", await backlog(database, down, seconds))
@@ -297,18 +314,17 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="a fifth of everything")
     arguments.add_argument("--receive", type=int, help=argparse.SUPPRESS)
+    arguments.add_argument("--slow", type=float, default=0.0, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.receive is not None:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(receive(given.receive))
+            asyncio.run(receive(given.receive, given.slow))
         return
     share = 5 if given.quick else 1
     with engines() as urls:
         for url in urls:
             with tempfile.TemporaryDirectory() as folder:
-                asyncio.run(
-                    measure(url, Path(folder), 5_000 // share, 100_000 // share, 20 / share)
-                )
+                asyncio.run(measure(url, Path(folder), 5_000 // share, 50_000 // share, 10 / share))
 
 
 if __name__ == "__main__":

@@ -1,174 +1,60 @@
-"""From measured windows to one readable page: medians, ratios, goals beside figures.
+"""From measured figures to one readable page.
 
 Knows nothing of processes and sockets. A window is what ``bench.load`` answers to ``measure``.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 from interview_peer import __version__
 from interview_peer.types import Json
 
-from . import machine
-
-DISTURBED: Final = 0.06
-"""Share of the server's core that others took, from which a window counts as disturbed."""
-
-GENERATOR_FULL: Final = 0.9
-LATEST_MS: Final = 20.0
-STREAMS: Final = {"ours": 2, "plain": 2, "janus": 1, "direct": 2}
-"""Streams that are forwarded for one call."""
-
-Key = tuple[str, int, float]
-
-
-@dataclass
-class Results:
-    """Every window of a run, by subject, calls and events per second of each call."""
-
-    windows: dict[Key, list[Json]] = field(default_factory=dict)
-    set_ups: list[Json] = field(default_factory=list)
-    minutes: float = 0.0
-
-    def add(self, kind: str, calls: int, rate: float, window: Json) -> None:
-        """Keep one window."""
-        self.windows.setdefault((kind, calls, rate), []).append(window)
-
-    def of(self, kind: str, calls: int, rate: float = 0.0) -> list[Json]:
-        """The windows of one row, one for each repetition."""
-        return self.windows.get((kind, calls, rate), [])
-
-    def rows(self, kind: str) -> list[Key]:
-        """The rows of one subject, in order."""
-        return sorted(key for key in self.windows if key[0] == kind)
-
-    def raw(self) -> Json:
-        """Everything, for other tools."""
-        windows = [
-            {"subject": kind, "calls": calls, "rate": rate, **window}
-            for (kind, calls, rate), found in self.windows.items()
-            for window in found
-        ]
-        return {"windows": windows, "set_ups": self.set_ups}
-
-
-# -- one window ---------------------------------------------------------------------------------
-
-
-def foreign(window: Json) -> float:
-    """Share of the server's core that something else had."""
-    return max(0.0, float(window["core_busy"]) - float(window["cpu"]))
-
-
-def lost(window: Json) -> int:
-    """Packets that were sent and did not arrive, but for those the generator itself dropped."""
-    missing = sum(window["sent"]) - sum(window["received"]) - window["generator_drops"]
-    return max(0, int(missing), int(window["kernel_drops"]))
-
-
-def worst_p99(window: Json) -> float:
-    """The later direction's p99 in milliseconds; infinite if nothing arrived that was timed."""
-    found = [quantiles[2] for quantiles in window["delays_ms"] if quantiles is not None]
-    return max(found) if found else 0.0
-
-
-def per_call(window: Json) -> float:
-    """Processor milliseconds per second and call."""
-    return 1000 * float(window["cpu"]) / int(window["calls"])
-
-
-def brief(window: Json) -> str:
-    """One line about one window, for whoever watches."""
-    delays = " | ".join(_delays(quantiles) for quantiles in window["delays_ms"])
-    return (
-        f"N={window['calls']} events={window['events_per_second']:g}: "
-        f"{per_call(window):.2f} ms/s per call, core {window['cpu']:.0%}, delay {delays}, "
-        f"lost {lost(window)}, others {foreign(window):.0%}, "
-        f"generator {window['generator_cpu']:.0%}"
-    )
-
-
-# -- several windows ----------------------------------------------------------------------------
-
-
-def median_of(windows: Iterable[Json], value: Callable[[Json], float]) -> float:
-    """The median of a figure over the repetitions."""
-    return statistics.median([value(window) for window in windows])
-
-
-def per_stream(results: Results, kind: str, calls: int) -> float | None:
-    """Median processor milliseconds per second and forwarded stream."""
-    windows = results.of(kind, calls)
-    return median_of(windows, per_call) / STREAMS[kind] if windows else None
-
-
-def ratio(
-    results: Results, calls: int, other: str, other_calls: int, rate: float = 0.0
-) -> list[float]:
-    """Our cost of a stream over another's, for each repetition that has both."""
-    others = {window["repetition"]: window for window in results.of(other, other_calls)}
-    return [
-        (per_call(window) / STREAMS["ours"])
-        / (per_call(others[window["repetition"]]) / STREAMS[other])
-        for window in results.of("ours", calls, rate)
-        if window["repetition"] in others
-    ]
-
-
-def event_cost(results: Results, calls: int) -> list[float]:
-    """Processor milliseconds of one relayed event, for each repetition."""
-    rates = {rate for kind, n, rate in results.windows if (kind, n) == ("ours", calls) and rate}
-    without = {window["repetition"]: window for window in results.of("ours", calls)}
-    return [
-        (per_call(window) - per_call(without[window["repetition"]])) / rate
-        for rate in rates
-        for window in results.of("ours", calls, rate)
-        if window["repetition"] in without
-    ]
-
-
-def fits(windows: Sequence[Json]) -> bool:
-    """Whether this many calls are carried well: p99 in time, nothing lost, in the median."""
-    return bool(windows) and (
-        median_of(windows, worst_p99) <= LATEST_MS and median_of(windows, lost) == 0
-    )
-
-
-def largest(results: Results, rate: float) -> tuple[int, str]:
-    """The most calls up to which every row fits, and what was found beyond."""
-    best, beyond = 0, "no more were tried"
-    for _, calls, found in results.rows("ours"):
-        if found != rate:
-            continue
-        windows = results.of("ours", calls, rate)
-        if not fits(windows):
-            late = median_of(windows, worst_p99)
-            beyond = f"at {calls}: p99 {late:.1f} ms, {median_of(windows, lost):.0f} lost"
-            if median_of(windows, lambda window: window["generator_cpu"]) > GENERATOR_FULL:
-                beyond += ", the load generator being full"
-            break
-        best = calls
-    return best, beyond
-
+from . import health, machine
+from .figures import (
+    DISTURBED,
+    LATEST_MS,
+    NOT_MEASURED,
+    Results,
+    delays,
+    event_cost,
+    foreign,
+    lag,
+    late,
+    lost,
+    median_delay,
+    median_of,
+    per_call,
+    per_stream,
+    ratio,
+    told_delays,
+    told_lost,
+    told_ms,
+    told_share,
+    worst_of,
+)
+from .goals import Goal, goals, summary
 
 # -- the page -----------------------------------------------------------------------------------
 
 
-def document(results: Results, seconds: float, repeat: int, notes: Sequence[str]) -> str:
-    """The whole page as Markdown."""
+def document(
+    results: Results, seconds: float, notes: Sequence[str], repeat_it: str = "make bench"
+) -> str:
+    """The whole page as Markdown; ``repeat_it`` is the command that it came from."""
+    found = goals(results)
     parts = [
         "# Performance\n",
         "Written by `make bench`; do not edit. What it costs to stand in the middle, and how much\n"
         "later packets are for it.\n",
-        _conditions(results, seconds, repeat, notes),
+        _conditions(results, seconds, notes, repeat_it),
         "## Goals\n",
-        _goals(results),
+        f"**{summary(found)}**\n",
+        _goal_table(found),
         "## Our server\n",
         "Live mode, recording, transcript, journal and statistics on. One interview is two\n"
         "forwarded streams of 50 packets/s each and its event channel. Delay is what the server\n"
@@ -176,6 +62,7 @@ def document(results: Results, seconds: float, repeat: int, notes: Sequence[str]
         _our_table(results),
         _set_up(results),
         _event_table(results),
+        _backlog_table(results),
         "## Beside others\n",
         _comparison(results),
         _method(),
@@ -183,7 +70,7 @@ def document(results: Results, seconds: float, repeat: int, notes: Sequence[str]
     return "\n".join(part for part in parts if part)
 
 
-def _conditions(results: Results, seconds: float, repeat: int, notes: Sequence[str]) -> str:
+def _conditions(results: Results, seconds: float, notes: Sequence[str], repeat_it: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions().items())
     disturbed = [foreign(window) for found in results.windows.values() for window in found]
     calm = sum(share < DISTURBED for share in disturbed)
@@ -191,13 +78,12 @@ def _conditions(results: Results, seconds: float, repeat: int, notes: Sequence[s
         f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, interview_peer {__version__}",
         f"- Machine: {machine.processor()}",
         f"- Versions: {versions}",
-        f"- Windows of {seconds:g} s; medians of {repeat}; the whole run took "
+        f"- Windows of {seconds:g} s; medians of {results.repetitions}; the whole run took "
         f"{results.minutes:.0f} minutes",
         f"- Load average at the end: {os.getloadavg()[1]:.1f} over 5 minutes. In {calm} of "
         f"{len(disturbed)} windows other processes had less than {DISTURBED:.0%} of the "
         "server's core.",
-        "- Repeat it: `make bench`, or `make bench ARGS=--quick`; "
-        "`python -m bench --help` lists what can be chosen",
+        f"- Repeat it: `{repeat_it}`; `python -m bench --help` lists what can be chosen",
         *(f"- {note}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
@@ -213,9 +99,13 @@ def _our_table(results: Results) -> str:
         "to model p50 / p95 / p99 ms",
         "to browser p50 / p95 / p99 ms",
         "lost",
+        "longest hold of the loop, ms",
+        "late",
+        "set-up p50, ms",
+        "CPU of a set-up, ms",
         "RSS per interview",
         "threads",
-        "generator",
+        "generator, core / lateness p99 ms",
     ]
     rows = []
     for key in results.rows("ours"):
@@ -230,13 +120,87 @@ def _our_table(results: Results) -> str:
                 f"{median_of(windows, lambda window: window['cpu']):.0%}",
                 _median_delays(windows, 0),
                 _median_delays(windows, 1),
-                f"{median_of(windows, lost):.0f}",
+                *_kept(windows),
+                _ramp(windows, "ramp_seconds"),
+                _ramp(windows, "ramp_cpu"),
                 f"{median_of(windows, lambda window: window['rss_per_call']) / 1e6:.2f} MB",
                 f"{median_of(windows, lambda window: window['threads']):.0f}",
-                f"{median_of(windows, lambda window: window['generator_cpu']):.0%}",
+                f"{median_of(windows, lambda window: window['generator_cpu']):.0%} / "
+                f"{median_of(windows, lambda window: window['late_ms'][2]):.1f}",
             ]
         )
-    return _table(head, rows)
+    return (
+        _table(head, rows)
+        + "\nBold is what no row should have. *Lost*, *longest hold* and *late* are the worst of\n"
+        "the repetitions: packets of the window that did not arrive; how long the server's event\n"
+        "loop was held at most; packets that the server held longer than 5 ms. The last two are\n"
+        "the server's own word, by `/healthz` before and after each window. *Set-up* is of the\n"
+        "calls that were added for the row, one at a time, while those before stood idle; their\n"
+        "CPU counts as well.\n"
+    )
+
+
+def _kept(windows: Sequence[Json]) -> list[str]:
+    """Three cells: lost, longest hold, late; the worst of each, bold if it should not be."""
+    worst = max(windows, key=lost)
+    longest, share = worst_of(windows, lag), worst_of(windows, late)
+    return [
+        _bold(told_lost(worst), lost(worst) > 0),
+        _bold(told_ms(longest, 1), longest > health.LAG_LIMIT_MS),
+        _bold(told_share(share), share > health.LATE_LIMIT),
+    ]
+
+
+def _ramp(windows: Sequence[Json], what: str) -> str:
+    found = [1000 * one for window in windows for one in window.get(what, ())]
+    return f"{statistics.median(found):.0f}" if found else "-"
+
+
+def _backlog_table(results: Results) -> str:
+    """The same number of interviews without and with a backlog of notices."""
+    keys = results.rows("backlog")
+    rows = []
+    for _, calls, rate in keys:
+        for kind in ("ours", "backlog"):
+            windows = results.of(kind, calls, rate)
+            if not windows:
+                continue
+            rows.append(
+                [
+                    f"{calls} with backlog" if kind == "backlog" else f"{calls}",
+                    f"{median_of(windows, per_call):.2f}",
+                    _median_delays(windows, 0),
+                    _median_delays(windows, 1),
+                    *_kept(windows),
+                    f"{median_of(windows, _notices):.0f}" if kind == "backlog" else "-",
+                    f"{median_of(windows, _waiting):.0f}" if kind == "backlog" else "-",
+                ]
+            )
+    head = [
+        "interviews",
+        "CPU ms/s per interview",
+        "to model p50 / p95 / p99 ms",
+        "to browser p50 / p95 / p99 ms",
+        "lost",
+        "longest hold of the loop, ms",
+        "late",
+        "notices/s",
+        "still waiting",
+    ]
+    if not rows:
+        return ""
+    return (
+        "With a backlog the same server has notices due to a webhook whose receiver takes its\n"
+        "time for each answer, and works on them meanwhile.\n\n" + _table(head, rows)
+    )
+
+
+def _notices(window: Json) -> float:
+    return float(window["notices_per_second"])
+
+
+def _waiting(window: Json) -> float:
+    return float(window["notices_waiting"])
 
 
 def _set_up(results: Results) -> str:
@@ -252,24 +216,25 @@ def _set_up(results: Results) -> str:
 
 
 def _event_table(results: Results) -> str:
-    rows = []
+    rows, inf = [], math.inf
     for _, calls, rate in results.rows("ours"):
         costs = event_cost(results, calls)
         if not rate or not costs:
             continue
         windows = results.of("ours", calls, rate)
-        delays = [window["event_delays_ms"] for window in windows if window["event_delays_ms"]]
+        timed = [window["event_delays_ms"] for window in windows if window["event_delays_ms"]]
         sent = sum(window["events_sent"] for window in windows)
         arrived = sum(window["events_received"] for window in windows)
         p50, p99 = (
-            statistics.median([one[index] for one in delays]) if delays else 0.0 for index in (0, 2)
+            statistics.median([one[index] for one in timed]) if len(timed) == len(windows) else inf
+            for index in (0, 2)
         )
         rows.append(
             [
                 str(calls),
                 f"{statistics.median(costs):.3f}",
-                f"{p50:.1f} / {p99:.1f}",
-                f"{arrived} of {sent}",
+                f"{told_ms(p50, 1)} / {told_ms(p99, 1)}",
+                _bold(f"{arrived} of {sent}", arrived < sent),
             ]
         )
     head = ["interviews", "CPU ms per event", "delay p50 / p99 ms, both ends included", "arrived"]
@@ -318,58 +283,12 @@ def _comparison(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _goals(results: Results) -> str:
-    rows = []
-    for calls in (50, 100):
-        for other, other_calls, limit in (("janus", calls, 0.8), ("plain", 4, 1 / 25)):
-            found = ratio(results, calls, other, other_calls)
-            if found:
-                rows.append(
-                    _goal(
-                        f"CPU per stream, N = {calls}, over {other} at {other_calls}",
-                        limit,
-                        statistics.median(found),
-                        "{:.3f}",
-                    )
-                )
-    if windows := results.of("ours", 50):
-        for index, limit, name in ((0, 0.2, "p50"), (2, 2.0, "p99")):
-            worst = max(_median_delay(windows, direction, index) for direction in (0, 1))
-            rows.append(_goal(f"added delay {name}, N = 50, ms", limit, worst, "{:.2f}"))
-    costs = {calls: event_cost(results, calls) for calls in (50, 100)}
-    rows += [
-        _goal(f"CPU of one event, N = {calls}, ms", 0.25, statistics.median(found), "{:.3f}")
-        for calls, found in costs.items()
-        if found
-    ]
-    rates = sorted({rate for kind, _, rate in results.windows if kind == "ours"})
-    for rate in rates:
-        wanted = 150 if rate else 200
-        best, beyond = largest(results, rate)
-        verdict = "reached" if best >= wanted else "**missed**"
-        rows.append(
-            [
-                f"interviews with p99 <= 20 ms, nothing lost, {rate:g} events/s each",
-                f">= {wanted}",
-                f"{best} ({beyond})",
-                verdict,
-            ]
-        )
-    for calls in (50, 100, 200):
-        if windows := results.of("ours", calls):
-            memory = median_of(windows, lambda window: window["rss_per_call"]) / 1e6
-            rows.append(_goal(f"memory per interview, N = {calls}, MB", 1.0, memory, "{:.2f}"))
-    if results.set_ups:
-        seconds = [1000 * one for found in results.set_ups for one in found["seconds"]]
-        cpu = [1000 * one for found in results.set_ups for one in found["cpu"]]
-        rows.append(_goal("set-up p50, ms", 150, statistics.median(seconds), "{:.0f}"))
-        rows.append(_goal("CPU of one set-up, ms", 20, statistics.median(cpu), "{:.1f}"))
-    return _table(["", "goal", "measured", ""], rows) if rows else ""
-
-
-def _goal(name: str, limit: float, value: float, form: str) -> list[str]:
-    verdict = "reached" if value <= limit else "**missed**"
-    return [name, f"<= {limit:g}", form.format(value), verdict]
+def _goal_table(found: Sequence[Goal]) -> str:
+    """Missed ones first."""
+    words = {False: "**MISSED**", None: NOT_MEASURED, True: "reached"}
+    ranked = sorted(found, key=lambda goal: list(words).index(goal.reached))
+    rows = [[words[goal.reached], goal.name, goal.limit, goal.measured] for goal in ranked]
+    return _table(["", "", "goal", "measured"], rows)
 
 
 def _method() -> str:
@@ -383,7 +302,7 @@ def _method() -> str:
         "generator with both ends joined directly: what it adds by itself. CPU is the scheduler's\n"
         "run time of all threads of the server. A packet counts as lost if it was sent in the\n"
         "window and has not arrived 1.5 s after it, or if the kernel dropped a datagram at the\n"
-        "server; what the generator's own sockets dropped is left out.\n"
+        "server; what the generator's own sockets dropped counts as well, and is told.\n"
         "Events are transcript deltas of about 250 bytes from the model's end, relayed,\n"
         "journalled and fed to the transcript.\n\n"
         "Janus forwards one stream a call (its echo test), the others two; per stream is what\n"
@@ -395,6 +314,10 @@ def _method() -> str:
         "after silence to the first packet that is not silence at the other end.\n\n"
         "The padding makes each Opus packet one of code 3, which costs our recorder a little more\n"
         "than real speech does.\n\n"
+        f"The event loop may be held for {health.LAG_LIMIT_MS:g} ms at most, one packet's time: "
+        "no\nreceiver plays with less in hand than the packet it waits for. Late packets may be\n"
+        "one in a hundred, as p99 is what the goals are about. A window in which packets were\n"
+        "sent and none could be timed counts as endlessly late.\n\n"
         "Limits: loopback, so no network; windows of seconds; one virtual machine whose host is\n"
         "shared. Read ratios within one run rather than absolute figures.\n"
     )
@@ -403,23 +326,15 @@ def _method() -> str:
 # -- small helpers ------------------------------------------------------------------------------
 
 
-def _median_delay(windows: Sequence[Json], direction: int, index: int) -> float:
-    found = [
-        window["delays_ms"][direction][index]
-        for window in windows
-        if window["delays_ms"][direction] is not None
-    ]
-    return statistics.median(found) if found else float("nan")
-
-
 def _median_delays(windows: Sequence[Json], direction: int) -> str:
-    if not any(window["delays_ms"][direction] for window in windows):
+    if all(delays(window, direction) is None for window in windows):
         return "-"
-    return _delays([_median_delay(windows, direction, index) for index in (0, 1, 2)])
+    found = [median_delay(windows, direction, index) for index in (0, 1, 2)]
+    return _bold(told_delays(found), found[2] > LATEST_MS)
 
 
-def _delays(quantiles: Sequence[float] | None) -> str:
-    return " / ".join(f"{one:.2f}" for one in quantiles[:3]) if quantiles else "-"
+def _bold(text: str, striking: bool) -> str:
+    return f"**{text}**" if striking else text
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from interview_peer.media.addresses import default_address
+from interview_peer.notices import signing
 from interview_peer.types import Json
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -104,12 +105,26 @@ def load_generator(kind: str, place: Place) -> Iterator[Generator]:
 
 
 @contextlib.contextmanager
-def our_server(far_end: str, place: Place, *, recording: bool = True) -> Iterator[Subject]:
+def our_server(
+    far_end: str,
+    place: Place,
+    *,
+    recording: bool = True,
+    webhook: str | None = None,
+    prepare: Callable[[Path], None] | None = None,
+) -> Iterator[Subject]:
     """The real server, live, recording, with the generator's far end as the voice service.
 
-    Without ``recording`` it finds no folder that it could record into.
+    Args:
+        far_end: URL of the generator's far end.
+        place: where it runs.
+        recording: without, it finds no folder that it could record into.
+        webhook: where it sends notices.
+        prepare: is handed the data folder before the server starts.
     """
     with _folder() as folder:
+        if prepare is not None:
+            prepare(folder / "data")
         if not recording:
             (folder / "data").mkdir()
             (folder / "data" / "interviews").write_text("in the way")
@@ -123,6 +138,12 @@ def our_server(far_end: str, place: Place, *, recording: bool = True) -> Iterato
             "INTERVIEW_MAX_INTERVIEWS": "1000",
             "LOG_LEVEL": "warning",
         }
+        if webhook is not None:
+            environment |= {
+                "INTERVIEW_WEBHOOK_URL": webhook,
+                "INTERVIEW_WEBHOOK_SECRET": signing.new_secret(),
+                "INTERVIEW_WEBHOOK_ALLOW": "127.0.0.0/8",
+            }
         command = [sys.executable, "-m", "interview_peer", "serve", "--port", "0"]
         log = folder / "server.log"
         with _process(command, place, log, environment=environment, cwd=folder) as process:
@@ -137,6 +158,16 @@ def plain_relay(far_end: str, place: Place) -> Iterator[Subject]:
         command = [sys.executable, "-m", "bench.plain_relay", far_end]
         with _process(command, place, log) as process:
             yield Subject(_ready(process, log), process.pid)
+
+
+@contextlib.contextmanager
+def slow_receiver(seconds: float, place: Place) -> Iterator[str]:
+    """A receiver of notices that takes so long for each answer; its URL."""
+    with _folder() as folder:
+        log = folder / "receiver.log"
+        command = [sys.executable, "-m", "bench.notices", "--receive", "204"]
+        with _process([*command, "--slow", str(seconds)], place, log) as process:
+            yield _ready(process, log) + "/"
 
 
 def janus_missing() -> str | None:

@@ -110,6 +110,7 @@ class Rounds(selectors.DefaultSelector):
         """Takes the seconds of each round that lasted longer than the smallest of
         ``LAG_BOUNDS``; must return at once."""
         self._returned = 0.0
+        self._looked = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """The same as the selector's of this platform."""
@@ -118,8 +119,11 @@ class Rounds(selectors.DefaultSelector):
         if held > LAG_BOUNDS[0] and returned:
             self.on_held(held)
         ready = super().select(timeout)
-        self.looks.before = returned
         self._returned = time.monotonic()
+        # A look that shows nothing proves nothing: a signal may have cut it short.
+        if ready:
+            self.looks.before = self._looked
+            self._looked = self._returned
         return ready
 
 

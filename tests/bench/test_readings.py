@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from array import array
+from typing import Any
 
 import pytest
 
-from bench import machine, packets, pump, report
+from bench import figures, goals, machine, packets, pump, report
 from interview_peer.core import opus
 from interview_peer.types import Json
 
@@ -101,6 +103,8 @@ def window(calls: int, cpu: float, repetition: int = 0, **changed: object) -> Js
         "events_received": 0,
         "kernel_drops": 0,
         "generator_drops": 0,
+        "late_ms": [0.0, 0.1, 0.2, 0.3],
+        "health": {"late": [0, 0], "lag_ms": 1.0},
         "rss_per_call": 500_000,
         "threads": 2,
         "repetition": repetition,
@@ -109,40 +113,136 @@ def window(calls: int, cpu: float, repetition: int = 0, **changed: object) -> Js
 
 
 def test_ratio_compares_streams_within_one_repetition() -> None:
-    results = report.Results()
+    results = figures.Results()
     for repetition, ours, theirs in ((0, 0.2, 0.1), (1, 0.4, 0.4)):
         results.add("ours", 50, 0.0, window(50, ours, repetition))
         results.add("janus", 50, 0.0, window(50, theirs, repetition))
     # An interview forwards two streams, an echo one.
-    assert report.ratio(results, 50, "janus", 50) == pytest.approx([1.0, 0.5])
+    assert figures.ratio(results, 50, "janus", 50) == pytest.approx([1.0, 0.5])
 
 
 def test_event_cost_is_the_difference_that_events_make() -> None:
-    results = report.Results()
+    results = figures.Results()
     results.add("ours", 50, 0.0, window(50, 0.20))
     results.add("ours", 50, 5.0, window(50, 0.25))
-    assert report.event_cost(results, 50) == pytest.approx([0.2])
+    assert figures.event_cost(results, 50) == pytest.approx([0.2])
 
 
 def test_largest_number_is_the_last_before_the_first_that_fails() -> None:
-    results = report.Results()
+    results = figures.Results()
     results.add("ours", 100, 0.0, window(100, 0.3))
     results.add("ours", 200, 0.0, window(200, 0.6, received=[100, 99]))
     results.add("ours", 300, 0.0, window(300, 0.9))
-    best, beyond = report.largest(results, 0.0)
+    best, beyond = figures.largest(results, 0.0)
     assert best == 100
     assert beyond == "at 200: p99 0.5 ms, 1 lost"
 
 
-def test_packets_dropped_by_the_generator_are_not_the_servers() -> None:
-    assert report.lost(window(1, 0.1, received=[90, 100], generator_drops=10)) == 0
-    assert report.lost(window(1, 0.1, received=[90, 100], kernel_drops=12)) == 12
+def test_what_the_generator_dropped_counts_as_lost_and_is_told() -> None:
+    dropped = window(1, 0.1, received=[90, 100], generator_drops=10)
+    assert figures.lost(dropped) == 10
+    assert "lost 10 (10 dropped by the generator)" in figures.brief(dropped)
+    assert figures.lost(window(1, 0.1, received=[90, 100], kernel_drops=12)) == 12
+
+
+def test_one_bad_window_of_five_is_not_hidden_by_the_good_ones() -> None:
+    results = figures.Results()
+    for repetition in range(5):
+        lost = repetition == 3
+        results.add("ours", 50, 0.0, window(50, 0.3, repetition, received=[100 - lost, 100]))
+    assert not figures.fits(results.of("ours", 50))
+    assert verdicts(results)["packets lost, N = 50"] is False
+
+
+def test_events_that_did_not_arrive_do_not_fit() -> None:
+    assert figures.fits([window(50, 0.3, events_sent=9, events_received=9)])
+    assert not figures.fits([window(50, 0.3, events_sent=9, events_received=8)])
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_direction_that_could_not_be_timed_is_endlessly_late(direction: int) -> None:
+    timed = [[0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1]]
+    found = window(50, 0.3, delays_ms=[None if n == direction else timed[n] for n in (0, 1)])
+    assert figures.worst_p99(found) == math.inf
+    assert not figures.fits([found])
+    assert "not measured" in figures.brief(found)
+    results = figures.Results()
+    results.add("ours", 50, 0.0, found)
+    assert verdicts(results)["added delay p50, N = 50, ms"] is False
+    assert verdicts(results)["added delay p99, N = 50, ms"] is False
+    assert "not measured" in report.document(results, 3.0, []).split("## Our server")[1]
+
+
+def test_window_in_which_nothing_was_sent_is_no_good_one() -> None:
+    empty = window(50, 0.3, sent=[0, 0], received=[0, 0], delays_ms=[None, None])
+    assert not figures.fits([empty])
+
+
+def test_echo_has_one_direction_alone() -> None:
+    echo = window(50, 0.3, sent=[100, 0], received=[100, 0], delays_ms=[[1, 2, 3, 4], None])
+    assert figures.worst_p99(echo) == 3
+
+
+def test_server_that_says_it_was_late_misses_its_goals() -> None:
+    results = figures.Results()
+    for late, lag in (([0, 0], 1.0), ([2, 1], 20.1)):
+        results.add("ours", 50, 0.0, window(50, 0.3, health={"late": late, "lag_ms": lag}))
+    found = verdicts(results)
+    assert found["longest hold of the loop, N = 50, ms"] is False
+    assert found["share of late packets, N = 50"] is False
+    row = our_row(results, "50")
+    assert "**20.1**" in row
+    assert "**1.50%**" in row
+
+
+def test_server_that_says_nothing_of_itself_misses_them_too() -> None:
+    results = figures.Results()
+    results.add("ours", 50, 0.0, window(50, 0.3, health=None))
+    assert verdicts(results)["longest hold of the loop, N = 50, ms"] is False
+    assert verdicts(results)["share of late packets, N = 50"] is False
+
+
+def test_set_up_times_stand_in_every_row() -> None:
+    results = figures.Results()
+    ramp: dict[str, Any] = {
+        "ramp_seconds": [0.030, 0.040, 0.050],
+        "ramp_cpu": [0.010, 0.012, 0.014],
+    }
+    results.add("ours", 50, 0.0, window(50, 0.3, **ramp))
+    assert "| 40 | 12 |" in our_row(results, "50")
+
+
+def test_row_with_a_backlog_stands_beside_the_one_without() -> None:
+    results = figures.Results()
+    results.add("ours", 50, 0.0, window(50, 0.3))
+    waiting: dict[str, Any] = {"notices_per_second": 80.0, "notices_waiting": 9_000}
+    results.add("backlog", 50, 0.0, window(50, 0.4, **waiting))
+    page = report.document(results, 3.0, [])
+    without, with_one = (
+        (line for line in page.splitlines() if line.endswith("- | - |")),
+        [line for line in page.splitlines() if line.startswith("| 50 with backlog |")],
+    )
+    assert next(without).startswith("| 50 |")
+    assert with_one[0].endswith("| 80 | 9000 |")
+    assert verdicts(results)["added delay p99, N = 50 with a backlog of notices, ms"] is True
+
+
+def verdicts(results: figures.Results) -> dict[str, bool | None]:
+    return {goal.name: goal.reached for goal in goals.goals(results)}
+
+
+def our_row(results: figures.Results, interviews: str) -> str:
+    page = report.document(results, 3.0, []).split("## Our server")[1]
+    return next(line for line in page.splitlines() if line.startswith(f"| {interviews} |"))
 
 
 def test_page_shows_a_missed_goal() -> None:
-    results = report.Results()
+    results = figures.Results()
     results.add("ours", 50, 0.0, window(50, 0.2, delays_ms=[[0.1, 1, 1, 1], [0.3, 1, 1, 1]]))
-    page = report.document(results, 4.0, 5, ["A note."])
-    assert "| added delay p50, N = 50, ms | <= 0.2 | 0.30 | **missed** |" in page
-    assert "| added delay p99, N = 50, ms | <= 2 | 1.00 | reached |" in page
+    page = report.document(results, 4.0, ["A note."])
+    assert "| **MISSED** | added delay p50, N = 50, ms | <= 0.2 | 0.30 |" in page
+    assert "| reached | added delay p99, N = 50, ms | <= 2 | 1.00 |" in page
+    verdict, first = page.index("1 MISSED: added delay p50, N = 50, ms."), page.index("reached |")
+    assert verdict < page.index("**MISSED** |") < first, "seen before anything that was reached"
+    assert "| not measured | set-up p50, ms | <= 150 | not measured |" in page
     assert "- A note." in page

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from bench import subjects
+from bench.progress import Progress
+from tests.support.server import clean_environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the Linux kernel's figures")
 
@@ -40,7 +43,108 @@ async def test_one_interview_is_measured_and_nothing_is_lost(tmp_path: Path) -> 
     without, with_events = windows[1:]
     assert without["cpu"] > 0
     assert with_events["events_sent"] == with_events["events_received"] >= 4
-    assert "| 1 | 5 |" in page.read_text()
+    for one in (without, with_events):
+        assert min(one["health"]["sampled"]) >= 1
+        assert 0 <= one["health"]["lag_ms"] < float("inf")
+        assert len(one["ramp_seconds"]) == len(one["ramp_cpu"]) == 1
+    text = page.read_text()
+    assert "| 1 | 5 |" in text
+    told = "`make bench ARGS='--quick --only direct,ours --rows 1 --seconds 1'`"
+    assert f"Repeat it: {told};" in text, "the arguments given, and not where output went"
+    assert b" left] repetition 1 of 1: ours" in output
+
+
+@pytest.mark.timeout(180)
+async def test_backlog_is_worked_on_while_a_window_is_measured(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.json"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench", "--quick", "--only", "backlog", "--rows", "1"),
+        *("--seconds", "1", "--raw", str(raw)),
+        cwd=subjects.ROOT,
+        env={**os.environ, "PYTHONPATH": str(subjects.ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    window = json.loads(raw.read_text())["windows"][-1]
+    assert window["subject"] == "backlog"
+    assert window["notices_per_second"] > 0
+    assert 0 < window["notices_waiting"] < 10_000
+    assert b"| 1 with backlog |" in output
+
+
+def test_make_bench_measures_recording_and_notices_as_well() -> None:
+    for given, wanted in ((), ""), (("ARGS=--quick --rows 1",), " --quick"):
+        dry = subprocess.run(
+            ["make", "-n", "bench", *given],
+            cwd=subjects.ROOT,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        commands = [line.strip() for line in dry.stdout.splitlines() if "-m bench" in line]
+        assert [line.partition("-m ")[2].strip() for line in commands[1:]] == [
+            f"bench.recording{wanted}",
+            f"bench.notices{wanted}",
+        ]
+
+
+def test_whole_run_fits_into_its_time() -> None:
+    from bench import __main__ as bench
+
+    plan, _ = bench.parse([])
+    planned = plan.repeat * sum(plan.planned(kind) for kind in plan.kinds)
+    assert planned + plan.patience <= plan.limit
+    # Recording takes two minutes, notices a minute and a half.
+    assert plan.limit <= (20 - 4) * 60
+
+
+def test_run_that_takes_too_long_ends_after_fewer_repetitions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from bench import __main__ as bench
+
+    plan, _ = bench.parse(["--minutes", "0"])
+    run = bench.Bench(plan)
+    done: list[int] = []
+    monkeypatch.setattr(run, "_measure", lambda kind, repetition: done.append(repetition))
+    results = run.run()
+    assert done == [0] * len(plan.kinds)
+    assert results.repetitions == 1
+    assert any("1 of 5 repetitions" in note for note in plan.notes)
+
+
+def test_what_is_left_follows_the_pace_so_far() -> None:
+    now = 0.0
+    progress = Progress(100.0, lambda: now)
+    assert progress.left == 100.0
+    progress.done(20.0)
+    now = 40.0
+    assert progress.left == pytest.approx(160.0)
+    assert progress.line("ours") == "[   40 s, about 3 min left] ours\n"
+    progress.done(1000.0)
+    assert progress.left == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "make bench"),
+        (["--output", "x.md", "--quick"], "make bench ARGS=--quick"),
+        (["--rows", "1,5", "--raw=x"], "make bench ARGS='--rows 1,5'"),
+    ],
+)
+def test_command_to_repeat_a_run_has_the_arguments_it_had(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import __main__ as bench
+
+    monkeypatch.delenv("BENCH_JANUS", raising=False)
+    assert bench.command(arguments) == told
+    monkeypatch.setenv("BENCH_JANUS", "1")
+    assert bench.command(arguments) == f"BENCH_JANUS=1 {told}"
 
 
 async def test_insisting_on_a_missing_janus_fails_in_a_sentence(
