@@ -46,6 +46,7 @@ from .state.database import Database
 from .state.nodes import Heartbeat, NodeName
 from .state.parts import StateParts
 from .state.place import place_of
+from .state.pruning import Pruner, Retention
 from .state.records import Records
 from .storage import folder
 from .storage.eraser import BY_AGE
@@ -282,6 +283,17 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
     await recovery.start()
     stack.push_async_callback(recovery.close)
     await notices.start()
+    dead = settings.dead_notice_days
+    pruner = Pruner(
+        database,
+        Retention(
+            notices=timedelta(days=settings.notice_days),
+            dead=None if dead is None else timedelta(days=dead),
+            keys=timedelta(days=settings.idempotency_days),
+        ),
+    )
+    pruner.start()
+    stack.push_async_callback(pruner.close)
     return StateParts(database, notices, chronicle, place, recovery.told)
 
 

@@ -104,7 +104,11 @@ def replay(
             body["until"] = _zoned(until)
         if endpoint:
             body["endpoint_id"] = endpoint
-        due = (await ask("POST", f"{_PATH}/replay", json=body))["due"]
+        due, more = 0, True
+        while more:
+            page = await ask("POST", f"{_PATH}/replay", json=body)
+            due, body["cursor"] = due + page["due"], page["next_cursor"]
+            more = body["cursor"] is not None
         click.echo(f"{due} {'delivery is' if due == 1 else 'deliveries are'} due again.")
 
     run(server, work)

@@ -102,6 +102,9 @@ _MUST_BE = {
         "az:// are taken as well)"
     ),
     "retention_days": "must be a whole number of days from 1 to 36500",
+    "notice_days": "must be a whole number of days from 1 to 36500",
+    "dead_notice_days": "must be a whole number of days from 1 to 36500",
+    "idempotency_days": "must be a whole number of days from 1 to 36500",
     "s3_endpoint": "must be an http:// or https:// address",
     "s3_region": "must be the name of a region",
     "s3_access_key": "must be a key: visible ASCII characters without spaces",
@@ -262,6 +265,19 @@ class Settings(BaseSettings):
         default=None, ge=1, le=36500, validation_alias="INTERVIEW_RETENTION_DAYS"
     )
     """Recordings are erased when they are this old; None keeps them."""
+
+    notice_days: int = Field(default=30, ge=1, le=36500, validation_alias="INTERVIEW_NOTICE_DAYS")
+    """Notices that were delivered are kept for so long, with their deliveries and attempts."""
+
+    dead_notice_days: int | None = Field(
+        default=None, ge=1, le=36500, validation_alias="INTERVIEW_DEAD_NOTICE_DAYS"
+    )
+    """Those that were given up; None keeps them."""
+
+    idempotency_days: int = Field(
+        default=7, ge=1, le=36500, validation_alias="INTERVIEW_IDEMPOTENCY_DAYS"
+    )
+    """A request can be repeated by its idempotency key for so long."""
 
     s3_endpoint: str | None = Field(default=None, validation_alias="AWS_ENDPOINT_URL_S3")
     """Where the S3-compatible store answers; None is Amazon's own address."""

@@ -6,10 +6,9 @@ Takes and gives plain JSON values; who may ask is decided by the caller.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import DeliveryNotFound, InvalidWebhook, TooManyWebhooks, WebhookNotFound
@@ -22,13 +21,13 @@ from ..state.schema import (
     notices,
     now_us,
     rfc3339,
-    to_us,
 )
 from ..types import Json
 from . import signing
 from .guard import Guard
 from .ledger import SECOND, in_force
-from .outbox import DEAD, DUE, PAUSED, STATES, Outbox, Target, delivery_row, wants
+from .outbox import DUE, PAUSED, STATES, Outbox
+from .replay import Replay, again, storable
 from .types import FACTS, new_id
 
 MAX_ENDPOINTS: Final = 50
@@ -56,6 +55,7 @@ class Desk:
         self._guard = guard
         self._wake = wake
         self._now = now
+        self._replay = Replay(database, wake, now)
 
     # -- endpoints ------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class Desk:
         if description is not None and (
             not isinstance(description, str)
             or len(description) > MAX_DESCRIPTION
-            or not _storable(description)
+            or not storable(description)
         ):
             raise InvalidWebhook(
                 f"description must be text of at most {MAX_DESCRIPTION} characters."
@@ -213,7 +213,7 @@ class Desk:
         return fields
 
     async def _endpoint(self, tx: AsyncConnection, endpoint_id: str) -> Json:
-        if not _storable(endpoint_id):
+        if not storable(endpoint_id):
             raise WebhookNotFound
         found = await tx.execute(select(endpoints).where(endpoints.c.id == endpoint_id))
         row = found.one_or_none()
@@ -321,7 +321,7 @@ class Desk:
             await tx.execute(
                 update(deliveries)
                 .where(deliveries.c.id == delivery_id, deliveries.c.lease_owner.is_(None))
-                .values(**_again(now))
+                .values(**again(now))
             )
             return await self._delivery(tx, delivery_id)
 
@@ -330,68 +330,12 @@ class Desk:
         return changed
 
     async def replay(self, body: Json) -> Json:
-        """Send again what did not arrive: ``{"since", "until"?, "endpoint_id"?, "all"?}``.
-
-        Without more, every dead delivery of that time. With an endpoint, also notices it never
-        got because it was not kept yet. With ``all``, delivered ones too. Gives how many are due.
-        """
-        since, until = _moment(body, "since"), _moment(body, "until")
-        everything, endpoint_id = body.get("all", False), body.get("endpoint_id")
-        unknown = set(body) - {"since", "until", "endpoint_id", "all"}
-        if unknown:
-            raise InvalidWebhook(f"{min(unknown)[:50]!r} is not a field of a replay.")
-        if since is None:
-            raise InvalidWebhook("since is missing.")
-        if not isinstance(everything, bool):
-            raise InvalidWebhook("all must be true or false.")
-        if endpoint_id is not None and not isinstance(endpoint_id, str):
-            raise InvalidWebhook("endpoint_id must be text.")
-        now = self._now()
-        when = and_(
-            notices.c.created_at >= since,
-            notices.c.created_at < (until if until is not None else now),
-        )
-
-        async def work(tx: AsyncConnection) -> Json:
-            of_time = deliveries.c.notice_id.in_(select(notices.c.id).where(when))
-            chosen = and_(of_time, deliveries.c.lease_owner.is_(None))
-            if not everything:
-                chosen = and_(chosen, deliveries.c.state == DEAD)
-            else:
-                chosen = and_(chosen, deliveries.c.state != PAUSED)
-            missing = 0
-            if endpoint_id is not None:
-                shown = await self._endpoint(tx, endpoint_id)
-                chosen = and_(chosen, deliveries.c.endpoint_id == endpoint_id)
-                missing = await self._add_missing(tx, shown, when, now)
-            again = await tx.execute(update(deliveries).where(chosen).values(**_again(now)))
-            return {"due": again.rowcount + missing}
-
-        counted = await self._database.run(work)
-        self._wake()
-        return counted
-
-    async def _add_missing(self, tx: AsyncConnection, shown: Json, when: Any, now: int) -> int:
-        """Deliveries for notices that an endpoint wants and has none of."""
-        has = select(deliveries.c.notice_id).where(deliveries.c.endpoint_id == shown["id"])
-        rows = await tx.execute(
-            select(notices.c.id, notices.c.interview_id, notices.c.sequence, notices.c.type)
-            .where(when, notices.c.id.not_in(has), notices.c.interview_id.is_not(None))
-            .order_by(notices.c.created_at, notices.c.sequence)
-        )
-        target = Target(shown["id"], endpoint_id=shown["id"], paused=not shown["active"])
-        made = [
-            delivery_row(target, row.id, row.interview_id, row.sequence, now)
-            for row in rows
-            if wants(shown["events"], row.type)
-        ]
-        if made:
-            await tx.execute(insert(deliveries), made)
-        return len(made)
+        """Send again what did not arrive: see ``Replay.run``."""
+        return await self._replay.run(body)
 
     async def _delivery(self, tx: AsyncConnection, delivery_id: str) -> Json:
         row = None
-        if _storable(delivery_id):
+        if storable(delivery_id):
             found = await tx.execute(_DELIVERIES.where(deliveries.c.id == delivery_id))
             row = found.one_or_none()
         if row is None:
@@ -428,17 +372,6 @@ def _delivery(row: Any) -> Json:
     }
 
 
-def _again(now: int) -> Json:
-    # ``first_failed_at`` stays: what is sent again holds up nothing that came later.
-    return {
-        "state": DUE,
-        "attempts": 0,
-        "next_at": now,
-        "first_failed_at": func.coalesce(deliveries.c.first_failed_at, deliveries.c.created_at),
-        "delivered_at": None,
-    }
-
-
 def event_names(value: object) -> list[str]:
     """A list of notice types, or ``*`` for all. Raises ``InvalidWebhook``."""
     names = value if isinstance(value, list) else []
@@ -448,26 +381,7 @@ def event_names(value: object) -> list[str]:
     return sorted(set(names))
 
 
-def _moment(body: Json, name: str) -> int | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    try:
-        return to_us(datetime.fromisoformat(value))
-    except (ValueError, TypeError, OverflowError):
-        raise InvalidWebhook(f"{name} must be a time with a zone, as in RFC 3339.") from None
-
-
-def _storable(text: str) -> bool:
-    """Whether a database takes the text: PostgreSQL takes no NUL and no half of a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
-
-
 def _text(value: str) -> str:
-    if not _storable(value):
+    if not storable(value):
         raise InvalidWebhook("A parameter has a character that no id has.")
     return value

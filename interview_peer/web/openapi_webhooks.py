@@ -224,7 +224,10 @@ WEBHOOKS: Final[Json] = {
             "webhooks",
             "Send again what did not arrive since some time.",
             {
-                "202": answer("How many are due.", fields({"due": {"type": "integer"}})),
+                "202": answer(
+                    "How many are due; with a `next_cursor` the same request goes on from there.",
+                    fields({"due": {"type": "integer"}, "next_cursor": MAYBE_TEXT}),
+                ),
                 **refusals(*_GIVEN, "404"),
             },
             requestBody=json_body(
@@ -234,10 +237,15 @@ WEBHOOKS: Final[Json] = {
                         "until": MAYBE_MOMENT,
                         "endpoint_id": MAYBE_TEXT,
                         "all": {"type": "boolean", "default": False},
+                        "cursor": {
+                            **MAYBE_TEXT,
+                            "description": "`next_cursor` of the request before.",
+                        },
                     },
                     "until",
                     "endpoint_id",
                     "all",
+                    "cursor",
                     closed=True,
                 )
             ),

@@ -17,7 +17,9 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from interview_peer.cli_webhooks import webhooks
-from interview_peer.errors import Unauthorized
+from interview_peer.errors import StateUnavailable, Unauthorized
+from interview_peer.notices import replay
+from interview_peer.notices.replay import Replay
 from interview_peer.notices.service import Notices
 from interview_peer.notices.types import FACTS
 from interview_peer.settings import Settings
@@ -308,17 +310,21 @@ async def test_an_unknown_delivery_is_not_found(api: Api, path: str) -> None:
         assert code == "DELIVERY_NOT_FOUND"
 
 
+def done(due: int) -> Json:
+    return {"due": due, "next_cursor": None}
+
+
 async def test_a_replay_sends_the_dead_of_its_time(api: Api, receiver: Receiver) -> None:
     await dead_delivery(api, receiver)
-    replay = "/api/webhooks/replay"
+    path = "/api/webhooks/replay"
     body = {"since": ANCIENT, "until": "2021-01-01T00:00:00+00:00"}
-    assert await api.ask("POST", replay, 202, json=body) == {"due": 0}
-    assert await api.ask("POST", replay, 202, json={"since": ANCIENT}) == {"due": 1}
+    assert await api.ask("POST", path, 202, json=body) == done(0)
+    assert await api.ask("POST", path, 202, json={"since": ANCIENT}) == done(1)
     receiver.answer = ok
     await api.notices.worker.drain()
-    assert await api.ask("POST", replay, 202, json={"since": ANCIENT}) == {"due": 0}
+    assert await api.ask("POST", path, 202, json={"since": ANCIENT}) == done(0)
     everything = {"since": ANCIENT, "all": True}
-    assert await api.ask("POST", replay, 202, json=everything) == {"due": 1}
+    assert await api.ask("POST", path, 202, json=everything) == done(1)
 
 
 async def test_a_replay_gives_a_new_endpoint_what_it_missed(api: Api, receiver: Receiver) -> None:
@@ -327,8 +333,8 @@ async def test_a_replay_gives_a_new_endpoint_what_it_missed(api: Api, receiver: 
     made = await api.made(receiver.url)
     await api.made(f"{receiver.url}/other")
     body = {"since": ANCIENT, "endpoint_id": made["id"]}
-    assert await api.ask("POST", "/api/webhooks/replay", 202, json=body) == {"due": 3}
-    assert await api.ask("POST", "/api/webhooks/replay", 202, json=body) == {"due": 0}
+    assert await api.ask("POST", "/api/webhooks/replay", 202, json=body) == done(3)
+    assert await api.ask("POST", "/api/webhooks/replay", 202, json=body) == done(0)
     await api.notices.worker.drain()
     assert receiver.ids == ids
     assert {got.path for got in receiver.got} == {"/hook"}
@@ -345,11 +351,75 @@ async def test_a_replay_gives_a_new_endpoint_what_it_missed(api: Api, receiver: 
         {"since": ANCIENT, "all": "yes"},
         {"since": ANCIENT, "endpoint_id": 5},
         {"since": ANCIENT, "state": "dead"},
+        {"since": ANCIENT, "cursor": 5},
+        {"since": ANCIENT, "cursor": "x"},
+        {"since": ANCIENT, "cursor": "é"},
+        {"since": ANCIENT, "cursor": "MS4yLgA"},
     ],
 )
 async def test_a_wrong_replay_is_told(api: Api, body: Json) -> None:
     code = await api.refused("POST", "/api/webhooks/replay", 422, json=body)
     assert code == "INVALID_WEBHOOK"
+
+
+async def test_a_replay_of_many_goes_page_by_page_and_stops_in_time(
+    api: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "PAGE", 10)
+    monkeypatch.setattr(replay, "AT_MOST", 30)
+    interviews = [await api.office.interview() for _ in range(5)]
+    ids = await api.office.tell_many(interviews, 14)
+    made = await api.made(receiver.url)
+    path, body = "/api/webhooks/replay", {"since": ANCIENT, "endpoint_id": made["id"]}
+    first = await api.ask("POST", path, 202, json=body)
+    assert first["due"] == 30
+    # What is written meanwhile is delivered anyway.
+    await api.office.tell(interviews[0])
+    second = await api.ask("POST", path, 202, json={**body, "cursor": first["next_cursor"]})
+    assert second["due"] == 30
+    monkeypatch.setattr(replay, "SECONDS", 0.0)
+    third = await api.ask("POST", path, 202, json={**body, "cursor": second["next_cursor"]})
+    assert third["due"] == 10
+    assert await api.ask("POST", path, 202, json={**body, "cursor": third["next_cursor"]}) == done(
+        0
+    )
+    await api.notices.worker.drain()
+    assert set(ids) < set(receiver.ids)
+    assert len(receiver.ids) == 71
+
+
+async def test_the_terminal_replays_all_pages(
+    api: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "PAGE", 2)
+    monkeypatch.setattr(replay, "AT_MOST", 3)
+    await api.office.tell_many([await api.office.interview()], 9)
+    made = await api.made(receiver.url)
+    done = await command(api, "replay", "--since", "2020-01-01", "--endpoint", made["id"])
+    assert (done.exit_code, done.output) == (0, "9 deliveries are due again.\n")
+
+
+async def test_a_replay_during_which_the_database_goes_away_tells_how_far_it_came(
+    api: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "PAGE", 2)
+    await api.office.tell_many([await api.office.interview()], 5)
+    made = await api.made(receiver.url)
+    body = {"since": ANCIENT, "endpoint_id": made["id"]}
+    real, pages = Replay._page, 0
+
+    async def once(self: Replay, *given: Any, **options: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            raise StateUnavailable
+        return await real(self, *given, **options)
+
+    monkeypatch.setattr(Replay, "_page", once)
+    first = await api.ask("POST", "/api/webhooks/replay", 202, json=body)
+    assert first["due"] == 2
+    rest = {**body, "cursor": first["next_cursor"]}
+    assert await api.ask("POST", "/api/webhooks/replay", 202, json=rest) == done(3)
 
 
 # -- the terminal
