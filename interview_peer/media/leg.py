@@ -331,6 +331,9 @@ class Leg:
         if self.connected or self.lost:
             return
         self.connected = True
+        # Its own phase, so that legs which connect at one time do not all work at one time.
+        share = 0.5 + self.engine.ssrc / (1 << 33)
+        self._pulse_due = time.monotonic() - PULSE_SECONDS * (1 - share)
         self._set_pulse()
         self._listener.leg_connected(self)
 
@@ -354,9 +357,16 @@ class Leg:
         self._set_pulse()
 
     def _set_pulse(self) -> None:
+        """Wait for the next of this leg's own times.
+
+        Counted from the last one, not from now: a stall of the loop, after which all legs are late
+        at once, must not bring them into step for good.
+        """
+        now = time.monotonic()
+        missed = max(0.0, now - self._pulse_due) // PULSE_SECONDS
+        self._pulse_due += PULSE_SECONDS * (missed + 1)
         loop = asyncio.get_running_loop()
-        self._pulse_due = time.monotonic() + PULSE_SECONDS
-        self._pulse_timer = loop.call_later(PULSE_SECONDS, self._pulse)
+        self._pulse_timer = loop.call_later(self._pulse_due - now, self._pulse)
 
     def _far_end_lost(self, reason: str) -> None:
         if self.lost:
