@@ -64,7 +64,7 @@ class Archive:
         self._shelf = shelf
         self._keeper = keeper
 
-    async def listing(self, session_id: str) -> Json:
+    async def _listing(self, session_id: str) -> Json:
         """What an interview's recording consists of.
 
         ``state`` is ``running``, ``finishing``, ``ready``, ``failed`` or ``damaged``; files are
@@ -98,11 +98,22 @@ class Archive:
             "started_at": document["started_at"],
             "seconds": found.finished.seconds,
             "complete": document.get("complete") is True,
+            "failure": document.get("failure"),
             "reason": document.get("reason"),
             "files": [
                 await self._describe(session_id, found, file) for file in found.finished.files
             ],
         }
+
+    async def listing(self, session_id: str) -> Json:
+        """What an interview's recording consists of, from its first moment on.
+
+        ``state`` as ``_listing`` says. ``failure`` is one word for what stopped the recording while
+        the interview went on, and None for one that did not stop. Raises as ``_listing``.
+        """
+        document = await self._listing(session_id)
+        document.setdefault("failure", self._interviews.recording_failed(session_id))
+        return document
 
     async def sound(self, session_id: str, which: str) -> Content:
         """One of ``SOUNDS``, whole.

@@ -8,6 +8,7 @@ Not responsible for how a client talks to us (``web``), nor for finding an inter
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -147,6 +148,8 @@ class Interview:
         self._hold: asyncio.TimerHandle | None = None
         self._held_until = 0.0
         self._recorder: Recorder | None = None
+        self.recording_failed: str | None = None
+        """One word for what stopped the recording before the end; None while all is well."""
         self._early: list[tuple[Direction | None, float, Json | str]] = []
         self._early_characters = 0
         self._folder = InterviewFolder(around.data_dir, session_id)
@@ -647,6 +650,14 @@ class Interview:
         )
         recorder = Recorder(self._folder, self._started_at, self._wall_started_at)
         self._recorder = recorder
+        loop = asyncio.get_running_loop()
+
+        def failed(reason: str) -> None:
+            # Too late for a loop that is closed: then there is nobody left to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._recording_broke, reason)
+
+        recorder.on_failure = failed
         for direction, at, event in self._early:
             recorder.event(direction, max(at, self._started_at), event)
         self._early.clear()
@@ -661,8 +672,15 @@ class Interview:
             self._log.error("no folder for the recording", extra={"error": type(error).__name__})
             self._up.tap = self._down.tap = None
             self._recorder = None
+            self._recording_broke("no_folder")
         else:
             self._around.storage.register(recorder)
+
+    def _recording_broke(self, reason: str) -> None:
+        """Have it told at once that the recording stopped; the interview goes on."""
+        if self.recording_failed is None:
+            self.recording_failed = reason
+            self._around.tell(happenings.RecordingBroke(interview_id=self.id, reason=reason))
 
     async def _end_files(self, now: float) -> Files:
         """Finish the files and say what they came to."""

@@ -110,6 +110,11 @@ class Interviews:
         known = self._interviews.get(session_id)
         return known is not None and not known.finished.is_set()
 
+    def recording_failed(self, session_id: str) -> str | None:
+        """One word for what stopped the recording of an interview that this process knows."""
+        known = self._interviews.get(SessionId(session_id))
+        return None if known is None else known.recording_failed
+
     async def answer_offer(self, interview: Interview, offer_sdp: str) -> str:
         """Let an interview answer an offer, if there is room for one more.
 

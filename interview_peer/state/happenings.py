@@ -87,6 +87,14 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingBroke(Happening):
+    """The recording of an interview that goes on came to an end."""
+
+    reason: str
+    """One word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Happening):
     """The interview is over and its files are closed: everything that its end tells, at once."""
 

@@ -39,6 +39,7 @@ from .happenings import (
     Finished,
     Happening,
     Opened,
+    RecordingBroke,
     RecordingLost,
     RecordingMade,
     Returned,
@@ -119,6 +120,9 @@ class Records:
                 if row.deleted_at is None:
                     await _replace_turns(tx, happening.interview_id, happening)
                     facts += [_said(place, turn) for place, turn in happening.settled]
+            case RecordingBroke(reason=reason):
+                if not await _failure_told(tx, happening.interview_id):
+                    facts.append(RecordingFailed(reason))
             case Finished():
                 changes |= await self._finish(tx, row, happening, facts)
         await tx.execute(
@@ -197,11 +201,7 @@ class Records:
             )
         else:
             # Finishing is tried again at every start.
-            told = (
-                notices.c.interview_id == news.interview_id,
-                notices.c.type == RecordingFailed.type,
-            )
-            if (await tx.execute(select(notices.c.id).where(*told).limit(1))).first() is not None:
+            if await _failure_told(tx, news.interview_id):
                 return False
             fact = RecordingFailed(news.reason)
         await self._outbox.write(tx, Notice(news.interview_id, fact, news.at), now_us())
@@ -230,7 +230,7 @@ class Records:
                 await _replace_turns(tx, end.interview_id, whole)
             if end.transcript is not None:
                 facts.append(TranscriptCompleted(len(end.turns or ()), end.transcript))
-            if end.recording_failed is not None:
+            if end.recording_failed is not None and not await _failure_told(tx, end.interview_id):
                 facts.append(RecordingFailed(end.recording_failed))
         return {
             "phase": end.phase.value,
@@ -293,6 +293,12 @@ async def erase(
     await outbox.erase(tx, interview_id)
     await outbox_.write(tx, Notice(interview_id, InterviewDeleted(reason), from_us(now)), now)
     return Erasure(now, gone.rowcount, True, elsewhere)
+
+
+async def _failure_told(tx: Transaction, interview_id: str) -> bool:
+    """Whether it was told already that this interview's recording failed: once is enough."""
+    told = (notices.c.interview_id == interview_id, notices.c.type == RecordingFailed.type)
+    return (await tx.execute(select(notices.c.id).where(*told).limit(1))).first() is not None
 
 
 async def _replace_turns(tx: Transaction, interview_id: str, news: Turns) -> None:

@@ -74,6 +74,8 @@ class Recorder:
         self.folder = folder
         self.failed: str | None = None
         """Why writing stopped for good, or None."""
+        self.on_failure: Callable[[str], None] | None = None
+        """Is told that word once, when it happens, in the storage thread. Must not raise."""
         self._candidate = _Track(Speaker.CANDIDATE, started_at)
         self._interviewer = _Track(Speaker.INTERVIEWER, started_at)
         self._candidate_waiting = self._candidate.waiting
@@ -224,6 +226,8 @@ class Recorder:
         )
         self._close_files()
         self._forget()
+        if self.on_failure is not None:
+            self.on_failure(self.failed)
 
     def _close_files(self) -> None:
         for file in self._files.values():

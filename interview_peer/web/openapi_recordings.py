@@ -41,6 +41,10 @@ SCHEMAS: Final[Json] = {
             "code": {**MAYBE_TEXT, "description": "Code of what is wrong with it, of docs/errors."},
             "message": {**MAYBE_TEXT, "description": "The same for a person."},
             "finishing": {**MAYBE_OBJECT, "description": "How far the mix and the manifest are."},
+            "failure": {
+                **MAYBE_TEXT,
+                "description": "What stopped the recording while the interview went on.",
+            },
             "kept": {"enum": ["disk", "store"]},
             "started_at": MAYBE_MOMENT,
             "seconds": MAYBE_NUMBER,

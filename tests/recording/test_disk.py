@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from interview_peer.app import Server
 from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
 from interview_peer.storage.folder import INTERVIEWS
+from tests.state.telling import told as told_types
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
 from tests.support.server import running_server
@@ -70,6 +72,20 @@ async def talking(url: str) -> AsyncIterator[Caller]:
         await caller.message("session_ended")
 
 
+async def told_of_failure(server: Server, session_id: str) -> None:
+    """Wait for the notice that a recording failed, of which there must be one."""
+
+    async def heard() -> list[str]:
+        return await told_types(server.state.database, session_id)
+
+    await eventually(
+        heard,
+        within=10,
+        what="the notice",
+        good=lambda types: types.count("recording.failed") == 1,
+    )
+
+
 def told(caplog: pytest.LogCaptureFixture, message: str) -> list[str | None]:
     return [
         getattr(record, "reason", None)
@@ -98,6 +114,9 @@ async def test_a_full_disk_stops_the_recording_alone_and_space_mends_it(
                     return server.storage.failures
 
                 await eventually(failed, within=20, what="the recording fails")
+                # The interview goes on, and who waits for its recording knows already.
+                listing = await server.archive.listing(caller.session_id)
+                assert (listing["state"], listing["failure"]) == ("running", "ENOSPC")
 
             async def given_up() -> int:
                 return server.finishing.failures
@@ -127,6 +146,13 @@ async def test_a_disk_that_can_no_longer_be_written_costs_the_recording_alone(
         await asyncio.to_thread(remount, recordings_disk, "ro")
         async with talking(server.url) as caller:
             assert await server.interviews.finishing(caller.session_id) is None
+            assert (await server.archive.listing(caller.session_id))["failure"] == "no_folder"
+            # Told while the interview runs, and not again when it is over.
+            await told_of_failure(server, caller.session_id)
+        await server.state.chronicle.drained()
+        notices = await told_types(server.state.database, caller.session_id)
+        assert notices.index("recording.failed") < notices.index("interview.ended")
+        assert notices.count("recording.failed") == 1
     assert told(caplog, "no folder for the recording") == [None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,7 +12,14 @@ from sqlalchemy import insert, update
 from interview_peer.core.lifecycle import Reason
 from interview_peer.notices.outbox import Outbox
 from interview_peer.state.database import Database, Transaction
-from interview_peer.state.happenings import Happening, Opened, Started, Turns
+from interview_peer.state.happenings import (
+    Happening,
+    Opened,
+    RecordingBroke,
+    RecordingLost,
+    Started,
+    Turns,
+)
 from interview_peer.state.schema import endpoints, interviews, now_us
 from interview_peer.types import SessionId
 from tests.state.telling import TOLD, body, finished, interview, life, records, said, told, turn
@@ -65,6 +73,33 @@ async def test_failure_is_told_as_failure(database: Database) -> None:
     await write(database, opened, started, finished("one", (), Reason.MODEL_LOST))
     assert (await interview(database, "one")).phase == "failed"
     assert "interview.failed" in await told(database, "one")
+
+
+async def test_recording_that_breaks_is_told_at_once_and_no_second_time(
+    database: Database,
+) -> None:
+    opened, started, *_ = life("one")
+    who = SessionId("one")
+    broke = RecordingBroke(interview_id=who, reason="ENOSPC")
+    await write(database, opened, started, broke)
+    assert (await told(database, "one"))[-1] == "recording.failed"
+    assert (await body(database, "one", "recording.failed"))["reason"] == "ENOSPC"
+    assert (await interview(database, "one")).phase == "live"
+    end = dataclasses.replace(finished("one", ()), recording_failed="ENOSPC")
+    await write(database, end, RecordingLost(interview_id=who, reason="ENOSPC"))
+    types = await told(database, "one")
+    assert types.count("recording.failed") == 1
+    assert "interview.ended" in types[types.index("recording.failed") :]
+
+
+async def test_recording_that_breaks_as_the_interview_ends_is_told_with_the_end(
+    database: Database,
+) -> None:
+    opened, *_ = life("one")
+    end = dataclasses.replace(finished("one", ()), recording_failed="EIO")
+    broke = RecordingBroke(interview_id=SessionId("one"), reason="EIO")
+    assert await write(database, opened, end, broke) == [True, True, False]
+    assert (await told(database, "one")).count("recording.failed") == 1
 
 
 @pytest.mark.parametrize("again", range(8))
