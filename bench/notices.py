@@ -36,11 +36,14 @@ from interview_peer.state.schema import deliveries, interviews, notices, now_us
 from interview_peer.types import Json, SessionId
 from tests.support.postgres import programs, running_postgres
 
+from .progress import Progress
+
 SECRET = signing.new_secret()
 RUNNING = SessionId("running")
 PER_INTERVIEW = 20
 PROBE_SECONDS = 0.002
 LOOK_SECONDS = 0.25
+IDLE_SECONDS = 3.0
 
 
 @contextlib.asynccontextmanager
@@ -257,27 +260,38 @@ async def backlog(database: Database, url: str, seconds: float) -> Json:
 async def idle() -> Json:
     """The loop's lag with nothing to do, for comparison."""
     async with Lag() as lag:
-        await asyncio.sleep(3)
+        await asyncio.sleep(IDLE_SECONDS)
         return lag.figures()
 
 
-async def measure(url: str | None, folder: Path, number: int, waiting: int, seconds: float) -> None:
-    """Everything, on one engine."""
+async def measure(
+    url: str | None, folder: Path, number: int, waiting: int, seconds: float, progress: Progress
+) -> None:
+    """Everything, on one engine, in the five steps of ``planned``."""
     engine = "sqlite" if url is None else "postgresql"
     database = await Database.open(url, folder)
     await migrate.upgrade(database)
-    say = _sayer(engine)
+    say, steps = _sayer(engine), iter(planned(seconds))
+
+    def told(what: str) -> None:
+        progress.done(next(steps))
+        sys.stderr.write(progress.line(f"{engine}: {what}"))
+
     try:
         say("idle", await idle())
+        told("idle")
         wrote = await write(database, number, seconds)
         say("write", wrote)
+        told("written")
         say("deliver", await deliver(database, int(wrote["notices"]), seconds))
+        told("delivered")
         async with database.begin() as tx:
             running = {"id": RUNNING, "origin": "api", "phase": "live", "created_at": now_us()}
             await tx.execute(insert(interviews).values(running))
         await fill(database, waiting)
         async with receiving(500) as down:
             say("backlog, receiver down", await backlog(database, down, seconds))
+        told("a backlog with its receiver down")
         async with database.begin() as tx:
             await tx.execute(
                 update(deliveries)
@@ -286,8 +300,14 @@ async def measure(url: str | None, folder: Path, number: int, waiting: int, seco
             )
         async with receiving(204) as good:
             say("backlog, receiver up", await backlog(database, good, seconds))
+        told("a backlog with its receiver up")
     finally:
         await database.close()
+
+
+def planned(seconds: float) -> tuple[float, ...]:
+    """About how many seconds the steps of ``measure`` take, filling a backlog among them."""
+    return (IDLE_SECONDS, seconds, seconds, 1.5 * seconds, seconds)
 
 
 def _sayer(engine: str) -> Callable[[str, Json], None]:
@@ -321,10 +341,14 @@ def main() -> None:
             asyncio.run(receive(given.receive, given.slow))
         return
     share = 5 if given.quick else 1
+    seconds = 10 / share
     with engines() as urls:
+        progress = Progress(len(urls) * sum(planned(seconds)))
         for url in urls:
             with tempfile.TemporaryDirectory() as folder:
-                asyncio.run(measure(url, Path(folder), 5_000 // share, 50_000 // share, 10 / share))
+                asyncio.run(
+                    measure(url, Path(folder), 5_000 // share, 50_000 // share, seconds, progress)
+                )
 
 
 if __name__ == "__main__":

@@ -26,12 +26,16 @@ from interview_peer.storage.recorder import Recorder
 from interview_peer.types import SessionId, Speaker
 
 from . import machine, subjects
+from .progress import Progress
 from .subjects import BenchFailed, Generator, Place
 
 FRAME_SECONDS: Final = 0.02
 WRITER_GOAL: Final = 0.1
 RELAY_GOAL: Final = 0.5
 MIX_GOAL: Final = 50.0
+SETTLE_SECONDS: Final = 1.2
+START_PLANNED: Final = 4.0
+SET_UP_PLANNED: Final = 0.06
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def relay(calls: int, seconds: float, repeat: int) -> list[float]:
     cores = machine.cores()
     server, load = Place(cores[0]), Place(cores[-1])
     added: list[float] = []
+    each = START_PLANNED + calls * SET_UP_PLANNED + SETTLE_SECONDS + seconds
+    progress = Progress(2 * repeat * each)
     for repetition in range(repeat):
         used: dict[bool, float] = {}
         # What changes on the machine meanwhile favours neither.
@@ -143,13 +149,16 @@ def relay(calls: int, seconds: float, repeat: int) -> list[float]:
             ):
                 generator.ask("subject", url=subject.url, pid=subject.pid)
                 used[recording] = _per_stream(generator, calls, seconds, server.core)
+            progress.done(each)
+            words = f"{'with' if recording else 'without'} recording: {used[recording]:.2f} ms/s"
+            sys.stderr.write(progress.line(f"repetition {repetition + 1} of {repeat}, {words}"))
         added.append(used[True] - used[False])
     return added
 
 
 def _per_stream(generator: Generator, calls: int, seconds: float, core: int) -> float:
     generator.ask("ramp", calls=calls)
-    window = generator.ask("measure", seconds=seconds, settle=1.2, events=0.0, core=core)
+    window = generator.ask("measure", seconds=seconds, settle=SETTLE_SECONDS, events=0.0, core=core)
     return 1_000 * float(window["cpu"]) / calls / 2
 
 
