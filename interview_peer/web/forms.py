@@ -82,6 +82,8 @@ def error_response(path: str, error: InterviewPeerError) -> web.Response:
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
     if isinstance(error, RateLimited):
         headers["Retry-After"] = "6"
+    elif error.status == 503:
+        headers["Retry-After"] = "5"
     return web.json_response(error_body(path, error), status=error.status, headers=headers)
 
 
