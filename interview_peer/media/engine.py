@@ -17,7 +17,7 @@ import importlib.metadata
 import logging
 import secrets
 import struct
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
 import aiortc.rtcsctptransport
@@ -70,6 +70,7 @@ _unprotect = lib.srtp_unprotect
 
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _PARAMETER: Final = struct.Struct("!HH")
+_INIT: Final = aiortc.rtcsctptransport.InitChunk.type
 
 
 def check_versions() -> None:
@@ -122,10 +123,51 @@ def _parse_packet(data: bytes) -> tuple[int, int, int, list[Any]]:
         raise ValueError(f"SCTP packet cannot be read: {type(error).__name__}") from None
 
 
+_serialize_sctp = aiortc.rtcsctptransport.serialize_packet
+
+
+def _serialize_packet(
+    source_port: int, destination_port: int, verification_tag: int, chunk: Any
+) -> bytes:
+    """Write an SCTP packet; one with an INIT has verification tag 0 (RFC 9260 section 8.5.1).
+
+    aiortc 1.16.0 sends an INIT again with the far end's tag when that one's own INIT has come
+    meanwhile, which every receiver drops. So where two ends begin at once and both answers are
+    lost, the event channel would never open.
+    """
+    tag = 0 if chunk.type == _INIT else verification_tag
+    return _serialize_sctp(source_port, destination_port, tag, chunk)
+
+
+class _InboundStream(aiortc.rtcsctptransport.InboundStream):
+    """Puts messages together without looking through all that has come at every fragment.
+
+    aiortc 1.16.0 does, which takes seconds of the event loop for a message of megabytes. A fragment
+    that comes in order and is not a message's last completes none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unfinished = False
+
+    def add_chunk(self, chunk: Any) -> None:
+        """Take in one fragment."""
+        super().add_chunk(chunk)
+        last = chunk.flags & aiortc.rtcsctptransport.SCTP_DATA_LAST_FRAG
+        self._unfinished = not last and self.reassembly[-1] is chunk
+
+    def pop_messages(self) -> Iterator[tuple[int, int, bytes]]:
+        """Give out the messages that are whole now."""
+        unfinished, self._unfinished = self._unfinished, False
+        return iter(()) if unfinished else super().pop_messages()
+
+
 def guard_sctp() -> None:
-    """Make aiortc's SCTP parser safe against what a peer may send, for the whole process."""
+    """Mend what aiortc's SCTP does with odd or lost packets and large messages, process-wide."""
     aiortc.rtcsctptransport.decode_params = _decode_params
     aiortc.rtcsctptransport.parse_packet = _parse_packet
+    aiortc.rtcsctptransport.serialize_packet = _serialize_packet
+    aiortc.rtcsctptransport.InboundStream = _InboundStream  # type: ignore[misc]
 
 
 def random_ice_string(length: int) -> str:

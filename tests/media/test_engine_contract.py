@@ -100,6 +100,16 @@ TABLE = [
     Reliance("lib", "srtp_unprotect", SRTP_CALL, "decrypts in place"),
     Reliance("aiortc.rtcsctptransport", "decode_params", "(body)", "closes an endless loop in it"),
     Reliance("aiortc.rtcsctptransport", "parse_packet", "(data)", "keeps its errors in bounds"),
+    Reliance(
+        "aiortc.rtcsctptransport",
+        "serialize_packet",
+        "(source_port, destination_port, verification_tag, chunk)",
+        "gives an INIT its tag",
+    ),
+    Reliance("aiortc.rtcsctptransport", "InboundStream", "()", "puts large messages together"),
+    Reliance("InboundStream", "reassembly", "list", "looks whether a fragment came last"),
+    Reliance("InboundStream", "add_chunk", "(chunk)", "notes fragments in order"),
+    Reliance("InboundStream", "pop_messages", "()", "spares the search where none is whole"),
     Reliance("Connection", "connect", "async ()", "notes the task that awaits it"),
 ]
 
@@ -120,6 +130,7 @@ async def owners() -> AsyncIterator[dict[str, Any]]:
         "RTCRtpReceiver": transceiver.receiver,
         "RTCDtlsTransport": dtls,
         "RTCSctpTransport": pc.sctp,
+        "InboundStream": aiortc.rtcsctptransport.InboundStream(),
         "RTCIceGatherer": gatherer,
         "Connection": ice,
         "StunProtocol": protocol,
