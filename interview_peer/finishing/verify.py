@@ -36,6 +36,9 @@ SAME_TIME: Final = 0.25
 """Seconds by which a turn's times may differ: the two notes of an event's arrival are taken one
 after the other."""
 
+SAME_MOMENT: Final = 0.0015
+"""Seconds by which stamps of one moment may differ: they are written in milliseconds."""
+
 _ANY_TIME = datetime.fromtimestamp(0, UTC)
 
 
@@ -101,6 +104,11 @@ def _sound(path: Path, document: Json, present: set[str]) -> Iterator[str]:
             yield f"{name}: {problem}{known}"
         if abs(stream.seconds - seconds) > SAME_LENGTH:
             yield f"{name} lasts {stream.seconds:.3f} s, the recording {seconds:.3f} s"
+        own = _number(_within(document.get("speakers"), speaker.value).get("seconds"))
+        if own is None:
+            yield f"manifest.json does not say how long {name} is"
+        elif abs(stream.seconds - own) > SAME_LENGTH:
+            yield f"{name} lasts {stream.seconds:.3f} s, the manifest says {own:.3f} s"
 
 
 def _mix(path: Path, document: Json) -> Iterator[str]:
@@ -152,11 +160,13 @@ def _words(path: Path, document: Json) -> Iterator[str]:
             # The last line of an interview that a crash ended may be torn.
             if number < len(rows) or document.get("phase") != "recovered":
                 yield f"{JOURNAL_NAME}: line {number} is no JSON"
-    first = _first_event(rows)
+    line = _first_line(rows)
+    first = _within(line, "event")
     if first.get("type") != "interview.started":
         yield f"{JOURNAL_NAME} does not begin with interview.started"
     elif first.get("session_id") != document.get("session_id"):
         yield f"{JOURNAL_NAME} is of another interview than the manifest"
+    yield from _origin(document, line.get("at"), written)
     if document.get("failure") or document.get("events_dropped"):
         # The journal is known to lack events that the transcript has.
         return
@@ -179,12 +189,45 @@ def _forms(path: Path, present: set[str]) -> Iterator[str]:
             yield f"{name} does not say what {TRANSCRIPT_NAME} says"
 
 
-def _first_event(rows: list[str]) -> Json:
+def _origin(document: Json, journal_began: Any, written: Any) -> Iterator[str]:
+    """Whether manifest, journal and transcript are of one interview and count from one moment."""
+    transcript = written if isinstance(written, dict) else {}
+    if transcript.get("session_id") != document.get("session_id"):
+        yield f"{TRANSCRIPT_NAME} is of another interview than the manifest"
+    began = _moment(document.get("started_at"))
+    if began is None:
+        yield "manifest.json does not say when the recording began"
+        return
+    for name, stamp in (
+        (JOURNAL_NAME, journal_began),
+        (TRANSCRIPT_NAME, transcript.get("started_at")),
+    ):
+        other = _moment(stamp)
+        if other is None or abs((other - began).total_seconds()) > SAME_MOMENT:
+            yield f"{name} begins at another moment than the manifest says"
+
+
+def _first_line(rows: list[str]) -> Json:
     try:
-        event = json.loads(rows[0])["event"]
-    except (IndexError, ValueError, KeyError, TypeError, RecursionError):
+        line = json.loads(rows[0])
+    except (IndexError, ValueError, RecursionError):
         return {}
-    return event if isinstance(event, dict) else {}
+    return line if isinstance(line, dict) else {}
+
+
+def _within(value: Any, name: str) -> Json:
+    """A part of a document; empty where there is none."""
+    part = value.get(name) if isinstance(value, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _moment(stamp: Any) -> datetime | None:
+    """A moment with its zone, or None for anything else."""
+    try:
+        moment = datetime.fromisoformat(stamp)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo is not None else None
 
 
 def _compare(written: Any, rebuilt: list[Json]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,6 +168,19 @@ class Finisher:
             return {"state": "waiting", "progress": 0.0}
         job = self._jobs.get(session_id)
         return job.document() if job is not None else None
+
+    def statistics(self) -> Json:
+        """Figures for operators: folders that wait, are worked on or could not be finished now,
+        and what was done since the start."""
+        states = Counter(job.state for job in self._jobs.values())
+        return {
+            "waiting": states["waiting"] + len(self._closing),
+            "running": states["running"],
+            "held": len(self._held),
+            "failed": states["failed"],
+            "finished": self.finished,
+            "failures": self.failures,
+        }
 
     async def drop(self, session_id: SessionId) -> None:
         """Forget a folder that is about to be erased; returns when nobody works on it."""

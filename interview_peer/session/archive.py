@@ -64,6 +64,13 @@ class Archive:
         self._shelf = shelf
         self._keeper = keeper
 
+    def statistics(self) -> Json:
+        """Figures for operators, of all recordings from their writing to their keeping."""
+        return {
+            **self._interviews.recording_statistics(),
+            "keeping": self._keeper.statistics(),
+        }
+
     async def _listing(self, session_id: str) -> Json:
         """What an interview's recording consists of.
 

@@ -110,6 +110,13 @@ class Interviews:
         known = self._interviews.get(session_id)
         return known is not None and not known.finished.is_set()
 
+    def recording_statistics(self) -> Json:
+        """Figures of the thread that writes recordings, and of their finishing."""
+        return {
+            "writing": self._around.storage.statistics(),
+            "finishing": self._around.finishing.statistics(),
+        }
+
     def recording_failed(self, session_id: str) -> str | None:
         """One word for what stopped the recording of an interview that this process knows."""
         known = self._interviews.get(SessionId(session_id))

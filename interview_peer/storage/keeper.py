@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ..errors import InvalidSessionId, RecordingNotReady, StoreUnavailable
-from ..types import SessionId
+from ..types import Json, SessionId
 from .claim import HELD_SECONDS
 from .eraser import BY_AGE, ON_REQUEST, Eraser, nobody
 from .finished import MANIFEST_NAME, Tombstone, read_finished, read_stored, read_tombstone
@@ -98,6 +98,16 @@ class Keeper:
     def waiting(self) -> int:
         """Interviews that wait for the store."""
         return len(self._due) + (self._current is not None)
+
+    def statistics(self) -> Json:
+        """Figures for operators: what waits for the store, and what was done since the start."""
+        return {
+            "waiting": self.waiting,
+            "uploaded": self.uploaded,
+            "retries": self.retries,
+            "damaged": self.damaged,
+            "erased": self.erased,
+        }
 
     def start(self) -> None:
         """Begin with what an earlier process left."""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from interview_peer.storage.recorder import RecordingSummary
+from interview_peer.types import Json
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ class StorageWorker:
         """Slots that were not flushed in their turn because the disk was still busy."""
         self.failures = 0
         """Recordings that failed."""
+        self.bytes = 0
+        """Of all recordings that were closed."""
+        self._flushed_at = [0.0] * SLOTS
 
     def start(self) -> None:
         """Begin. Needs a running event loop; a second call changes nothing."""
@@ -70,7 +74,25 @@ class StorageWorker:
 
     def register(self, recorder: Recording) -> None:
         """Flush this recorder from now on, until it is finished."""
-        min(self._slots, key=len).append(recorder)
+        slot = min(range(SLOTS), key=lambda one: len(self._slots[one]))
+        if not self._slots[slot]:
+            self._flushed_at[slot] = self._clock()
+        self._slots[slot].append(recorder)
+
+    def statistics(self) -> Json:
+        """Figures for operators. ``flush_age_seconds`` is how long the recording that waits longest
+        has not been written: a disk that keeps up makes it half a second at most."""
+        now = self._clock()
+        taken = [slot for slot in range(SLOTS) if self._slots[slot]]
+        age = max((now - self._flushed_at[slot] for slot in taken), default=0.0)
+        return {
+            "recorders": sum(map(len, self._slots)),
+            "closing": len(self._closing),
+            "flush_age_seconds": round(age, 3),
+            "skipped": self.skipped,
+            "failures": self.failures,
+            "bytes": self.bytes,
+        }
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do a piece of file work in the thread, after what was asked for before.
@@ -134,7 +156,7 @@ class StorageWorker:
         if last is not None and not last.done():
             self.skipped += 1
             return
-        self._outstanding[slot] = self._executor.submit(self._flush, tuple(recorders))
+        self._outstanding[slot] = self._executor.submit(self._flush, slot, tuple(recorders))
 
     def _unregister(self, recorder: Recording) -> None:
         for slot in self._slots:
@@ -143,15 +165,17 @@ class StorageWorker:
 
     # In the thread
 
-    def _flush(self, recorders: tuple[Recording, ...]) -> None:
+    def _flush(self, slot: int, recorders: tuple[Recording, ...]) -> None:
         for recorder in recorders:
             was_well = recorder.failed is None
             recorder.flush(self._clock())
             self._count(recorder, was_well)
+        self._flushed_at[slot] = self._clock()
 
     def _close(self, recorder: Recording, now: float) -> RecordingSummary:
         was_well = recorder.failed is None
         summary = recorder.close(now)
+        self.bytes += summary.bytes
         self._count(recorder, was_well)
         return summary
 

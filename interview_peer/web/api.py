@@ -62,11 +62,13 @@ class Api:
         interviews: Interviews,
         joining: Joining,
         media_health: Callable[[], Json],
+        recordings_health: Callable[[], Json],
     ) -> None:
         self._settings = settings
         self._interviews = interviews
         self._joining = joining
         self._media_health = media_health
+        self._recordings_health = recordings_health
         self._started = time.monotonic()
         self._static = static_dir()
 
@@ -270,6 +272,7 @@ class Api:
                 "interviews": self._interviews.running,
                 "without_token": self._joining.unknown.statistics(),
                 "media": self._media_health(),
+                "recordings": self._recordings_health(),
                 "env": {
                     "node_env": "development" if settings.simulation else "production",
                     "mode": "simulation" if settings.simulation else "live",
@@ -343,7 +346,7 @@ def make_app(
     )
     unknown = WaitingRoom(settings.waiting_per_address)
     joining = Joining(access, interviews, state.database, unknown)
-    Api(settings, interviews, joining, media_health).add_to(app)
+    Api(settings, interviews, joining, media_health, archive.statistics).add_to(app)
     store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard
     InterviewsApi(settings, interviews.personas, access, store, guard).add_to(app)

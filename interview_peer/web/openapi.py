@@ -262,6 +262,7 @@ SERVER: Final[Json] = {
                             "interviews": {"type": "integer"},
                             "without_token": {"type": "object"},
                             "media": {"type": "object"},
+                            "recordings": {"type": "object"},
                             "env": {"type": "object"},
                         }
                     ),

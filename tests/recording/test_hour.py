@@ -64,6 +64,16 @@ def talks_in_turns(sender: Sender) -> None:
         sender.pause(6.1, clock_stands=True)
 
 
+def pauses_for_minutes(sender: Sender) -> None:
+    """Drift of five minutes is 60 ms, and nothing is heard of it meanwhile."""
+    stands = False
+    while sender.now < START + HOUR - 420:
+        sender.talk(70)
+        sender.pause(300, clock_stands=stands)
+        stands = not stands
+    sender.talk(70)
+
+
 def windows(path: Path, places: Iterable[float]) -> Iterator[Samples]:
     """A second and a half of the decoded file around each place, decoding it once, as a whole."""
     wanted = iter(places)
@@ -91,6 +101,8 @@ def windows(path: Path, places: Iterable[float]) -> Iterator[Samples]:
         (Speaker.CANDIDATE, talks_all_the_time, 200.0),
         (Speaker.CANDIDATE, talks_all_the_time, -200.0),
         (Speaker.INTERVIEWER, talks_in_turns, 200.0),
+        (Speaker.INTERVIEWER, pauses_for_minutes, 200.0),
+        (Speaker.CANDIDATE, pauses_for_minutes, -200.0),
     ],
 )
 def test_marks_stay_in_their_place_for_an_hour(

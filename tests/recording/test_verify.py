@@ -142,6 +142,21 @@ def another_interview(folder: Path) -> None:
     path.write_text(path.read_text().replace('"session_id":"one"', '"session_id":"two"'))
 
 
+def another_transcript(folder: Path) -> None:
+    change(folder / "transcript.json", lambda one: one.update(session_id="two"))
+
+
+def later_transcript(folder: Path) -> None:
+    change(
+        folder / "transcript.json", lambda one: one.update(started_at="2026-01-01T12:00:00.010Z")
+    )
+
+
+def later_journal(folder: Path) -> None:
+    path = folder / "events.jsonl"
+    path.write_text(path.read_text().replace("T12:00:00.000Z", "T12:00:01.000Z", 1))
+
+
 PLANTED: list[tuple[Callable[[Path], None], str]] = [
     (flip_sound, "candidate.ogg: 1902 bytes before byte 10262 are no whole page"),
     (drop_page, "interviewer.ogg: page 5 is missing before page 6"),
@@ -159,6 +174,9 @@ PLANTED: list[tuple[Callable[[Path], None], str]] = [
     (turn_gone, "transcript.json has 1 turns, the journal gives 2"),
     (torn_journal, "events.jsonl: line 7 is no JSON"),
     (another_interview, "events.jsonl is of another interview"),
+    (another_transcript, "transcript.json is of another interview"),
+    (later_transcript, "transcript.json begins at another moment"),
+    (later_journal, "events.jsonl begins at another moment"),
 ]
 
 
@@ -206,6 +224,10 @@ def test_a_file_that_is_gone_or_unlisted_is_named(folder: Path, name: str) -> No
         (lambda one: one["files"][0].update(name="../one/candidate.ogg"), "outside of the folder"),
         (lambda one: one.update(seconds="long"), "does not say how long"),
         (lambda one: one.update(seconds=9.0), "the recording 9.000 s"),
+        (lambda one: one["speakers"]["candidate"].update(seconds=9.0), "the manifest says 9.000 s"),
+        (lambda one: one["speakers"].pop("interviewer"), "not say how long interviewer.ogg is"),
+        (lambda one: one.update(started_at="2026-01-01T12:00:00.500Z"), "events.jsonl begins at"),
+        (lambda one: one.update(started_at="noon"), "not say when the recording began"),
         (lambda one: one["files"].pop(0), "candidate.ogg is missing from the manifest"),
     ],
 )

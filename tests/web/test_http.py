@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from interview_peer.app import Server
+from interview_peer.types import Json
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import live, serving
+from tests.support.waiting import eventually
 
 KEY_PATH = "/api/generate-ephemeral-key"
 
@@ -190,6 +192,30 @@ async def test_healthz_counts_sessions_and_interviews(local: Server, caller: Cal
     running = (await caller.get("/healthz")).json()
     assert (running["sessions"], running["interviews"]) == (1, 1)
     assert running["uptime"] >= empty["uptime"] >= 0
+
+
+async def test_healthz_follows_a_recording(local: Server, caller: Caller) -> None:
+    await caller.open()
+    await caller.connect()
+    during = (await caller.get("/healthz")).json()["recordings"]
+    assert (during["writing"]["recorders"], during["writing"]["bytes"]) == (1, 0)
+    assert 0 <= during["writing"]["flush_age_seconds"] < 30
+    await caller.send({"type": "end_session"})
+    await caller.message("session_ended")
+
+    async def over() -> Json:
+        return dict((await caller.get("/healthz")).json()["recordings"])
+
+    after = await eventually(
+        over, within=60, what="a finished folder", good=lambda one: one["finishing"]["finished"]
+    )
+    assert after["writing"]["recorders"] == after["writing"]["flush_age_seconds"] == 0
+    assert after["writing"]["bytes"] > 1_000
+    assert after["finishing"] == {
+        **dict.fromkeys(("waiting", "running", "held", "failed", "failures"), 0),
+        "finished": 1,
+    }
+    assert set(after["keeping"]) == {"waiting", "uploaded", "retries", "damaged", "erased"}
 
 
 async def test_every_persona_can_be_chosen_from(caller: Caller) -> None:
