@@ -413,20 +413,30 @@ class Engine:
         self.on_rtp(length[0], at)
 
     def stray(self, size: int, at: float, addr: Address) -> None:
-        """Take a packet of a known stream from an unknown address: the far end's may be new.
+        """Take a packet from elsewhere than where we send to: the far end may have moved there.
 
         Only what authenticates is taken, and nothing is sent there but one check; its verified
-        response makes the address the one we send to.
+        response makes the address the one we send to. A check of the far end's alone shows that
+        it could be reached there, a packet that it has chosen to.
         """
         rx = self._rx
-        if rx is None or 192 <= self._buffer[1] <= 208:
-            self.dropped["unknown"] += 1
+        if rx is None:
+            self.dropped["not_ready"] += 1
+            return
+        if 192 <= self._buffer[1] <= 208:
+            # All that comes from a browser without a microphone.
+            if self._rtcp(size, at):
+                self._probe(addr, at)
+            return
+        stream = bytes(self._buffer[8:12])
+        if not self._may_begin(stream):
             return
         length = self._length
         length[0] = size
         if _unprotect(rx, self._pointer, length):
             self.dropped["unprotect"] += 1
             return
+        self._streams.add(stream)
         self.last_heard = at
         self._probe(addr, at)
         self.on_rtp(length[0], at)
@@ -477,18 +487,20 @@ class Engine:
             self._ice._nominated[1] = pair
         return True
 
-    def _rtcp(self, size: int, at: float) -> None:
+    def _rtcp(self, size: int, at: float) -> bool:
+        """Handle an RTCP packet; whether it is the far end's."""
         stream = self._view[4:8].tobytes()
         if not self._may_begin(stream):
-            return
+            return False
         try:
             data = self._dtls._rx_srtp.unprotect_rtcp(bytes(self._view[:size]))
         except (SrtpError, ValueError):
             self.dropped["unprotect"] += 1
-            return
+            return False
         self._streams.add(stream)
         self.last_heard = at
         self.on_rtcp(data, at)
+        return True
 
     def _may_begin(self, stream: bytes) -> bool:
         """Whether packets of this SSRC are taken, by their number so far."""
@@ -548,17 +560,17 @@ class Engine:
     # -- what aiortc tells ------------------------------------------------------------------
 
     def _pair_nominated(self, pair: CandidatePair) -> None:
-        self.remote = pair.remote_addr
+        before, self.remote = self.remote, pair.remote_addr
         if self._alone:
             self.port.connect(self.remote, self)
-        self._learn(pair.remote_addr, claim=True)
+        self._learn(pair.remote_addr, claim=True, instead_of=before)
 
-    def _learn(self, addr: Address, *, claim: bool) -> None:
+    def _learn(self, addr: Address, *, claim: bool, instead_of: Address | None = None) -> None:
         if addr not in self._addresses:
             self._addresses.append(addr)
             if len(self._addresses) > MAX_ADDRESSES:
                 self.port.unlearn(self._addresses.popleft(), self)
-        self.port.learn(addr, self, claim=claim)
+        self.port.learn(addr, self, claim=claim, instead_of=instead_of)
 
     def expect(self, transaction: bytes) -> None:
         """Await the response to a check that is being sent."""

@@ -80,7 +80,8 @@ class Endpoint(Protocol):
         """Handle the SRTP or SRTCP packet in the first ``size`` bytes of the port's buffer."""
 
     def stray(self, size: int, at: float, addr: Address) -> None:
-        """Judge a packet that carries this endpoint's SSRC but comes from an unknown address."""
+        """Judge a packet that comes from elsewhere than where this endpoint sends to, and carries
+        its SSRC or comes from an address it has verified."""
 
 
 def stun_username(data: bytes) -> str | None:
@@ -126,6 +127,9 @@ class UdpPort:
         self._wake_ups = 0
         self._by_ufrag: dict[str, Endpoint] = {}
         self._by_address: dict[Address, Endpoint] = {}
+        """Addresses that have been verified."""
+        self._in_use: dict[Address, Endpoint] = {}
+        """Those of them that endpoints send to: audio from there needs no second look."""
         self._by_transaction: dict[bytes, Endpoint] = {}
         self._by_ssrc: dict[int, Endpoint] = {}
         self._receive: Callable[..., tuple[int, tuple[str, int]]] = sock.recvfrom_into
@@ -201,6 +205,7 @@ class UdpPort:
             self._sock.close()
         self._by_ufrag.clear()
         self._by_address.clear()
+        self._in_use.clear()
         self._by_transaction.clear()
         self._by_ssrc.clear()
         self._peer = self._peer_address = None
@@ -218,6 +223,7 @@ class UdpPort:
         if self._peer is endpoint:
             self._peer = None
         _drop(self._by_address, endpoint)
+        _drop(self._in_use, endpoint)
         _drop(self._by_transaction, endpoint)
         _drop(self._by_ssrc, endpoint)
 
@@ -229,20 +235,35 @@ class UdpPort:
         """Stop waiting for a response."""
         self._by_transaction.pop(transaction, None)
 
-    def learn(self, addr: Address, endpoint: Endpoint, *, claim: bool = True) -> None:
+    def learn(
+        self,
+        addr: Address,
+        endpoint: Endpoint,
+        *,
+        claim: bool = True,
+        instead_of: Address | None = None,
+    ) -> None:
         """Deliver what comes from ``addr`` to ``endpoint``: the address has been verified.
 
-        Without ``claim`` an address that is another endpoint's stays its.
+        Args:
+            addr: the far end's.
+            endpoint: whose far end it is.
+            claim: it is sent to from now on. Without, an address that is another endpoint's stays
+                its, and audio from there is judged as a stray.
+            instead_of: the address that was sent to before.
         """
-        if claim:
-            self._by_address[addr] = endpoint
-        else:
+        if not claim:
             self._by_address.setdefault(addr, endpoint)
+            return
+        self._by_address[addr] = self._in_use[addr] = endpoint
+        if instead_of not in (None, addr) and self._in_use.get(instead_of) is endpoint:
+            del self._in_use[instead_of]
 
     def unlearn(self, addr: Address, endpoint: Endpoint) -> None:
         """Stop taking ``addr`` for ``endpoint``'s, unless it has become another's."""
-        if self._by_address.get(addr) is endpoint:
-            del self._by_address[addr]
+        for addresses in (self._by_address, self._in_use):
+            if addresses.get(addr) is endpoint:
+                del addresses[addr]
 
     def learn_ssrc(self, ssrc: int, endpoint: Endpoint) -> None:
         """Know a stream by its SSRC should its address change. The first to use an SSRC keeps it,
@@ -283,7 +304,7 @@ class UdpPort:
         return True
 
     def _readable(self) -> None:
-        buffer, receive, by_address = self.buffer, self._receive, self._by_address
+        buffer, receive, in_use = self.buffer, self._receive, self._in_use
         self._wake_ups += 1
         sample = self._wake_ups % SAMPLE_EVERY == 0
         if sample or self._late or time.monotonic() - self._looks.before > DOUBT_SECONDS:
@@ -307,7 +328,7 @@ class UdpPort:
             if self._is_ipv6:
                 addr = _plain(addr)
             first = buffer[0]
-            endpoint = by_address.get(addr)
+            endpoint = in_use.get(addr)
             if 127 < first < 192 and size > 12:
                 if endpoint is not None:
                     endpoint.packet(size, time.monotonic())
@@ -348,7 +369,7 @@ class UdpPort:
         except OSError:
             return
         addr = _plain(addr)
-        endpoint = self._by_address.get(addr)
+        endpoint = self._in_use.get(addr)
         first, second = self.buffer[0], self.buffer[1]
         if not (127 < first < 192 and size > 12):
             self._other(size, first, addr, endpoint)
@@ -374,7 +395,10 @@ class UdpPort:
                 endpoint.delay.judge(delay)
 
     def _stray(self, size: int, addr: Address) -> None:
-        endpoint = self._by_ssrc.get(int.from_bytes(self.buffer[8:12], "big"))
+        buffer = self.buffer
+        # RTCP names its sender in other bytes than RTP (RFC 3550 section 6.4).
+        ssrc = buffer[4:8] if 192 <= buffer[1] <= 208 else buffer[8:12]
+        endpoint = self._by_ssrc.get(int.from_bytes(ssrc, "big")) or self._by_address.get(addr)
         if endpoint is None:
             self.dropped["unknown"] += 1
         else:
@@ -387,7 +411,7 @@ class UdpPort:
         data = bytes(memoryview(self.buffer)[:size])
         if first < 4:
             self._stun(data, addr)
-        elif endpoint is None:
+        elif (endpoint := endpoint or self._by_address.get(addr)) is None:
             self.dropped["unknown"] += 1
         elif 19 < first < 64:
             endpoint.handshake(data, addr)

@@ -14,6 +14,7 @@ import pytest
 from aioice import stun
 from aioice.ice import ConnectionClosed
 
+from interview_peer.core import rtcp
 from interview_peer.errors import InvalidSdp, UpstreamInvalidAnswer
 from interview_peer.media.engine import MAX_ADDRESSES
 from interview_peer.media.forwarder import Forwarder
@@ -531,6 +532,44 @@ async def test_new_source_port_is_followed_over_a_long_way() -> None:
 
         await until(followed, "the new address", within=5)
         assert ends.far.engine.moves == 1
+
+
+async def test_a_check_that_comes_first_does_not_hide_that_the_audio_has_moved() -> None:
+    async with linked() as (ends, link):
+        ends.far.engine.learn_ssrc(ends.near.engine.ssrc)
+        new = await link.rebind()
+        before = link.up.passed
+        # Not every far end says with each check that it sends there from now on.
+        ends.near.engine.check()
+        await until(lambda: link.up.passed > before, "the check")
+        ends.near.send_audio(1, 960, b"1")
+        await until(lambda: ends.far.engine.remote == new, "the new address", within=1)
+
+
+async def test_an_address_that_comes_back_is_followed_as_well() -> None:
+    async with linked() as (ends, link):
+        ends.far.engine.learn_ssrc(ends.near.engine.ssrc)
+        first, number = link.far_side, 0
+
+        def followed() -> bool:
+            nonlocal number
+            number += 1
+            ends.near.send_audio(number, number * 960, b"%d" % number)
+            return ends.far.engine.remote == link.far_side
+
+        for port in (0, first[1], 0):
+            await link.rebind(port)
+            await until(followed, "the newest address", within=2)
+        assert ends.far.engine.moves == 3
+
+
+async def test_a_far_end_that_sends_reports_alone_is_followed() -> None:
+    async with linked() as (ends, link):
+        ends.far.engine.learn_ssrc(ends.near.engine.ssrc)
+        new = await link.rebind()
+        report = rtcp.compound(ends.near.sending, None, "far end", time.monotonic(), time.time())
+        assert ends.near.engine.send_rtcp(report)
+        await until(lambda: ends.far.engine.remote == new, "the new address", within=1)
 
 
 async def test_checks_from_many_addresses_are_not_all_answered_with_checks() -> None:

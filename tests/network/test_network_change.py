@@ -12,15 +12,15 @@ from interview_peer.types import Json
 from . import calls
 from .calls import Call
 
-NOTICED_WITHIN = 5.5
+NOTICED_WITHIN = 6.5
 """Seconds from the last packet to the page's knowing: 4.3 to 4.9 measured. Chromium alone takes
-8 s, and the signalling socket may never tell."""
+7.5 s and more, and the signalling socket may never tell."""
 
-NOTICED_WITH_HINT = 3.3
+NOTICED_WITH_HINT = 3.7
 """The same where the browser says that the network is another; 2.2 to 2.6 measured."""
 
-BACK_WITHIN = 2.0
-"""Seconds from there to the interview's going on; 0.1 to 0.3 measured."""
+BACK_WITHIN = 5.0
+"""Seconds from there to the interview's going on; 0.1 to 0.3 measured, more on a busy machine."""
 
 
 async def _notices(call: Call, within: float) -> float:

@@ -80,10 +80,13 @@ class LossyLink:
         host, port = self.address
         return re.sub(r"(?mi)^(a=candidate:\S+ \d+ udp \d+ )\S+ \d+", rf"\g<1>{host} {port}", text)
 
-    async def rebind(self) -> Address:
-        """Show the far end a new source port from now on, as a NAT that lost its mapping does."""
+    async def rebind(self, port: int = 0) -> Address:
+        """Show the far end a new source port from now on, as a NAT that lost its mapping does.
+
+        ``port`` is one that it had before; 0 is one it never had.
+        """
         old, host = self._back, self.far_side[0]
-        self._back = await _socket(host, self._from_far)
+        self._back = await _socket(host, self._from_far, port)
         if old is not None:
             old.close()
         return self.far_side
@@ -151,11 +154,11 @@ class _Reader(asyncio.DatagramProtocol):
 
 
 async def _socket(
-    host: str, received: Callable[[bytes, Address], None]
+    host: str, received: Callable[[bytes, Address], None], port: int = 0
 ) -> asyncio.DatagramTransport:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(
-        lambda: _Reader(received), local_addr=(host, 0)
+        lambda: _Reader(received), local_addr=(host, port)
     )
     return transport
 
