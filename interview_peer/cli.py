@@ -32,7 +32,8 @@ from interview_peer.errors import (
 )
 from interview_peer.media.meters import MediaLoop
 from interview_peer.settings import Settings, load_settings
-from interview_peer.storage.folder import INTERVIEWS, InterviewFolder
+from interview_peer.storage.finished import MANIFEST_NAME, read_finished, read_stored
+from interview_peer.storage.folder import INTERVIEWS, InterviewFolder, hold
 from interview_peer.types import Json, SessionId
 
 # What a start can fail of without being a defect: somebody else's port, a wrong address, no rights.
@@ -221,16 +222,16 @@ def migrate(data_dir: str | None) -> None:
 def transcript(folder: Path, kind: str | None) -> None:
     """Rebuild FOLDER/transcript.json from FOLDER/events.jsonl, or print it.
 
-    The files of a finished interview do not change, so there it can only be printed.
+    The files of a finished interview do not change: its manifest holds their hashes, and two files
+    cannot be replaced in one step. There, and while the interview runs, it can only be printed.
     """
     target = folder / "transcript.json"
     try:
         if kind is not None:
             click.echo(_transcript_text(folder, kind), nl=False)
             return
-        if (folder / "manifest.json").exists():
-            raise CommandFailed(f"{folder} is finished; its transcript can be had with --format.")
-        _replace(target, json.dumps(_rebuilt_transcript(folder), ensure_ascii=False))
+        with _own(folder):
+            _replace(target, json.dumps(_rebuilt_transcript(folder), ensure_ascii=False))
     except OSError as error:
         raise CommandFailed(f"{error.filename or folder}: {error.strerror}.") from error
     click.echo(str(target))
@@ -263,6 +264,23 @@ def _rebuilt_transcript(folder: Path) -> Json:
         return rebuild([first, *lines]).document(session_id, started_at)
 
 
+@contextmanager
+def _own(folder: Path) -> Iterator[None]:
+    """Hold a folder whose transcript may be written anew, or say why it may not."""
+    claim = hold(folder)
+    if claim is None:
+        raise CommandFailed(
+            f"{folder} is in use: the interview runs, or is being finished. "
+            "Its transcript can be had with --format."
+        )
+    try:
+        if (folder / MANIFEST_NAME).exists():
+            raise CommandFailed(f"{folder} is finished; its transcript can be had with --format.")
+        yield
+    finally:
+        os.close(claim)
+
+
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def verify(folder: Path) -> None:
@@ -275,6 +293,16 @@ def verify(folder: Path) -> None:
 
     if not folder.is_dir():
         raise CommandFailed(f"{folder} is not a folder.")
+    where = folder.resolve()
+    if where.parent.name == INTERVIEWS:
+        interview = InterviewFolder(where.parents[1], SessionId(where.name))
+        stored, finished = read_stored(interview), read_finished(interview)
+        gone = finished and not any((where / file.name).exists() for file in finished.files)
+        if stored is not None and stored.tags is not None and gone:
+            raise CommandFailed(
+                f"{folder}: its files were moved to {stored.place.url}/{interview.session_id}; "
+                "only the manifest is here."
+            )
     try:
         problems = check(folder)
     except OSError as error:
@@ -335,11 +363,15 @@ def export(interview_id: str, kind: str, output: Path | None, data_dir: str | No
         if not folder.exists():
             raise CommandFailed(f"There is no interview {interview_id} in {settings.data_dir}.")
         with _progress("Exporting") as progress:
-            export_folder(folder, kind, target, progress)
+            damaged = export_folder(folder, kind, target, progress)
     except OSError as error:
         raise _disk_problem(error, target) from error
     except InterviewPeerError as error:
         raise CommandFailed(error.message) from error
+    for name in damaged:
+        click.echo(
+            f"{name} was damaged when it was finished: what is missing of it is silent.", err=True
+        )
     click.echo(str(target))
 
 

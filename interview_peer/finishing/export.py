@@ -12,8 +12,16 @@ from typing import Final
 import av
 
 from ..core.opus import SAMPLE_RATE
-from ..storage.folder import InterviewFolder, draft_of, open_draft, put_in_place
+from ..errors import InterviewPeerError, RecordingDamaged
+from ..storage.folder import (
+    InterviewFolder,
+    draft_of,
+    open_draft,
+    put_in_place,
+    within_recording,
+)
 from ..storage.recorder import audio_name
+from . import manifest
 from .facts import SPEAKERS
 from .job import NothingRecorded, StillRunning
 from .mix import Mixer
@@ -24,10 +32,22 @@ from .voices import both
 FORMATS: Final = ("wav", "ogg", "webm")
 
 
+class InsideRecording(InterviewPeerError):
+    """A file would be written among an interview's own."""
+
+    sentence = (
+        "That place is inside an interview's folder, whose files are never written over. "
+        "Choose one elsewhere."
+    )
+
+
 def export(
     folder: InterviewFolder, kind: str, target: Path, progress: Callable[[float], None]
-) -> None:
+) -> list[str]:
     """Write ``target``; a file of that name is replaced once the new one is whole.
+
+    Returns the originals that were damaged when the interview was finished: what is missing of
+    them is silent. Of a finished interview nothing is exported whose hash is not the manifest's.
 
     ``kind`` is one of ``FORMATS``. A finished interview's ``webm`` is a copy of its mix and ``ogg``
     the same packets in another container; ``wav`` is decoded from the originals.
@@ -35,8 +55,12 @@ def export(
     Raises:
         StillRunning: the interview goes on.
         NothingRecorded: there is no such recording.
+        RecordingDamaged, BadManifest: it is not what was recorded.
+        InsideRecording: ``target`` would lie among an interview's own files.
         OSError: the disk refused, or the recording cannot be read.
     """
+    if within_recording(target):
+        raise InsideRecording
     if not any((folder.path / audio_name(speaker)).exists() for speaker in SPEAKERS):
         if (folder.path / MANIFEST_NAME).exists():
             raise NothingRecorded("The files of that interview are not kept on this machine.")
@@ -44,15 +68,24 @@ def export(
     finished = (folder.path / MANIFEST_NAME).exists()
     if not finished and folder.held():
         raise StillRunning
+    known = (
+        {file.name: file for file in manifest.files(manifest.read(folder.path))} if finished else {}
+    )
     mixed = folder.path / MIX_NAME
+    originals = [audio_name(speaker) for speaker in SPEAKERS]
     draft = draft_of(target)
     try:
         os.close(open_draft(draft))
         if finished and mixed.exists() and kind == "webm":
             shutil.copyfile(mixed, draft)
+            # What was written, so that a disk that reads one thing and writes another is noticed.
+            _compare(draft, known.get(MIX_NAME))
         elif finished and mixed.exists() and kind == "ogg":
+            _compare(mixed, known.get(MIX_NAME))
             _repack(mixed, draft)
         else:
+            for name in originals if finished else ():
+                _compare(folder.path / name, known.get(name))
             _decode(folder, kind, draft, progress)
         put_in_place(draft, target)
     except BaseException:
@@ -60,6 +93,21 @@ def export(
             draft.unlink(missing_ok=True)
         raise
     progress(1.0)
+    return [name for name in originals if name in known and known[name].damage]
+
+
+def _compare(path: Path, listed: manifest.File | None) -> None:
+    """Raise ``RecordingDamaged`` unless the file's bytes are those that the manifest lists."""
+    try:
+        same = listed is not None and manifest.describe(path).sha256 == listed.sha256
+    except FileNotFoundError:
+        same = False
+    if not same:
+        name = path.name if listed is None else listed.name
+        raise RecordingDamaged(
+            f"{name} is not what the manifest says, so it is not exported. "
+            "interview-peer verify tells what is wrong."
+        )
 
 
 def _decode(

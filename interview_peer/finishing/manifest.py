@@ -5,6 +5,7 @@ It is written last, in one step: a folder that has one is finished.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -20,6 +21,7 @@ from ..errors import InterviewPeerError
 from ..storage.folder import InterviewFolder
 from ..storage.recorder import audio_name
 from ..types import Json
+from . import damage
 from .facts import SPEAKERS, Facts, empty_counters
 from .names import MANIFEST_NAME
 from .pages import scan
@@ -49,6 +51,8 @@ class File:
     bytes: int
     sha256: str
     content_type: str
+    damage: tuple[str, ...] = ()
+    """What was wrong with it when the manifest was made."""
 
 
 def write(
@@ -63,13 +67,15 @@ def write(
     ``seconds`` is what was mixed, ``repaired`` names files that a crash had left unclosed.
     """
     speakers: dict[str, Json] = {}
-    damaged: list[str] = []
     for speaker in SPEAKERS:
         stream = scan(folder.path / audio_name(speaker))
         counters: Mapping[str, float | None] = facts.counters.get(speaker.value) or empty_counters()
         speakers[speaker.value] = {"seconds": round(stream.seconds, 6), **counters}
-        if stream.problems:
-            damaged.append(audio_name(speaker))
+    listed = [
+        dataclasses.replace(describe(path), damage=damage.of(path, torn_end=facts.recovered))
+        for path in contents(folder.path)
+    ]
+    damaged = [file.name for file in listed if file.damage]
     document = {
         "schema": SCHEMA,
         "session_id": facts.session_id,
@@ -83,15 +89,7 @@ def write(
         "damaged": damaged,
         "speakers": speakers,
         "events_dropped": facts.events_dropped,
-        "files": [
-            {
-                "name": file.name,
-                "bytes": file.bytes,
-                "sha256": file.sha256,
-                "content_type": file.content_type,
-            }
-            for file in (describe(path) for path in contents(folder.path))
-        ],
+        "files": [dataclasses.asdict(file) for file in listed],
         "versions": {
             "recorded_by": facts.server,
             "finished_by": __version__,
@@ -152,7 +150,13 @@ def files(document: Json) -> list[File]:
     """
     try:
         listed = [
-            File(str(one["name"]), int(one["bytes"]), str(one["sha256"]), str(one["content_type"]))
+            File(
+                str(one["name"]),
+                int(one["bytes"]),
+                str(one["sha256"]),
+                str(one["content_type"]),
+                tuple(map(str, one.get("damage", ()))),
+            )
             for one in document["files"]
         ]
     except (KeyError, TypeError, ValueError):

@@ -67,8 +67,18 @@ class Stream:
     """Bytes behind the last whole page."""
     problems: list[str] = field(default_factory=list)
     """Everything that is not as it should be, an unclosed or torn end included."""
+    codes: list[str] = field(default_factory=list)
+    """The same in words that stay the same, each once: ``torn_page``, ``missing_page``,
+    ``foreign_page``, ``after_end``, ``wrong_position``, ``torn_packet``, ``no_header``,
+    ``torn_end``, ``not_closed``."""
     damaged: bool = False
     """Whether something is wrong before the last whole page."""
+
+    def tell(self, code: str, sentence: str) -> None:
+        """Add a problem."""
+        self.problems.append(sentence)
+        if code not in self.codes:
+            self.codes.append(code)
 
     @property
     def seconds(self) -> float:
@@ -110,7 +120,6 @@ def pages(file: BinaryIO) -> Iterator[Page | Damage]:
 def scan(path: Path) -> Stream:
     """Read a whole file and judge it. Raises ``OSError`` if it cannot be read."""
     stream = Stream()
-    problems: list[str] = []
     counted = 0
     expected: int | None = None
     with path.open("rb") as file:
@@ -120,29 +129,28 @@ def scan(path: Path) -> Stream:
                 continue
             if stream.torn_bytes:
                 stream.damaged = True
-                problems.append(
-                    f"{stream.torn_bytes} bytes before byte {found.offset} are no whole page"
-                )
+                sentence = f"{stream.torn_bytes} bytes before byte {found.offset} are no whole page"
+                stream.tell("torn_page", sentence)
                 stream.torn_bytes = 0
             if expected is not None and found.number != expected:
                 stream.damaged = True
-                problems.append(f"page {expected} is missing before page {found.number}")
+                sentence = f"page {expected} is missing before page {found.number}"
+                stream.tell("missing_page", sentence)
                 # What follows is counted from where this page says it ends.
                 counted = found.granule - _samples(found)
             expected = found.number + 1
-            counted = _judge(stream, found, counted, problems)
+            counted = _judge(stream, found, counted)
     if not stream.header:
         stream.damaged = True
-        problems.append("there is no Ogg Opus header")
+        stream.tell("no_header", "there is no Ogg Opus header")
     if stream.torn_bytes:
-        problems.append(f"the last {stream.torn_bytes} bytes are no whole page")
+        stream.tell("torn_end", f"the last {stream.torn_bytes} bytes are no whole page")
     elif not stream.ended:
-        problems.append("the stream is not closed")
-    stream.problems = problems
+        stream.tell("not_closed", "the stream is not closed")
     return stream
 
 
-def _judge(stream: Stream, page: Page, counted: int, problems: list[str]) -> int:
+def _judge(stream: Stream, page: Page, counted: int) -> int:
     """Take one page into account; returns the samples counted in packets so far."""
     number = stream.pages
     stream.pages += 1
@@ -151,10 +159,10 @@ def _judge(stream: Stream, page: Page, counted: int, problems: list[str]) -> int
         stream.serial = page.serial
     elif page.serial != stream.serial or page.flags & BEGINS:
         stream.damaged = True
-        problems.append(f"page {page.number} belongs to another stream")
+        stream.tell("foreign_page", f"page {page.number} belongs to another stream")
     if stream.ended:
         stream.damaged = True
-        problems.append(f"page {page.number} follows the end of the stream")
+        stream.tell("after_end", f"page {page.number} follows the end of the stream")
     stream.ended = bool(page.flags & ENDS)
     if number < 2:
         _read_header(stream, number, page)
@@ -162,11 +170,12 @@ def _judge(stream: Stream, page: Page, counted: int, problems: list[str]) -> int
     counted += _samples(page)
     if page.granule != counted and not (page.flags & ENDS and page.granule < counted):
         stream.damaged = True
-        problems.append(f"page {page.number} ends at {page.granule} samples instead of {counted}")
+        sentence = f"page {page.number} ends at {page.granule} samples instead of {counted}"
+        stream.tell("wrong_position", sentence)
         counted = page.granule
     if page.flags & CONTINUES or page.open_ended:
         stream.damaged = True
-        problems.append(f"page {page.number} holds a part of a packet")
+        stream.tell("torn_packet", f"page {page.number} holds a part of a packet")
     stream.granule = page.granule
     return counted
 

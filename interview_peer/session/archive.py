@@ -16,6 +16,7 @@ from ..errors import (
     InterviewRunning,
     ManifestDamaged,
     NotFound,
+    RecordingDamaged,
     RecordingErased,
     RecordingFailed,
     RecordingMissing,
@@ -95,11 +96,16 @@ class Archive:
         except ManifestDamaged as error:
             return _without_files(session_id, "damaged", None, error)
         document = found.finished.document
+        trouble: StoreUnavailable | None = None
+        try:
+            damage = await self._shelf.damage(session_id, found)
+        except StoreUnavailable as error:
+            trouble, damage = error, {}
         return {
             "id": session_id,
             "state": "ready",
-            "code": None,
-            "message": None,
+            "code": None if trouble is None else trouble.code,
+            "message": None if trouble is None else trouble.message,
             "finishing": {"state": "done", "progress": 1.0},
             "kept": "store" if found.in_store else "disk",
             "started_at": document["started_at"],
@@ -108,7 +114,8 @@ class Archive:
             "failure": document.get("failure"),
             "reason": document.get("reason"),
             "files": [
-                await self._describe(session_id, found, file) for file in found.finished.files
+                await self._describe(session_id, found, file, damage.get(file.name, file.damage))
+                for file in found.finished.files
             ],
         }
 
@@ -122,8 +129,9 @@ class Archive:
         document.setdefault("failure", self._interviews.recording_failed(session_id))
         return document
 
-    async def sound(self, session_id: str, which: str) -> Content:
-        """One of ``SOUNDS``, whole.
+    async def sound(self, session_id: str, which: str, *, damaged: bool = False) -> Content:
+        """One of ``SOUNDS``, whole; with ``damaged`` also one that was damaged when it was
+        finished, as it was then.
 
         Raises:
             InterviewRunning, RecordingNotReady, RecordingFailed: not yet.
@@ -133,7 +141,7 @@ class Archive:
         """
         if which not in SOUNDS:
             raise NotFound("A recording is candidate, interviewer or mixed.")
-        return await self.file(session_id, SOUNDS[which])
+        return await self.file(session_id, SOUNDS[which], damaged=damaged)
 
     async def transcript(self, session_id: str, kind: str = "json") -> Content | bytes:
         """The transcript; before the recording is finished, as it was first written, in JSON.
@@ -157,7 +165,7 @@ class Archive:
             raise NotFound("There is no finished transcript of that interview.")
         return body
 
-    async def file(self, session_id: str, name: str) -> Content:
+    async def file(self, session_id: str, name: str, *, damaged: bool = False) -> Content:
         """A file by the name in its manifest. Raises as ``sound``."""
         if self._runs(session_id):
             raise InterviewRunning
@@ -167,6 +175,11 @@ class Archive:
         file = found.finished.file(name)
         if file is None:
             raise NotFound("This recording has no such file.")
+        if file.damage and not damaged:
+            raise RecordingDamaged(
+                f"This file was damaged when it was finished ({', '.join(file.damage)}). "
+                "Ask with ?damaged=true to get what is left of it."
+            )
         return await self._shelf.open(session_id, found, file)
 
     async def erase(self, session_id: str) -> Erasure:
@@ -210,13 +223,15 @@ class Archive:
             return RecordingMissing()
         return RecordingNotReady()
 
-    async def _describe(self, session_id: str, found: Found, file: FinishedFile) -> Json:
+    async def _describe(
+        self, session_id: str, found: Found, file: FinishedFile, damage: tuple[str, ...]
+    ) -> Json:
         base = f"/api/interviews/{session_id}"
         paths = {name: f"{base}/recording/{word}" for word, name in SOUNDS.items()}
         paths |= {f"transcript.{kind}": f"{base}/transcript.{kind}" for kind in FORMATS}
         paths |= {TRANSCRIPT: f"{base}/transcript", WAVEFORM: f"{base}/waveform"}
         url = None
-        if found.in_store:
+        if found.in_store and not damage:
             with contextlib.suppress(StoreUnavailable):
                 url = await self._shelf.url_for(session_id, found, file, URL_SECONDS)
         return {
@@ -225,6 +240,7 @@ class Archive:
             "bytes": file.bytes,
             "seconds": file.seconds,
             "sha256": file.sha256,
+            "damage": list(damage),
             "path": paths.get(file.name),
             "url": url,
             "url_seconds": None if url is None else int(URL_SECONDS),

@@ -37,6 +37,8 @@ class FinishedFile:
     sha256: str
     content_type: str
     seconds: float | None
+    damage: tuple[str, ...] = ()
+    """What was wrong with it already when the manifest was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def parse_manifest(data: bytes) -> Finished | None:
                 str(one["sha256"]),
                 str(one["content_type"]),
                 lengths.get(str(one["name"])),
+                tuple(map(str, one.get("damage", ()))),
             )
             for one in document["files"]
         )

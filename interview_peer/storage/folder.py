@@ -83,16 +83,7 @@ class InterviewFolder:
         Who records into a folder, or finishes it, holds it. The claim ends with the process,
         however that ends, so it needs no clearing up. Raises ``OSError`` if there is no folder.
         """
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError:
-            # A file system without locks: better recorded without a claim than not at all.
-            return descriptor
-        return descriptor
+        return hold(self._path)
 
     def held(self) -> bool:
         """Whether somebody records into the folder or finishes it now."""
@@ -120,6 +111,29 @@ class InterviewFolder:
         if not _NAME.fullmatch(name):
             raise ValueError(f"not a plain file name: {name!r}")
         return self._path / name
+
+
+def hold(path: Path) -> int | None:
+    """``InterviewFolder.hold`` for a folder that lies anywhere."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        # A file system without locks: better recorded without a claim than not at all.
+        return descriptor
+    return descriptor
+
+
+def within_recording(target: Path) -> bool:
+    """Whether a file of that path would lie in some interview's folder."""
+    parent = target.absolute().parent.resolve()
+    return any(
+        folder.parent.name == INTERVIEWS and _ID.fullmatch(folder.name) is not None
+        for folder in (parent, *parent.parents)
+    )
 
 
 def write_whole(target: Path, data: bytes) -> None:

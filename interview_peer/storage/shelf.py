@@ -30,7 +30,7 @@ from .finished import (
     sha256_of,
 )
 from .folder import InterviewFolder
-from .store import Store
+from .store import Held, Store
 from .stores import Reopen, Stores
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,11 @@ CHUNK_BYTES: Final = 64 * 1024
 
 YOUNG_SECONDS: Final = 60.0
 """For how long a new folder may be empty without that meaning anything."""
+
+MISSING: Final = "missing"
+CHANGED: Final = "changed"
+UNREADABLE: Final = "unreadable"
+"""What can become of a file after it was finished."""
 
 REMEMBERED: Final = 2000
 """Files whose hash is known to be right."""
@@ -163,15 +168,58 @@ class Shelf:
                 configured one.
         """
         path = self.folder(session_id).path / file.name
+        problem = await self._look_at(session_id, path, file)
+        if problem is None:
+            return Content(file, path, None, "")
+        if problem != MISSING:
+            raise self._damaged(session_id, file)
+        return await self._open_stored(session_id, found, file)
+
+    async def damage(self, session_id: str, found: Found) -> dict[str, tuple[str, ...]]:
+        """What is wrong with each file, by its name: in the manifest, and since it was made.
+
+        Raises:
+            StoreUnavailable: what is in the store cannot be looked at now.
+        """
+        problems: dict[str, tuple[str, ...]] = {}
+        kept: dict[str, Held] | None = None
+        folder = self.folder(session_id)
+        for file in found.finished.files:
+            problem = await self._look_at(session_id, folder.path / file.name, file)
+            if problem == MISSING and found.place is not None:
+                if kept is None:
+                    listed = await self.stores.at(found.place).under(session_id)
+                    kept = {held.key.rpartition("/")[2]: held for held in listed}
+                problem = await self._look_at_stored(session_id, found.place, file, kept)
+            problems[file.name] = (*file.damage, *(() if problem is None else (problem,)))
+        return problems
+
+    async def _look_at(self, session_id: str, path: Path, file: FinishedFile) -> str | None:
+        """What is wrong with a local file; None if it is what the manifest says."""
         try:
             identity = await asyncio.to_thread(_identity, path)
+        except FileNotFoundError:
+            return MISSING
         except OSError:
-            return await self._open_stored(session_id, found, file)
-        if self._known.get((session_id, file.name)) != (identity, file.sha256):
-            if await asyncio.to_thread(_hash_or_none, path) != file.sha256:
-                raise self._damaged(session_id, file)
-            self._remember(session_id, file, identity)
-        return Content(file, path, None, "")
+            return UNREADABLE
+        if self._known.get((session_id, file.name)) == (identity, file.sha256):
+            return None
+        try:
+            if await asyncio.to_thread(sha256_of, path) != file.sha256:
+                return CHANGED
+        except OSError:
+            return UNREADABLE
+        self._remember(session_id, file, identity)
+        return None
+
+    async def _look_at_stored(
+        self, session_id: str, place: Place, file: FinishedFile, kept: dict[str, Held]
+    ) -> str | None:
+        held = kept.get(file.name)
+        if held is None:
+            return MISSING
+        same = await self._is_whole(session_id, self.stores.at(place), held, file)
+        return None if same else CHANGED
 
     async def url_for(
         self, session_id: str, found: Found, file: FinishedFile, seconds: float
@@ -193,18 +241,32 @@ class Shelf:
         key = f"{session_id}/{file.name}"
         store = None if found.place is None else self.stores.at(found.place)
         held = None if store is None else await store.head(key)
-        if store is None or held is None or held.size != file.bytes:
+        whole = (
+            store is not None
+            and held is not None
+            and await self._is_whole(session_id, store, held, file)
+        )
+        if not whole:
             raise self._damaged(session_id, file)
-        if self._known.get((session_id, file.name)) != (held.tag, file.sha256):
-            stored = await asyncio.to_thread(read_stored, self.folder(session_id))
-            tag = (stored and stored.tags or {}).get(file.name)
-            # The tag is still the one of the bytes that were read back after the upload.
-            same = tag is not None and tag == held.tag
-            if not same and await store.sha256(held) != file.sha256:
-                raise self._damaged(session_id, file)
-            if held.tag is not None:
-                self._remember(session_id, file, held.tag)
         return Content(file, None, store, key)
+
+    async def _is_whole(
+        self, session_id: str, store: Store, held: Held, file: FinishedFile
+    ) -> bool:
+        """Whether the store's object is what the manifest says."""
+        if held.size != file.bytes:
+            return False
+        if self._known.get((session_id, file.name)) == (held.tag, file.sha256):
+            return True
+        stored = await asyncio.to_thread(read_stored, self.folder(session_id))
+        tag = (stored and stored.tags or {}).get(file.name)
+        # The tag is still the one of the bytes that were read back after the upload.
+        same = tag is not None and tag == held.tag
+        if not same and await store.sha256(held) != file.sha256:
+            return False
+        if held.tag is not None:
+            self._remember(session_id, file, held.tag)
+        return True
 
     def _remember(self, session_id: str, file: FinishedFile, identity: object) -> None:
         self._known[(session_id, file.name)] = (identity, file.sha256)
@@ -221,13 +283,6 @@ class Shelf:
 def _identity(path: Path) -> object:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _hash_or_none(path: Path) -> str | None:
-    try:
-        return sha256_of(path)
-    except OSError:
-        return None
 
 
 def _open_at(path: Path, start: int) -> BinaryIO:

@@ -28,6 +28,8 @@ async def send(request: web.Request, content: Content) -> web.StreamResponse:
             f'attachment; filename="{request.match_info["interview_id"]}-{file.name}"'
         ),
     }
+    if file.damage:
+        headers["X-Recording-Damage"] = ", ".join(file.damage)
     if _listed(request.headers.get("If-None-Match"), tag):
         return web.Response(status=304, headers=headers)
     asked = request.headers.get("Range")

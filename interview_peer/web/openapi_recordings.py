@@ -31,6 +31,7 @@ _HEADERS: Final[Json] = {
     "ETag": {"schema": TEXT},
     "Accept-Ranges": {"schema": {"const": "bytes"}},
     "Content-Range": {"schema": TEXT},
+    "X-Recording-Damage": {"schema": TEXT},
 }
 
 SCHEMAS: Final[Json] = {
@@ -59,6 +60,11 @@ SCHEMAS: Final[Json] = {
                         "bytes": {"type": "integer"},
                         "seconds": MAYBE_NUMBER,
                         "sha256": _HASH,
+                        "damage": {
+                            "type": "array",
+                            "items": TEXT,
+                            "description": "Codes of what is wrong with it; empty if it is whole.",
+                        },
                         "path": {**MAYBE_TEXT, "description": "Where this server hands it out."},
                         "url": {**MAYBE_TEXT, "description": "Opens it to whoever has it."},
                         "url_seconds": {"type": ["integer", "null"]},
@@ -121,6 +127,12 @@ RECORDINGS: Final[Json] = {
             parameters=[
                 INTERVIEW_ID,
                 parameter("which", "path", {"enum": list(SOUNDS)}),
+                parameter(
+                    "damaged",
+                    "query",
+                    {"type": "boolean", "default": False},
+                    "True gets what is left of a file that was damaged when it was finished.",
+                ),
             ],
             **OPERATOR,
         )

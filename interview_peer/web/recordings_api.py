@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from ..errors import InvalidMessage
 from ..session.archive import WAVEFORM, Archive
 from .files import send
 
@@ -33,9 +34,13 @@ class RecordingPaths:
         return web.json_response(await self._archive.listing(request.match_info["interview_id"]))
 
     async def sound(self, request: web.Request) -> web.StreamResponse:
-        """One voice, or both mixed; whole or in part."""
-        which = request.match_info["which"]
-        content = await self._archive.sound(request.match_info["interview_id"], which)
+        """One voice, or both mixed; whole or in part, and damaged only if that is asked for."""
+        which, damaged = request.match_info["which"], request.query.get("damaged", "false")
+        if damaged not in ("true", "false"):
+            raise InvalidMessage("damaged is true or false.")
+        content = await self._archive.sound(
+            request.match_info["interview_id"], which, damaged=damaged == "true"
+        )
         return await send(request, content)
 
     async def waveform(self, request: web.Request) -> web.StreamResponse:

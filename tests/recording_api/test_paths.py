@@ -270,6 +270,88 @@ async def test_a_damaged_file_is_not_served(client: Client, folder: InterviewFol
     assert (await client.ask(f"{ONE}/recording/candidate")).body == good
 
 
+async def test_the_list_names_what_is_wrong_with_each_file(
+    client: Client, folder: InterviewFolder
+) -> None:
+    async def damage() -> dict[str, list[str]]:
+        files = (await client.ask(f"{ONE}/recording")).json["files"]
+        return {one["name"]: one["damage"] for one in files if one["damage"]}
+
+    assert await damage() == {}
+    (folder.path / "candidate.ogg").write_bytes(b"something else")
+    (folder.path / "mixed.webm").unlink()
+    (folder.path / "waveform.json").unlink()
+    (folder.path / "waveform.json").mkdir()
+    assert await damage() == {
+        "candidate.ogg": ["changed"],
+        "mixed.webm": ["missing"],
+        "waveform.json": ["unreadable"],
+    }
+
+
+async def test_a_file_that_was_damaged_before_is_had_only_by_who_asks_for_what_is_left(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    folder = record(tmp_path, "one")
+    path = folder.path / "candidate.ogg"
+    data = bytearray(path.read_bytes())
+    data[9_000] ^= 0xFF
+    path.write_bytes(data)
+    async with serving(tmp_path) as server:
+        client = Client(server.url, http)
+        listing = await until_state(client, f"{ONE}/recording", state="ready")
+        damage = {one["name"]: one["damage"] for one in listing["files"]}
+        assert damage.pop("candidate.ogg") == ["torn_page", "missing_page"]
+        assert not any(damage.values())
+        assert listing["complete"] is False
+        for query in ("", "?damaged=false"):
+            refused = await client.ask(f"{ONE}/recording/candidate{query}")
+            assert (refused.status, refused.code) == (500, "RECORDING_DAMAGED")
+            assert "torn_page" in refused.json["error"]["message"]
+        given = await client.ask(f"{ONE}/recording/candidate?damaged=true")
+        assert (given.status, given.body) == (200, bytes(data))
+        assert given.headers["X-Recording-Damage"] == "torn_page, missing_page"
+        assert (await client.ask(f"{ONE}/recording/mixed")).status == 200
+        strange = await client.ask(f"{ONE}/recording/candidate?damaged=1")
+        assert (strange.status, strange.code) == (400, "INVALID_MESSAGE")
+        # What has changed since is handed out to nobody.
+        path.write_bytes(data + b"more")
+        changed = await client.ask(f"{ONE}/recording/candidate?damaged=true")
+        assert (changed.status, changed.code) == (500, "RECORDING_DAMAGED")
+
+
+async def test_the_list_names_what_is_wrong_in_the_store(
+    tmp_path: Path, http: aiohttp.ClientSession, bucket: Network, folder: InterviewFolder
+) -> None:
+    async with serving(tmp_path, **with_store(bucket)) as server:
+        client = Client(server.url, http)
+        listing = await until_state(client, f"{ONE}/recording", state="ready", kept="store")
+        assert not any(one["damage"] for one in listing["files"])
+        store = bucket.store()
+        size = next(one["bytes"] for one in listing["files"] if one["name"] == "mixed.webm")
+        await store.put_bytes(bytes(size), "one/mixed.webm", "audio/webm")
+        await store.delete(["one/waveform.json"])
+
+        async def wrong() -> dict[str, list[str]]:
+            files = (await client.ask(f"{ONE}/recording")).json["files"]
+            return {one["name"]: one["damage"] for one in files if one["damage"]}
+
+        await eventually(
+            wrong,
+            within=10,
+            what="the damage",
+            good=lambda seen: seen == {"mixed.webm": ["changed"], "waveform.json": ["missing"]},
+        )
+        files = (await client.ask(f"{ONE}/recording")).json["files"]
+        assert {one["name"] for one in files if one["url"] is None} == {
+            "mixed.webm",
+            "waveform.json",
+        }
+        bucket.act = out_of_order
+        listing = (await client.ask(f"{ONE}/recording")).json
+        assert (listing["state"], listing["code"]) == ("ready", "STORE_UNAVAILABLE")
+
+
 async def test_an_unreadable_manifest_is_told_as_damage_and_can_be_erased(
     client: Client, folder: InterviewFolder
 ) -> None:

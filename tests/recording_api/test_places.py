@@ -152,7 +152,9 @@ async def test_a_server_says_that_a_recording_is_out_of_its_reach(
         aiohttp.ClientSession() as http,
     ):
         client = Client(server.url, http)
-        assert (await client.ask("/api/interviews/one/recording")).json["kept"] == "store"
+        listing = (await client.ask("/api/interviews/one/recording")).json
+        assert (listing["state"], listing["kept"]) == ("ready", "store")
+        assert listing["code"] == "RECORDING_ELSEWHERE"
         answer = await client.ask("/api/interviews/one/recording/mixed")
         assert (answer.status, answer.code) == (503, "RECORDING_ELSEWHERE")
         erased = await client.ask("/api/interviews/one", "DELETE")
