@@ -1,53 +1,31 @@
 /**
- * The review page: the only module of it that touches the document.
+ * The review page: what it knows, and what becomes of what people do.
  *
- * What is shown is a function of one state object. `update` alone changes it and asks for one draw;
- * `draw` alone writes to the document. Text from elsewhere is only ever set as text. The operator's
- * key lives in this tab's session storage and goes nowhere but into requests to this server.
+ * `update` alone changes the one state object and asks for one draw (`review-view.js`). The
+ * operator's key lives in this tab's session storage and goes nowhere but into requests to this
+ * server.
  */
 
+import { Player } from "./player.js";
 import { Recording, Refused } from "./recording.js";
-import { Lane } from "./waveform.js";
+import { SINCE, draw, element, redrawLanes } from "./review-view.js";
 
 const KEY = "interview-peer.operator-key";
-const LOOK_AGAIN_MS = 2_000;
 const STEP = 5;
 const BIG_STEP = 30;
 const JUMP = 10;
 
+/** A recording that is not ready is looked for again, less and less often while nothing changes. */
+const LOOK_FIRST_MS = 2_000;
+const LOOK_FACTOR = 1.5;
+const LOOK_LAST_MS = 30_000;
+
 const KEY_PLEASE = "This server asks for the operator's key before it hands out recordings.";
 
-const SPEAKERS = { candidate: "Candidate", interviewer: "Interviewer" };
-const TURN_NOTES = {
-  partial: "not finished",
-  interrupted: "interrupted",
-  failed: "not understood",
-};
-const FILE_NAMES = {
-  "mixed.webm": ["Both voices", "WebM, candidate left, interviewer right"],
-  "candidate.ogg": ["Candidate's voice", "Ogg Opus"],
-  "interviewer.ogg": ["Interviewer's voice", "Ogg Opus"],
-  "transcript.txt": ["Transcript", "text"],
-  "transcript.vtt": ["Captions", "WebVTT"],
-  "transcript.srt": ["Captions", "SubRip"],
-  "transcript.json": ["Transcript", "JSON"],
-};
-
-const element = Object.fromEntries(
-  [...document.querySelectorAll("[id]")].map((found) => [found.id, found]),
-);
-const lanes = {
-  candidate: new Lane(element["lane-candidate"]),
-  interviewer: new Lane(element["lane-interviewer"]),
-};
-const audio = element.audio;
+const player = new Player(element.audio, { tell: heard, fail });
 let recording = null;
 let opened = 0; // counts what was opened, so that answers to older questions are dropped
 let drawWaits = false;
-let drawnFiles = null;
-let drawnTurns = null;
-let drawnPeaks = null;
-let followed = null;
 
 const state = {
   stage: "asking", // asking, loading, waiting (for the server to finish it), ready
@@ -56,6 +34,8 @@ const state = {
   keyKept: Boolean(sessionStorage.getItem(KEY)),
   failure: null, // {code, sentence, step}
   waitingFor: null, // a sentence while the recording is not ready
+  lookIn: null, // milliseconds until it is looked for again, if it is
+  looks: 0, // that found it not ready
   listing: null,
   peaks: null,
   turns: [],
@@ -69,13 +49,21 @@ const state = {
   follow: true,
 };
 
+const acts = {
+  jump(seconds) {
+    player.seek(seconds);
+    void player.play();
+  },
+  download: (file) => void download(file),
+};
+
 function update(change) {
   Object.assign(state, change);
   if (drawWaits) return;
   drawWaits = true;
   queueMicrotask(() => {
     drawWaits = false;
-    draw();
+    draw(state, acts);
   });
 }
 
@@ -86,11 +74,14 @@ function fail(error) {
 
 // -- opening ------------------------------------------------------------------------------------
 
-async function open(id) {
+/** `looked` is what was seen before, where this is not the first look. */
+async function open(id, looked = null) {
   const turn = (opened += 1);
   const mine = () => turn === opened;
-  close();
-  update({ stage: "loading", id, failure: null, waitingFor: null });
+  if (looked === null) {
+    close();
+    update({ stage: "loading", id, failure: null, waitingFor: null, lookIn: null });
+  }
   const key = sessionStorage.getItem(KEY) ?? "";
   recording = new Recording(id, key);
   const asked = recording;
@@ -98,19 +89,22 @@ async function open(id) {
     const listing = await asked.listing();
     if (!mine()) return;
     if (listing.state !== "ready") {
+      const lookIn = nextLook(listing, looked);
       update({ stage: "waiting", waitingFor: notReady(listing), keyWanted: false });
-      if (listing.finishing?.state !== "failed") {
-        setTimeout(() => mine() && open(id), LOOK_AGAIN_MS);
+      update({ lookIn, looks: state.looks + 1 });
+      if (lookIn !== null) {
+        setTimeout(() => whenSeen(() => mine() && open(id, { listing, lookIn })), lookIn);
       }
       return;
     }
-    update({ stage: "ready", listing, length: listing.seconds, keyWanted: false });
+    update({ stage: "ready", listing, length: listing.seconds });
+    update({ keyWanted: false, waitingFor: null, lookIn: null });
     const has = (name) => listing.files.some((file) => file.name === name);
     await Promise.all([
       has("waveform.json") && part(mine, asked.waveform(), (peaks) => update({ peaks })),
       part(mine, asked.transcript(), ({ turns }) => update({ turns, turnsKnown: true })),
       part(mine, loadSound(asked, listing, mine), (blob) => {
-        audio.src = URL.createObjectURL(blob);
+        player.load(blob, listing.seconds);
       }),
     ]);
   } catch (error) {
@@ -119,7 +113,7 @@ async function open(id) {
       sessionStorage.removeItem(KEY);
       update({ keyKept: false, keyWanted: true });
     }
-    update({ stage: "asking" });
+    update({ stage: "asking", waitingFor: null, lookIn: null });
     // A server that asks for a key before one was given has not refused anything yet.
     if (error.code === "UNAUTHORIZED" && !key) update({ waitingFor: KEY_PLEASE });
     else fail(error);
@@ -142,23 +136,32 @@ async function loadSound(asked, listing, mine) {
   return asked.file(file.path, (share) => mine() && update({ share }));
 }
 
+/** In how many milliseconds it is worth looking again; null where only a person can help. */
+function nextLook(listing, looked) {
+  if (!["running", "finishing"].includes(listing.state)) return null;
+  const seen = (one) => JSON.stringify([one.state, one.finishing]);
+  if (looked === null || seen(listing) !== seen(looked.listing)) return LOOK_FIRST_MS;
+  return Math.min(Math.round(looked.lookIn * LOOK_FACTOR), LOOK_LAST_MS);
+}
+
+/** Do it once somebody has the page before their eyes. */
+function whenSeen(act) {
+  if (!document.hidden) act();
+  else document.addEventListener("visibilitychange", () => whenSeen(act), { once: true });
+}
+
 function notReady(listing) {
   if (listing.state === "running") {
     return "The interview is still running. Its recording appears here once it has ended.";
   }
-  if (listing.finishing?.state === "failed") {
-    return "The recording could not be finished. The server's log says why.";
-  }
+  if (listing.message) return listing.message;
   const share = listing.finishing?.progress;
   const done = typeof share === "number" ? ` ${Math.round(share * 100)} % is done.` : "";
   return `The recording is being finished.${done}`;
 }
 
 function close() {
-  audio.pause();
-  if (audio.src) URL.revokeObjectURL(audio.src);
-  audio.removeAttribute("src");
-  followed = null;
+  player.close();
   update({
     listing: null, peaks: null, turns: [], turnsKnown: false, share: 0, soundReady: false,
     position: 0, length: 0, playing: false, current: null,
@@ -167,7 +170,9 @@ function close() {
 
 async function download(file) {
   try {
-    const blob = await recording.file(file.path);
+    // What was damaged when it was finished is had as it is; the button says so.
+    const before = file.damage.some((code) => !SINCE.has(code));
+    const blob = await recording.file(before ? `${file.path}?damaged=true` : file.path);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = `${recording.id}-${file.name}`;
@@ -180,251 +185,20 @@ async function download(file) {
 
 // -- playing ------------------------------------------------------------------------------------
 
-function seek(seconds) {
-  if (!state.soundReady) return;
-  audio.currentTime = Math.min(Math.max(seconds, 0), state.length);
-  moved();
+function heard(change) {
+  if (change.position === undefined) update(change);
+  else update({ ...change, current: turnAt(change.position) });
 }
 
-async function toggle() {
-  if (!state.soundReady) return;
-  if (!audio.paused) {
-    audio.pause();
-    return;
-  }
-  if (audio.ended || audio.currentTime >= state.length) audio.currentTime = 0;
-  await play();
-}
-
-async function play() {
-  try {
-    await audio.play();
-  } catch (error) {
-    // A pause that comes before playing has begun is no failure.
-    if (error.name !== "AbortError") {
-      fail(new Refused("PLAYBACK", "The browser did not play the sound."));
-    }
-  }
-}
-
-function moved() {
-  const position = audio.currentTime;
+/** The turn that sounds at a position, or sounded last. */
+function turnAt(position) {
   let current = null;
   for (const [index, turn] of state.turns.entries()) {
     if (typeof turn.started_at !== "number" || turn.started_at > position + 0.05) continue;
     // Voices overlap: the one that began last is the one to read.
     if (current === null || turn.started_at >= state.turns[current].started_at) current = index;
   }
-  update({ position, current });
-}
-
-function tick() {
-  moved();
-  if (!audio.paused) requestAnimationFrame(tick);
-}
-
-audio.addEventListener("loadedmetadata", () => {
-  const length = Number.isFinite(audio.duration) ? audio.duration : state.length;
-  update({ soundReady: true, length });
-});
-audio.addEventListener("play", () => {
-  update({ playing: true });
-  requestAnimationFrame(tick);
-});
-audio.addEventListener("pause", () => update({ playing: false }));
-audio.addEventListener("ended", () => update({ playing: false }));
-audio.addEventListener("seeked", moved);
-audio.addEventListener("error", () => {
-  if (audio.getAttribute("src")) {
-    fail(new Refused("PLAYBACK", "The browser cannot play this sound."));
-  }
-});
-
-// -- drawing ------------------------------------------------------------------------------------
-
-function time(seconds) {
-  const whole = Math.max(Math.floor(seconds), 0);
-  const [hours, minutes, rest] = [whole / 3600, (whole % 3600) / 60, whole % 60].map(Math.floor);
-  const tail = String(rest).padStart(2, "0");
-  return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${tail}` : `${minutes}:${tail}`;
-}
-
-function size(bytes) {
-  if (bytes < 1_000) return `${bytes} bytes`;
-  if (bytes < 1_000_000) return `${Math.round(bytes / 1_000)} kB`;
-  return `${(bytes / 1_000_000).toFixed(1)} MB`;
-}
-
-/** Write only what differs: a live region speaks whatever is written to it. */
-function text(id, value) {
-  if (element[id].textContent !== value) element[id].textContent = value;
-}
-
-function draw() {
-  const ready = state.stage === "ready";
-  element["ask-card"].hidden = ready;
-  for (const card of ["sound-card", "transcript-card", "files-card"]) element[card].hidden = !ready;
-  drawStatus();
-  if (!ready) return;
-  drawSound();
-  drawTurns();
-  drawFiles();
-}
-
-function drawStatus() {
-  const failure = state.failure;
-  text("alert", failure ? `${failure.sentence} ${failure.step}` : "");
-  text("waiting", state.waitingFor ?? "");
-  const [word, tone] = {
-    asking: [state.keyWanted ? "Key needed" : "Nothing open", "quiet"],
-    loading: ["Opening", "busy"],
-    waiting: ["Not ready", "busy"],
-    ready: state.playing ? ["Playing", "good"] : ["Open", "good"],
-  }[state.stage];
-  text("badge-word", failure && state.stage === "asking" ? "Not opened" : word);
-  element.badge.dataset.tone = failure ? "bad" : tone;
-  element.open.disabled = state.stage === "loading";
-  document.title = state.id ? `Recording of ${state.id}` : "Recording of an interview";
-}
-
-function drawSound() {
-  const { listing, length } = state;
-  const at = new Date(listing.started_at);
-  const whole = listing.complete ? "" : ", not complete";
-  text("facts", `${state.id}, ${at.toLocaleString()}, ${time(listing.seconds)}${whole}`);
-  text("clock", `${time(state.position)} / ${time(length)}`);
-  text("play", state.playing ? "Pause" : "Play");
-  for (const button of ["back", "play", "forward"]) element[button].disabled = !state.soundReady;
-  const coming = `The sound is coming: ${Math.floor(state.share * 10) * 10} %.`;
-  text("sound-hint", state.soundReady || state.failure ? "" : coming);
-
-  const timeline = element.timeline;
-  timeline.setAttribute("aria-disabled", String(!state.soundReady));
-  timeline.setAttribute("aria-valuemax", length.toFixed(1));
-  timeline.setAttribute("aria-valuenow", state.position.toFixed(1));
-  timeline.setAttribute("aria-valuetext", `${time(state.position)} of ${time(length)}`);
-  if (drawnPeaks !== state.peaks) {
-    drawnPeaks = state.peaks;
-    for (const [speaker, lane] of Object.entries(lanes)) {
-      lane.show(state.peaks?.[speaker] ?? [], state.peaks?.full_scale ?? 255);
-    }
-    element.ruler.replaceChildren(
-      ...[0, 0.25, 0.5, 0.75, 1].map((share) => {
-        const mark = document.createElement("span");
-        mark.textContent = time(listing.seconds * share);
-        return mark;
-      }),
-    );
-  }
-  drawLanes();
-}
-
-function drawLanes() {
-  const share = state.length ? state.position / state.length : 0;
-  for (const lane of Object.values(lanes)) lane.draw(share);
-}
-
-function drawTurns() {
-  if (drawnTurns !== state.turns) {
-    drawnTurns = state.turns;
-    followed = null;
-    element.turns.replaceChildren(...state.turns.map(turnElement));
-  }
-  const empty = state.turnsKnown && state.turns.length === 0;
-  element["transcript-empty"].hidden = !empty;
-  text("transcript-empty", empty ? "Nobody said a word." : "");
-  const buttons = element.turns.querySelectorAll(".turn");
-  for (const [index, button] of buttons.entries()) {
-    const now = index === state.current;
-    if (now !== (button.getAttribute("aria-current") === "true")) {
-      if (now) button.setAttribute("aria-current", "true");
-      else button.removeAttribute("aria-current");
-    }
-  }
-  if (state.follow && state.current !== null && followed !== state.current) {
-    followed = state.current;
-    reveal(buttons[state.current]);
-  }
-}
-
-/** Scroll the transcript alone; the page stays where its reader put it. */
-function reveal(button) {
-  const scroll = element["transcript-scroll"];
-  const box = scroll.getBoundingClientRect();
-  const at = button.getBoundingClientRect();
-  if (at.top >= box.top && at.bottom <= box.bottom) return;
-  scroll.scrollTop += at.top - box.top - Math.max((box.height - at.height) / 3, 0);
-}
-
-function turnElement(turn) {
-  const item = document.createElement("li");
-  item.dataset.speaker = turn.speaker;
-  item.dataset.status = turn.status;
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "turn";
-  const timed = typeof turn.started_at === "number";
-  button.disabled = !timed;
-  const speaker = document.createElement("span");
-  speaker.className = "speaker";
-  const when = document.createElement("span");
-  when.className = "when";
-  when.textContent = timed ? time(turn.started_at) : "";
-  const name = document.createElement("span");
-  name.textContent = SPEAKERS[turn.speaker] ?? "Somebody";
-  speaker.append(name, when);
-  const words = document.createElement("span");
-  words.textContent = turn.text || "(no words)";
-  button.append(speaker, words);
-  const note = TURN_NOTES[turn.status];
-  if (note) {
-    const line = document.createElement("span");
-    line.className = "note";
-    line.textContent = note;
-    button.append(line);
-  }
-  button.addEventListener("click", () => {
-    seek(turn.started_at);
-    void play();
-  });
-  item.append(button);
-  return item;
-}
-
-function drawFiles() {
-  element.forget.hidden = !state.keyKept;
-  if (drawnFiles === state.listing) return;
-  drawnFiles = state.listing;
-  const files = state.listing.files;
-  const order = Object.keys(FILE_NAMES);
-  const offered = files
-    .filter((file) => file.path && file.name in FILE_NAMES)
-    .sort((one, other) => order.indexOf(one.name) - order.indexOf(other.name));
-  element.downloads.replaceChildren(
-    ...offered.map((file) => {
-      const [name, kind] = FILE_NAMES[file.name];
-      const item = document.createElement("li");
-      const button = document.createElement("button");
-      button.type = "button";
-      button.dataset.file = file.name;
-      button.textContent = name;
-      const facts = document.createElement("small");
-      facts.textContent = `${kind}, ${size(file.bytes)}`;
-      button.append(facts);
-      button.addEventListener("click", () => void download(file));
-      item.append(button);
-      return item;
-    }),
-  );
-  element.hashes.replaceChildren(
-    ...files.flatMap((file) => {
-      const name = document.createElement("dt");
-      name.textContent = file.name;
-      const hash = document.createElement("dd");
-      hash.textContent = `${file.bytes} bytes, SHA-256 ${file.sha256}`;
-      return [name, hash];
-    }),
-  );
+  return current;
 }
 
 // -- what people do -----------------------------------------------------------------------------
@@ -452,27 +226,24 @@ async function opening(id) {
   else if (state.keyWanted) element["operator-key"].focus();
 }
 
-element.play.addEventListener("click", () => void toggle());
-element.back.addEventListener("click", () => seek(audio.currentTime - JUMP));
-element.forward.addEventListener("click", () => seek(audio.currentTime + JUMP));
+element.play.addEventListener("click", () => void player.toggle());
+element.back.addEventListener("click", () => player.move(-JUMP));
+element.forward.addEventListener("click", () => player.move(JUMP));
 element.speed.addEventListener("change", () => {
-  audio.defaultPlaybackRate = audio.playbackRate = Number(element.speed.value);
+  player.rate = Number(element.speed.value);
 });
-element.follow.addEventListener("change", () => {
-  followed = null;
-  update({ follow: element.follow.checked });
-});
+element.follow.addEventListener("change", () => update({ follow: element.follow.checked }));
 element.forget.addEventListener("click", () => {
   sessionStorage.removeItem(KEY);
   opened += 1;
   close();
-  update({ stage: "asking", keyKept: false, failure: null });
+  update({ stage: "asking", keyKept: false, failure: null, lookIn: null });
   element["operator-key"].focus();
 });
 
 function seekTo(event) {
   const box = element["lane-candidate"].getBoundingClientRect();
-  seek(((event.clientX - box.left) / box.width) * state.length);
+  player.seek(((event.clientX - box.left) / box.width) * state.length);
 }
 element.timeline.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
@@ -484,15 +255,15 @@ element.timeline.addEventListener("pointermove", (event) => {
 });
 
 const KEYS = {
-  " ": () => void toggle(),
-  ArrowLeft: () => seek(audio.currentTime - STEP),
-  ArrowRight: () => seek(audio.currentTime + STEP),
-  ArrowDown: () => seek(audio.currentTime - STEP),
-  ArrowUp: () => seek(audio.currentTime + STEP),
-  PageDown: () => seek(audio.currentTime - BIG_STEP),
-  PageUp: () => seek(audio.currentTime + BIG_STEP),
-  Home: () => seek(0),
-  End: () => seek(state.length),
+  " ": () => void player.toggle(),
+  ArrowLeft: () => player.move(-STEP),
+  ArrowRight: () => player.move(STEP),
+  ArrowDown: () => player.move(-STEP),
+  ArrowUp: () => player.move(STEP),
+  PageDown: () => player.move(-BIG_STEP),
+  PageUp: () => player.move(BIG_STEP),
+  Home: () => player.seek(0),
+  End: () => player.seek(state.length),
 };
 const ANYWHERE = new Set([" ", "ArrowLeft", "ArrowRight"]);
 document.addEventListener("keydown", (event) => {
@@ -507,12 +278,9 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-function redrawLanes() {
-  for (const lane of Object.values(lanes)) lane.resize();
-  drawLanes();
-}
-new ResizeObserver(redrawLanes).observe(element.timeline);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawLanes);
+const laidOut = () => redrawLanes(state);
+new ResizeObserver(laidOut).observe(element.timeline);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", laidOut);
 
 element["interview-id"].value = state.id;
 update({});
@@ -524,6 +292,6 @@ window.interviewReview = Object.freeze({
     return Object.freeze({ ...state });
   },
   get audio() {
-    return audio;
+    return element.audio;
   },
 });

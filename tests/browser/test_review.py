@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from interview_peer.app import Server
 from interview_peer.finishing.job import finish
@@ -431,3 +431,93 @@ async def test_an_erased_recording_says_so(source: Path, tmp_path: Path) -> None
         assert deleted["complete"] is True
         await page.reload()
         await expect(page.get_by_role("alert")).to_contain_text("has been erased")
+
+
+async def looks(browser: Browser, url: str, listing: dict[str, object]) -> list[str]:
+    """Answer every look for the list of recordings with ``listing``; returns the looks so far."""
+    asked: list[str] = []
+
+    async def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        await route.fulfill(json=listing)
+
+    await browser.page.route("**/api/interviews/one/recording", answer)
+    await browser.page.clock.install(time=0)
+    await browser.page.clock.pause_at(1)
+    await browser.page.goto(f"{url}/static/review.html?id=one")
+    await browser.until("interviewReview.state.stage === 'waiting'")
+    return asked
+
+
+def unready(state: str, **more: object) -> dict[str, object]:
+    return {
+        "id": "one",
+        "state": state,
+        "code": None,
+        "message": None,
+        "finishing": {"state": "running", "progress": 0.25},
+        "files": [],
+        **more,
+    }
+
+
+async def test_while_nothing_changes_the_page_asks_less_and_less_often(local: Server) -> None:
+    async with browsing(None) as browser:
+        listing = unready("finishing")
+        asked = await looks(browser, local.url, listing)
+        pauses: list[int] = []
+        for look in range(1, 10):
+            await browser.until(f"interviewReview.state.looks === {look}")
+            assert len(asked) == look
+            pauses.append(int(await browser.ask("interviewReview.state.lookIn")))
+            await browser.page.clock.run_for(pauses[-1] - 1)
+            assert len(asked) == look
+            await browser.page.clock.run_for(1)
+        assert pauses == [2000, 3000, 4500, 6750, 10125, 15188, 22782, 30000, 30000]
+        await browser.until("interviewReview.state.looks === 10")
+        # News make it look at once again.
+        listing["finishing"] = {"state": "running", "progress": 0.5}
+        await browser.page.clock.run_for(30_000)
+        await expect(browser.page.locator("#waiting")).to_contain_text("50 % is done")
+        assert await browser.ask("interviewReview.state.lookIn") == 2000
+
+
+@pytest.mark.parametrize("state", ["failed", "damaged"])
+async def test_where_nothing_more_will_come_the_page_says_so_and_asks_no_more(
+    local: Server, state: str
+) -> None:
+    async with browsing(None) as browser:
+        sentence = "The list of this recording's files is damaged."
+        listing = unready(state, code="SOME_CODE", message=sentence)
+        asked = await looks(browser, local.url, listing)
+        await expect(browser.page.locator("#waiting")).to_have_text(sentence)
+        await expect(browser.page.locator("#badge-word")).to_have_text("Not available")
+        assert await browser.ask("interviewReview.state.lookIn") is None
+        await browser.page.clock.run_for(600_000)
+        assert len(asked) == 1
+        # A person may ask again.
+        await browser.page.get_by_role("button", name="Open the recording").click()
+        await expect(browser.page.locator("#badge-word")).to_have_text("Not available")
+        assert len(asked) == 2
+
+
+async def test_an_original_that_was_damaged_is_named_and_can_be_had_as_it_is(
+    tmp_path: Path,
+) -> None:
+    folder = record(tmp_path, "one")
+    path = folder.path / "candidate.ogg"
+    data = bytearray(path.read_bytes())
+    data[9_000] ^= 0xFF
+    path.write_bytes(data)
+    finish(folder, ignore)
+    async with serving(tmp_path) as server, reviewing(server) as browser:
+        page = browser.page
+        await expect(page.locator("#damage")).to_have_text(
+            "Candidate's voice was damaged when it was recorded: what is missing is silent."
+        )
+        button = page.locator("[data-file='candidate.ogg']")
+        await expect(button).to_contain_text("damaged")
+        async with page.expect_download() as coming:
+            await button.click()
+        await (await coming.value).save_as(tmp_path / "got")
+        assert (tmp_path / "got").read_bytes() == bytes(data)
