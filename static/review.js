@@ -171,7 +171,7 @@ function close() {
 async function download(file) {
   try {
     // What was damaged when it was finished is had as it is; the button says so.
-    const before = file.damage.some((code) => !SINCE.has(code));
+    const before = file.name.endsWith(".ogg") && file.damage.some((code) => !SINCE.has(code));
     const blob = await recording.file(before ? `${file.path}?damaged=true` : file.path);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
