@@ -10,9 +10,9 @@ import uuid
 from typing import Final
 
 from ..core.lifecycle import Phase, Reason
-from ..errors import AtCapacity, SessionIdTaken, SessionNotFound
-from ..finishing.names import MANIFEST_NAME
+from ..errors import AtCapacity, ManifestDamaged, SessionIdTaken, SessionNotFound
 from ..personas import Personas
+from ..storage.finished import read_manifest
 from ..storage.folder import InterviewFolder
 from ..types import Json, SessionId
 from .interview import Interview, Surroundings
@@ -162,9 +162,13 @@ class Interviews:
         """
         folder = InterviewFolder(self._around.data_dir, SessionId(session_id))
         state = self._around.finishing.state(folder.session_id)
-        if state is None and await self._around.storage.run((folder.path / MANIFEST_NAME).is_file):
-            state = {"state": "done", "progress": 1.0}
-        return state
+        if state is not None:
+            return state
+        try:
+            finished = await self._around.storage.run(lambda: read_manifest(folder))
+        except ManifestDamaged as error:
+            return {"state": "failed", "progress": 1.0, "reason": error.code}
+        return None if finished is None else {"state": "done", "progress": 1.0}
 
     @property
     def running(self) -> int:

@@ -365,6 +365,31 @@ async def test_an_unreadable_manifest_is_told_as_damage_and_can_be_erased(
     assert (await client.ask(ONE, "DELETE")).status == 200
 
 
+async def test_an_interview_whose_manifest_is_damaged_does_not_read_as_finished(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        await caller.send({"type": "end_session"})
+        await caller.message("session_ended")
+        path = f"/api/interviews/{caller.session_id}"
+
+        async def finishing() -> Json:
+            return (await caller.get(path)).json()["finishing"] or {}
+
+        await eventually(
+            finishing, within=60, what="done", good=lambda one: one.get("state") == "done"
+        )
+        folder = tmp_path / "interviews" / caller.session_id
+        (folder / "manifest.json").write_text("{")
+        assert await finishing() == {
+            "state": "failed",
+            "progress": 1.0,
+            "reason": "MANIFEST_DAMAGED",
+        }
+
+
 async def test_a_folder_without_a_recording_says_so_once_it_is_no_longer_new(
     client: Client, tmp_path: Path
 ) -> None:
