@@ -20,7 +20,7 @@ from interview_peer.types import Json
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "interview_peer")
 READY = re.compile(r"^interview_peer(?:'s simulator)? is ready: (\S+)")
-READY_WITHIN = 20.0
+READY_WITHIN = 60.0
 STOPS_WITHIN = 15.0
 _OWN = ("INTERVIEW_", "OPENAI_", "DATABASE_URL", "LOG_LEVEL", "SIMULATION_MODE", "PORT", "AWS_")
 _MAKES = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS")
