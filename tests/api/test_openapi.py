@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -19,9 +20,11 @@ from interview_peer.web.api import make_app
 from interview_peer.web.openapi import document
 from tests.support.caller import calling
 from tests.support.inprocess import serving
-from tests.support.server import running_server
+from tests.support.server import ServerProcess, running_server
 
 FUZZER = Path(sys.executable).with_name("schemathesis")
+FUZZ_SECONDS = 30
+"""For requests that no earlier run made, beside those that every run makes."""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -90,30 +93,41 @@ def test_every_placeholder_of_a_path_is_a_parameter() -> None:
             assert told == set(re.findall(r"{(\w+)}", path)), path
 
 
-@pytest.mark.timeout(280)
+async def fuzz(server: ServerProcess, folder: Path, *options: str) -> None:
+    """Run the fuzzer; what it found, and the seed it found it by, is told by its output."""
+    fuzzer = await asyncio.create_subprocess_exec(
+        str(FUZZER),
+        *("run", f"{server.url}/api/openapi.json", "--checks", ",".join(CHECKS)),
+        *("--request-timeout", "20", "--no-color", "--warnings", "off"),
+        *("--generation-database", "none", "--suppress-health-check", "all"),
+        *options,
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await fuzzer.communicate()
+    finally:
+        if fuzzer.returncode is None:
+            fuzzer.kill()
+            await fuzzer.wait()
+    told = output.decode(errors="replace")
+    assert fuzzer.returncode == 0, f"{' '.join(options)}\n{told[-6000:]}"
+    faults = [line for line in server.lines if "fault of ours" in line]
+    assert faults == [], f"{' '.join(options)}\n" + "\n".join(faults)
+    assert re.search(r"Seed: \d+", told) and "No issues found" in told, told[-2000:]
+
+
+@pytest.mark.timeout(400)
 async def test_a_fuzzer_finds_no_defect_and_no_undocumented_answer(
     tmp_path: Path, migrated_url: str | None
 ) -> None:
     settings = {} if migrated_url is None else {"DATABASE_URL": migrated_url}
     async with running_server(tmp_path, **settings) as server:
-        fuzzer = await asyncio.create_subprocess_exec(
-            str(FUZZER),
-            *("run", f"{server.url}/api/openapi.json", "--checks", ",".join(CHECKS)),
-            *("--max-examples", "10", "--request-timeout", "20", "--no-color"),
-            *("--generation-database", "none", "--suppress-health-check", "all"),
-            # Another seed finds other things, but not on the day that somebody needs a green run.
-            *("--seed", "1", "--warnings", "off"),
-            cwd=tmp_path,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            output, _ = await fuzzer.communicate()
-        finally:
-            if fuzzer.returncode is None:
-                fuzzer.kill()
-                await fuzzer.wait()
-        assert fuzzer.returncode == 0, output.decode(errors="replace")[-6000:]
-        faults = [line for line in server.lines if "fault of ours" in line]
-        assert faults == []
+        # Every operation, with the same requests each time.
+        await fuzz(server, tmp_path, "--seed", "1", "--max-examples", "10")
+        # Others each time, for as long as there is time; a failure says by which seed.
+        seed = str(random.SystemRandom().randrange(2**32))
+        phases = ("--phases", "fuzzing,stateful")
+        await fuzz(server, tmp_path, "--seed", seed, *phases, "--max-time", str(FUZZ_SECONDS))
