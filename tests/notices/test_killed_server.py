@@ -61,7 +61,7 @@ async def life(server: ServerProcess, key: str, made: dict[str, Json]) -> None:
         assert reply.status == 200, reply
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 async def test_a_server_killed_at_any_moment_loses_no_notice_and_breaks_no_order(
     tmp_path: Path, receiver: Receiver
 ) -> None:
@@ -119,8 +119,8 @@ async def test_a_server_killed_at_any_moment_loses_no_notice_and_breaks_no_order
     async with database.begin() as tx:
         written = (await tx.execute(select(notices).order_by(notices.c.sequence))).all()
         sent = Counter((await tx.execute(select(deliveries.c.state))).scalars())
-        rows = await tx.execute(select(interviews.c.id, interviews.c.reason))
-        ends = {row.id: row.reason for row in rows}
+        found = await tx.execute(select(interviews.c.id, interviews.c.reason))
+        ends = {row.id: row.reason for row in found}
     await database.close()
 
     # Each one that was promised, and none besides; the same bytes each time.
