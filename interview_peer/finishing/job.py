@@ -56,6 +56,9 @@ def finish(folder: InterviewFolder, progress: Progress, *, patience: float = HOL
     try:
         if not (folder.path / MANIFEST_NAME).exists():
             _finish(folder, progress)
+        # Also of a job that was killed right after the manifest.
+        with suppress(OSError):
+            (folder.path / FACTS_NAME).unlink(missing_ok=True)
         progress(1.0)
     finally:
         os.close(claim)
@@ -71,8 +74,6 @@ def _finish(folder: InterviewFolder, progress: Progress) -> None:
     seconds = mix(folder, progress)
     captions.write(folder)
     manifest.write(folder, facts, seconds=seconds, repaired=repaired)
-    with suppress(OSError):
-        (folder.path / FACTS_NAME).unlink(missing_ok=True)
 
 
 def mix(folder: InterviewFolder, progress: Progress) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,31 @@ from tests.support.lossy_link import LossyLink
 
 FRAME = 960
 FRAME_SECONDS = 0.02
+RESTART_FRAMES = 25
+
 SILENCE = b"\xf8\xff\xfe"
+
+
+class Ledger:
+    """Loses packets of one way of a link, and knows which it let pass.
+
+    To be a link's ``drop``, in place of its own loss. RTP headers are in the clear.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.loss = 0.0
+        self.passed: set[int] = set()
+        """Sequence numbers."""
+        self._random = random.Random(seed)
+
+    def __call__(self, data: bytes) -> bool:
+        if not 128 <= data[0] < 192 or 192 <= data[1] <= 223:
+            # Neither STUN nor DTLS nor RTCP is sound.
+            return False
+        if self._random.random() < self.loss:
+            return True
+        self.passed.add(int.from_bytes(data[2:4], "big"))
+        return False
 
 
 @dataclass
@@ -37,10 +62,16 @@ class Voice:
     packets: Sequence[bytes]
     ppm: float = 0.0
     leg: Leg | None = None
+    ledger: Ledger | None = None
+    """Of the way that its packets take."""
     sequence: int = 65_300
     timestamp: int = 0xFFFFFFFF - 300_000
     said_at: list[float] = field(default_factory=list)
     """When (monotonic) each packet was due, by its index."""
+    sent: list[tuple[Ledger | None, int]] = field(default_factory=list)
+    """The way that each took, and its sequence number there."""
+    restarted: list[int] = field(default_factory=list)
+    """Which packets were the first over another connection."""
     _due: float = 0.0
 
     def begin(self) -> None:
@@ -52,6 +83,7 @@ class Voice:
         for _ in range(round(seconds / FRAME_SECONDS)):
             await self._wait()
             self._send(self.packets[len(self.said_at)])
+            self.sent.append((self.ledger, self.sequence & 0xFFFF))
             self.said_at.append(self._due)
             self._next()
 
@@ -70,9 +102,10 @@ class Voice:
             self.timestamp += frames * FRAME
         await self._wait()
 
-    def restart(self, leg: Leg) -> None:
+    def restart(self, leg: Leg, ledger: Ledger) -> None:
         """Speak over another connection: another SSRC, other numbers."""
-        self.leg = leg
+        self.leg, self.ledger = leg, ledger
+        self.restarted.append(len(self.said_at))
         self.sequence, self.timestamp = 7, 123_456_789
 
     def whole(self, first: int) -> bool:
@@ -81,6 +114,19 @@ class Voice:
         if last >= len(self.said_at):
             return False
         return self.said_at[last] - self.said_at[first] < (MARK_FRAMES + 0.5) * FRAME_SECONDS
+
+    def arrived(self, first: int) -> bool:
+        """Whether every packet of the mark that begins with this one came through.
+
+        Just after a restart the server may still be connecting, and its first packets get lost.
+        """
+        frames = range(first, first + MARK_FRAMES + 1)
+        if any(0 <= first - restart < RESTART_FRAMES for restart in self.restarted):
+            return False
+        return all(
+            ledger is not None and sequence in ledger.passed
+            for ledger, sequence in (self.sent[frame] for frame in frames)
+        )
 
     @property
     def _period(self) -> float:
@@ -105,6 +151,8 @@ class VoiceService:
     def __init__(self) -> None:
         self.leg: Leg | None = None
         self.link: LossyLink | None = None
+        self.ledger = Ledger(seed=12)
+        """Of what the model says."""
         self.base_url = ""
 
     async def create(self, request: web.Request) -> web.Response:
@@ -118,6 +166,7 @@ class VoiceService:
         self.leg = Leg("service", port, Heard(), own_port=True)
         answer = await self.leg.answer(offer)
         self.link = await LossyLink.open(port.address, seed=2)
+        self.link.down.drop = self.ledger
         return web.Response(
             status=201,
             text=self.link.through(answer),
@@ -162,6 +211,8 @@ class Browser:
         self.url = url
         self.session_id: str | None = None
         self.link: LossyLink | None = None
+        self.ledger = Ledger(seed=11)
+        """Of what the candidate says, over the newest connection."""
         self._server = server
         self._legs: list[Leg] = []
         self._links: list[LossyLink] = []
@@ -184,6 +235,7 @@ class Browser:
         self.session_id = answer["sessionId"]
         self.link = await LossyLink.open(self._server, seed=len(self._legs))
         self._links.append(self.link)
+        self.link.up.drop = self.ledger = Ledger(seed=11 + len(self._legs))
         await leg.accept(self.link.through(answer["sdpAnswer"]))
         await until(lambda: leg.connected and leg.engine.ready, "the browser's leg")
         return leg

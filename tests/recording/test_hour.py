@@ -25,8 +25,11 @@ pytestmark = pytest.mark.timeout(300)
 
 BOUND = 0.020
 HOUR = 3_600
-EVERY = 2_500
-"""Frames from mark to mark: 50 s."""
+EVERY = 1_000
+"""Frames from mark to mark: 20 s."""
+
+LIKE = 0.4
+"""A mark is told by this; one that a drift correction cuts in two is as like as its larger part."""
 
 LENGTH = MARK_FRAMES + 4
 SILENCE = b"\xf8\xff\xfe"
@@ -135,16 +138,20 @@ def test_marks_stay_in_their_place_for_an_hour(
         if together and all(sender.delivered[frame] for frame in frames):
             said[number] = sender.true[frames[1]] - START
     errors: list[float] = []
+    missing: list[tuple[int, float]] = []
     heard = windows(folder.path / audio_name(speaker), said.values())
     for (number, place), samples in zip(said.items(), heard, strict=True):
         found, likeness = Ear(samples).find(speech.seed(number))
-        if likeness > 0.5:
+        if likeness > LIKE:
             errors.append(found - 0.5 - (place - int(place * RATE) / RATE))
+        else:
+            missing.append((number, round(likeness, 2)))
     worst = max(map(abs, errors)) * 1_000
     logger.info("%d marks, worst error %.1f ms", len(errors), worst)
     record_property("worst error ms", round(worst, 1))
-    # Most are left: the network lost few, and a drift correction may fall into one.
-    assert len(errors) > 0.75 * len(said) > 25
+    # Every mark whose packets all arrived is heard.
+    assert len(said) > 25
+    assert missing == []
     assert worst < BOUND * 1_000, [round(error * 1_000, 1) for error in errors]
     if script is talks_all_the_time:
         corrected = summary.counters[speaker].drift_ms

@@ -36,8 +36,11 @@ BOUND = 0.020
 SPACING = 35
 FRAMES = 2_000
 SEEDS = {Speaker.CANDIDATE: 3_000, Speaker.INTERVIEWER: 4_000}
-ENOUGH = 25
-"""Marks that are left when those that the network spoilt are taken away."""
+ENOUGH = 16
+"""Marks that are left when those are taken away of which the network lost a part."""
+
+LIKE = 0.4
+"""A mark is told by this; one that a drift correction cuts in two is as like as its larger part."""
 
 
 def marks(speaker: Speaker) -> dict[int, int]:
@@ -53,14 +56,14 @@ async def candidate(voice: Voice, browser: Browser) -> None:
     await voice.stop(2.6, clock_stands=True)
     await voice.talk(3)
     await voice.hush(2)
-    link.up.loss, link.up.delay, link.up.jitter = 0.03, 0.03, 0.03
+    browser.ledger.loss, link.up.delay, link.up.jitter = 0.03, 0.03, 0.03
     await voice.talk(7)
     # Nothing passes for five seconds; the browser gives up and makes a new connection.
     link.up.outage = link.down.outage = True
     await voice.talk(5)
     back = asyncio.create_task(browser.connect())
     await voice.talk(2)
-    voice.restart(await back)
+    voice.restart(await back, browser.ledger)
     await voice.talk(7)
 
 
@@ -74,7 +77,7 @@ async def interviewer(voice: Voice, service: VoiceService) -> None:
     await voice.stop(2.5, clock_stands=False)
     await voice.talk(3)
     await voice.stop(2.5, clock_stands=True)
-    link.down.loss, link.down.delay, link.down.jitter = 0.03, 0.03, 0.03
+    service.ledger.loss, link.down.delay, link.down.jitter = 0.03, 0.03, 0.03
     await voice.talk(8)
     link.up.outage = link.down.outage = True
     await voice.talk(3)
@@ -82,16 +85,22 @@ async def interviewer(voice: Voice, service: VoiceService) -> None:
     await voice.talk(5)
 
 
-def errors(samples: Samples, voice: Voice, speaker: Speaker, started: float) -> list[float]:
-    """How far each mark that can be told is from where it was said, in seconds."""
+def errors(
+    samples: Samples, voice: Voice, speaker: Speaker, started: float
+) -> tuple[list[float], list[tuple[int, float]]]:
+    """How far each mark that came through is from where it was said, in seconds; and those that
+    are not in the file: their first packet, and what is most like them."""
     ear = Ear(samples)
     found: list[float] = []
+    missing: list[tuple[int, float]] = []
     for frame, seed in marks(speaker).items():
-        if voice.whole(frame):
+        if voice.whole(frame) and voice.arrived(frame):
             place, likeness = ear.find(seed)
-            if likeness > 0.5:
+            if likeness > LIKE:
                 found.append(place - (voice.said_at[frame] - started))
-    return found
+            else:
+                missing.append((frame, round(likeness, 2)))
+    return found, missing
 
 
 async def test_every_mark_is_within_20_ms_of_when_it_was_said(
@@ -113,7 +122,9 @@ async def test_every_mark_is_within_20_ms_of_when_it_was_said(
                 interview = server.interviews.find(browser.session_id)
                 await until(lambda: interview.phase.value == "live", "a live interview")
                 voices[Speaker.CANDIDATE].leg = leg
+                voices[Speaker.CANDIDATE].ledger = browser.ledger
                 voices[Speaker.INTERVIEWER].leg = service.leg
+                voices[Speaker.INTERVIEWER].ledger = service.ledger
                 for voice in voices.values():
                     voice.begin()
                 await asyncio.gather(
@@ -138,9 +149,11 @@ async def test_every_mark_is_within_20_ms_of_when_it_was_said(
     for side, (speaker, voice) in zip(mixed, voices.items(), strict=True):
         own = await asyncio.to_thread(decode, folder / f"{speaker.value}.ogg")
         for name, samples in ((f"{speaker.value}.ogg", own), (f"mixed {speaker.value}", side)):
-            found = await asyncio.to_thread(errors, samples, voice, speaker, started)
+            found, missing = await asyncio.to_thread(errors, samples, voice, speaker, started)
             rounded = [round(error * 1_000, 1) for error in found]
             logger.info("%s: %s", name, rounded)
+            # Every mark that came through is heard, and enough did.
+            assert missing == [], (name, rounded)
             assert len(found) >= ENOUGH, (name, rounded)
             worst = max(worst, *map(abs, found))
             record_property(f"worst error ms, {name}", max(map(abs, rounded)))

@@ -72,6 +72,8 @@ class Sender:
         """Extra delay of the path from now on, seconds; going down it keeps packets in order."""
         self.stalls: list[tuple[int, float]] = []
         """Before which frame the sender stood still, its RTP time too, and how long, seconds."""
+        self.held: set[int] = set()
+        """Frames that were held up, perhaps for too long to find their place."""
         self._queued = 0.0
         self._duplicates = duplicates
         self._step = FRAME_SECONDS * (1 + ppm * 1e-6)
@@ -85,6 +87,7 @@ class Sender:
             at = self.now + self._delay + self._queued + self._random.random() * self.jitter
             if held_until_end:
                 at = end + self._delay + 1e-5 * (len(self.true) % 1_000)
+                self.held.add(len(self.true))
             self._send(at, lost or self._random.random() < self.loss)
 
     def frames(self, count: int, *, lost: Sequence[int] = ()) -> None:
