@@ -61,7 +61,8 @@ $(BIN)/python:
 	@echo "Making $(VENV); the first time takes about a minute."
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
+$(VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml hatch_build.py \
+		interview_peer/media/_native.c | $(BIN)/python
 	@$(PIP) install --require-hashes -r requirements.lock -r requirements-build.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

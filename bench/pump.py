@@ -65,9 +65,15 @@ class SweptPort(UdpPort):
     """Datagrams handled in one sweep: one where each call has a port, many where all share it."""
 
     def __init__(
-        self, sock: socket.socket, announced: Sequence[str], delay: DelayMeter | None = None
+        self,
+        sock: socket.socket,
+        announced: Sequence[str],
+        delay: DelayMeter | None = None,
+        *,
+        use_native: bool = True,
     ) -> None:
-        super().__init__(sock, announced, delay)
+        # Natively the port would read for itself.
+        super().__init__(sock, announced, delay, use_native=False)
         self.streams: dict[tuple[str, int], Stream] = {}
         """Who judges the audio that comes from an address."""
 

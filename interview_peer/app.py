@@ -23,6 +23,7 @@ from . import __version__
 from .core.redaction import Redactor
 from .errors import ConfigurationError
 from .finishing.worker import Finisher
+from .media import native
 from .media.addresses import default_address, towards_model
 from .media.descriptors import Descriptors, raise_limit
 from .media.engine import check_versions
@@ -110,7 +111,10 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         stack.callback(loop.set_exception_handler, loop.get_exception_handler())
         loop.set_exception_handler(descriptors.guard)
         announced = await _resolved(settings.public_ips)
-        browser_port = await UdpPort.open(media_host, settings.udp_port, announced)
+        use_native = _forwards_natively(settings.forwarder)
+        browser_port = await UdpPort.open(
+            media_host, settings.udp_port, announced, use_native=use_native
+        )
         stack.callback(browser_port.close)
 
         base_url, key = settings.openai_base_url, settings.openai_api_key
@@ -161,6 +165,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 model_host=model_host,
                 model_delay=to_browser,
                 descriptors=descriptors,
+                use_native=use_native,
                 storage=storage,
                 finishing=finishing,
                 data_dir=settings.data_dir,
@@ -229,6 +234,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 "udp": f"{browser_port.address[0]}:{browser_port.address[1]}",
                 "announced": ",".join(browser_port.announced),
                 "descriptors": descriptors.limit,
+                "forwarder": "native" if use_native else "python",
                 "version": __version__,
             },
         )
@@ -364,6 +370,15 @@ async def _resolved(hosts: tuple[str, ...]) -> list[str]:
             firsts.setdefault(family, str(address[0]))
         found += firsts.values()
     return found
+
+
+def _forwards_natively(wanted: str) -> bool:
+    if wanted == "native" and not native.BUILT:
+        raise ConfigurationError(
+            "INTERVIEW_FORWARDER is native, but this installation has no native forwarder; "
+            "install a C compiler and Python's headers and install again, or leave it at auto."
+        )
+    return wanted != "python" and native.BUILT
 
 
 def _is_address(host: str) -> bool:

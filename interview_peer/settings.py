@@ -77,6 +77,7 @@ _MUST_BE = {
     "webhook_secret": "must be whsec_ followed by 24 to 64 bytes in base64",
     "webhook_allow": "must be networks such as 10.0.0.0/8, separated by commas",
     "udp_host": "must be an IP address or a host name, without a port",
+    "forwarder": "must be auto, native or python",
     "udp_port": "must be a whole number from 0 to 65535 (0 picks a free port)",
     "public_ips": "must be IP addresses or host names, separated by commas",
     "ice_servers": (
@@ -192,6 +193,11 @@ class Settings(BaseSettings):
 
     udp_host: str | None = Field(default=None, validation_alias="INTERVIEW_UDP_HOST")
     """Address that the browsers' UDP port binds; None is chosen at the start."""
+
+    forwarder: Literal["auto", "native", "python"] = Field(
+        default="auto", validation_alias="INTERVIEW_FORWARDER"
+    )
+    """What forwards audio: native code, Python, or native code where it was built."""
 
     udp_port: Port = Field(default=8081, validation_alias="INTERVIEW_UDP_PORT")
     """UDP port of the browser legs; 0 picks a free one."""

@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from interview_peer import __version__, errors
 from interview_peer.core import realtime
 from interview_peer.core.transcript import Transcript, TurnStatus
+from interview_peer.media import native
 from interview_peer.session.interview import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
 from interview_peer.types import ItemId, SessionId
@@ -222,8 +223,13 @@ def test_wheel_holds_pages_personas_and_speech(tmp_path: Path) -> None:
         capture_output=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.name == f"interview_peer-{__version__}-py3-none-any.whl"
     held = set(zipfile.ZipFile(wheel).namelist())
+    if native.BUILT:
+        # What could be compiled here could be compiled for the wheel.
+        assert wheel.name.startswith(f"interview_peer-{__version__}-cp")
+        assert sum(name.startswith("interview_peer/media/_native.") for name in held) == 3
+    else:
+        assert wheel.name == f"interview_peer-{__version__}-py3-none-any.whl"
     wanted = shipped(ROOT / "static", "interview_peer/static")
     wanted |= shipped(ROOT / "interview_peer", "interview_peer")
     assert "interview_peer/static/index.html" in held

@@ -146,6 +146,20 @@ class Reception:
         self.octets += octets
         self.last_at = at
 
+    def adopt(
+        self, highest: int, jitter: float, transit: float, last_at: float, packets: int, octets: int
+    ) -> None:
+        """Go on where somebody else counted the same stream, who counted so many more."""
+        self.highest, self.jitter, self._transit = highest, jitter, transit
+        self.last_at = last_at
+        self.packets += packets
+        self.octets += octets
+
+    @property
+    def state(self) -> tuple[int, float, float, float]:
+        """What ``adopt`` takes: highest sequence number, jitter, transit, time of the newest."""
+        return self.highest, self.jitter, self._transit, self.last_at
+
     def restart(self, ssrc: int, sequence: int, transit: float) -> None:
         """Begin a new stream; the totals go on."""
         self._expected_of_others = self.expected

@@ -34,6 +34,7 @@ from pylibsrtp import Error as SrtpError
 from pylibsrtp._binding import ffi, lib
 
 from ..errors import ConfigurationError
+from . import native
 from .meters import DelayMeter
 from .udp import Address, UdpPort
 
@@ -67,6 +68,12 @@ SRTP_TRAILER_BYTES: Final = 148
 # Looked up once: through the library object each call would cost a dictionary more.
 _protect = lib.srtp_protect
 _unprotect = lib.srtp_unprotect
+native.configure(
+    *(
+        int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
+        for name in ("srtp_unprotect", "srtp_protect")
+    )
+)
 
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _PARAMETER: Final = struct.Struct("!HH")
@@ -201,7 +208,11 @@ class Engine:
         self.ufrag = random_ice_string(UFRAG_LENGTH)
         self.on_srtp: Callable[[], None] = _nothing
         self.on_closed: Callable[[str], None] = _nothing_of_reason
-        self.on_rtp: Callable[[int, float], None] = _nothing_of_packet
+        self.lane = port.new_lane()
+        """Forwards the far end's ordinary packets natively, when armed."""
+        self.feeder: native.Lane | None = None
+        """The lane that sends through this engine."""
+        self._on_rtp: Callable[[int, float], None] = _nothing_of_packet
         self.on_rtcp: Callable[[bytes, float], None] = _nothing_of_rtcp
         self.last_heard = 0.0
         """When (monotonic) anything came from the far end; 0 before the first."""
@@ -240,6 +251,18 @@ class Engine:
         self._closed = False
         self._connect: Callable[[], Coroutine[Any, Any, None]]
         self._connects: set[asyncio.Task[Any]] = set()
+
+    @property
+    def on_rtp(self) -> Callable[[int, float], None]:
+        """Takes ``(size, at)`` of each decrypted RTP packet in ``port.buffer[:size]``."""
+        return self._on_rtp
+
+    @on_rtp.setter
+    def on_rtp(self, take: Callable[[int, float], None]) -> None:
+        self._on_rtp = take
+        if self.lane is not None:
+            self.lane.disarm()
+            self.lane.irregular = take
 
     # -- setting up -------------------------------------------------------------------------
 
@@ -345,6 +368,73 @@ class Engine:
             return False
         return self._send(source._view[offset : offset + length[0]], remote)
 
+    def lend(
+        self,
+        sink: Engine,
+        *,
+        ssrc: int,
+        payload_type: int,
+        sink_ssrc: int,
+        sink_payload_type: int,
+        offsets: tuple[int, int],
+        floor: int,
+        last: tuple[int, int, float],
+        reception: tuple[int, float, float, float],
+    ) -> bool:
+        """Let native code forward this far end's packets to ``sink`` while they stay ordinary.
+
+        Args:
+            sink: the other leg's engine.
+            ssrc: of the stream that comes in, which is known.
+            payload_type: the one that is forwarded.
+            sink_ssrc: of the stream that goes out.
+            sink_payload_type: its payload type.
+            offsets: what is added to sequence numbers and time stamps.
+            floor: input sequence number before which packets are refused.
+            last: sequence number, time stamp and time (monotonic) of the last packet sent.
+            reception: highest sequence number, jitter, transit and time of the last received.
+
+        Returns:
+            False where that cannot be: there is no native code, or a side is not ready.
+        """
+        lane, remote = self.lane, sink.remote
+        if lane is None or self._rx is None or sink._tx is None or remote is None:
+            return False
+        if sink.feeder is not lane:
+            if sink.feeder is not None:
+                sink.feeder.disarm()
+            sink.feeder = lane
+        highest, jitter, transit, heard_at = reception
+        lane.arm(
+            rx=int(ffi.cast("uintptr_t", self._rx)),
+            tx=int(ffi.cast("uintptr_t", sink._tx)),
+            # libsrtp's contexts live as long as these.
+            keep=(self._dtls._rx_srtp, sink._dtls._tx_srtp),
+            fd=sink.port.descriptor(),
+            to=sink.port.destination(remote),
+            in_ssrc=ssrc,
+            in_payload_type=payload_type,
+            out_ssrc=sink_ssrc,
+            out_payload_type=sink_payload_type,
+            sequence_offset=offsets[0],
+            timestamp_offset=offsets[1],
+            floor=floor,
+            last_sequence=last[0],
+            last_timestamp=last[1],
+            last_at=last[2],
+            highest=highest,
+            jitter=jitter,
+            transit=transit,
+            heard_at=heard_at,
+        )
+        return True
+
+    def halt(self) -> None:
+        """Leave the packets of both directions to Python from the next one on."""
+        for lane in (self.lane, self.feeder):
+            if lane is not None:
+                lane.disarm()
+
     def send_rtp(self, packet: bytes) -> bool:
         """Encrypt and send an RTP packet of our own making."""
         tx, remote = self._tx, self.remote
@@ -410,7 +500,7 @@ class Engine:
             self._stream = stream
             self._streams.add(bytes(stream))
         self.last_heard = at
-        self.on_rtp(length[0], at)
+        self._on_rtp(length[0], at)
 
     def stray(self, size: int, at: float, addr: Address) -> None:
         """Take a packet from elsewhere than where we send to: the far end may have moved there.
@@ -439,7 +529,7 @@ class Engine:
         self._streams.add(stream)
         self.last_heard = at
         self._probe(addr, at)
-        self.on_rtp(length[0], at)
+        self._on_rtp(length[0], at)
 
     def _probe(self, addr: Address, at: float) -> None:
         """Ask an address whether it is the far end's, at most once per ``PROBE_SECONDS``."""
@@ -560,6 +650,7 @@ class Engine:
     # -- what aiortc tells ------------------------------------------------------------------
 
     def _pair_nominated(self, pair: CandidatePair) -> None:
+        self.halt()
         before, self.remote = self.remote, pair.remote_addr
         if self._alone:
             self.port.connect(self.remote, self)
@@ -597,6 +688,7 @@ class Engine:
             self._lost("ICE failed")
 
     def _lost(self, reason: str) -> None:
+        self.halt()
         self._rx = self._tx = None
         if not self._closed:
             self.on_closed(reason)
@@ -604,6 +696,7 @@ class Engine:
     async def close(self) -> None:
         """Tell the far end, stop aiortc's tasks, and leave the port. Idempotent."""
         first, self._closed = not self._closed, True
+        self.halt()
         # Without this, connecting that succeeds while aiortc closes goes on afterwards, for ever.
         connects = [task for task in self._connects if task is not asyncio.current_task()]
         for task in connects:

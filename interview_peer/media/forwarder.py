@@ -3,8 +3,9 @@
 Decrypt, rewrite the header in place, encrypt for the other leg, send: all in the buffer the
 datagram arrived in. The far end sees one continuous stream with one SSRC, whatever legs and
 SSRCs come and go at the near end; holes in the sequence numbers stay, so that it can conceal
-them. Towards the model, silence takes the place of a browser that sends nothing. Not responsible
-for what is recorded: a tap is handed each payload.
+them. While packets are ordinary, native code does the same where it is built (``media.native``);
+whatever changes comes back here first. Towards the model, silence takes the place of a browser
+that sends nothing. Not responsible for what is recorded: a tap is handed each payload.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..core import rtcp
+from ..core.packets import PacketQueue
 from .leg import Leg
+from .native import settle
 
 Tap = Callable[[float, int, int, int, bytes], None]
 """Takes ``(arrival, ssrc, sequence, timestamp, Opus payload)``; must return at once."""
@@ -74,9 +77,12 @@ class Forwarder:
             ``stop`` at the end.
     """
 
-    def __init__(self, tap: Tap | None = None, *, fill: bool = False) -> None:
-        self.counters = ForwarderCounters()
-        self.tap = tap
+    def __init__(self, tap: Tap | PacketQueue | None = None, *, fill: bool = False) -> None:
+        self._counters = ForwarderCounters()
+        self._lent = False
+        """Whether native code has the stream, as of the newest packet we had ourselves."""
+        self._queue: PacketQueue | None = None
+        self._tap: Tap | None = None
         self._fill = fill
         self._source: Leg | None = None
         self._sink: Leg | None = None
@@ -94,20 +100,47 @@ class Forwarder:
         self._behind: tuple[float, int] | None = None
         """When the first packet in the past came, and how far behind it was."""
         self._timer: asyncio.TimerHandle | None = None
+        self._received = rtcp.Reception()
+        self._sending = rtcp.Sending(ssrc=0)
+        self.tap = tap
+
+    @property
+    def counters(self) -> ForwarderCounters:
+        """What became of the packets so far."""
+        self.settle()
+        return self._counters
+
+    @property
+    def tap(self) -> Tap | PacketQueue | None:
+        """Is handed each packet's payload. A queue is served fastest."""
+        return self._queue or self._tap
+
+    @tap.setter
+    def tap(self, tap: Tap | PacketQueue | None) -> None:
+        self._take_back()
+        self._queue = tap if isinstance(tap, PacketQueue) else None
+        self._tap = tap.put if isinstance(tap, PacketQueue) else tap
 
     def connect(self, source: Leg | None, sink: Leg | None) -> None:
         """Forward from ``source`` to ``sink`` from now on; the leg before goes unheard.
 
         What arrives next is rebased onto the end of what was sent.
         """
+        self._take_back()
         if self._source is not None and self._source is not source:
             self._source.engine.on_rtp = self._source.deliver
         self._source, self._sink = source, sink
+        # Read once: both settle each time they are asked for.
+        self._received = source.reception if source is not None else rtcp.Reception()
+        self._sending = sink.sending if sink is not None else rtcp.Sending(ssrc=0)
         self._in_ssrc = None
         self._behind = None
         if source is not None:
-            source.engine.on_rtp = self.packet
+            source.engine.on_rtp = self.packet if source.engine.lane is None else self._unordinary
             source.path_loss = self._sink_loss
+            source.settle_received = self.settle
+        if sink is not None:
+            sink.settle_sent = self.settle
         if sink is None:
             self.stop()
         elif self._fill and (self._timer is None or source is None):
@@ -125,6 +158,82 @@ class Forwarder:
         heard = self._sink.sending.heard if self._sink is not None else None
         return heard.fraction_lost if heard is not None else 0.0
 
+    # -- lending the stream to native code ------------------------------------------------------
+
+    def _unordinary(self, size: int, at: float) -> None:
+        """Forward a packet that native code could not, and let it have those that follow."""
+        self._take_back()
+        self.packet(size, at)
+        self._lend()
+
+    def _lend(self) -> None:
+        source, sink = self._source, self._sink
+        if (
+            source is None
+            or sink is None
+            or not sink.connected
+            or self._interrupted
+            or self._in_ssrc is None
+            or self._last_at is None
+            or self._received.ssrc != self._in_ssrc
+        ):
+            return
+        lane = source.engine.lane
+        if lane is None:
+            return
+        queue = self._queue
+        if queue is not None:
+            lane.tap(queue.waiting, queue.limit, self._tap)
+        else:
+            lane.tap(None, 0, self._tap)
+        self._lent = source.engine.lend(
+            sink.engine,
+            ssrc=self._in_ssrc,
+            payload_type=source.payload_type,
+            sink_ssrc=self._sending.ssrc,
+            sink_payload_type=sink.payload_type,
+            offsets=(self._sequence_offset, self._timestamp_offset),
+            floor=self._floor,
+            last=(self._last_sequence, self._last_timestamp, self._last_at),
+            reception=self._received.state,
+        )
+
+    def _take_back(self) -> None:
+        """Have the stream to ourselves again, with all that was counted."""
+        self.settle()
+        self._lent = False
+        lane = self._source.engine.lane if self._source is not None else None
+        if lane is not None:
+            lane.disarm()
+
+    def settle(self) -> None:
+        """Bring the counts of both legs up to date with what native code did."""
+        source, sink = self._source, self._sink
+        if not self._lent or source is None or sink is None or source.engine.lane is None:
+            return
+        done, reception, sending = settle(source.engine.lane), self._received, self._sending
+        self._floor = done.floor
+        self._last_sequence, self._last_timestamp = done.last_sequence, done.last_timestamp
+        self._last_at = done.last_at
+        reception.adopt(
+            done.highest, done.jitter, done.transit, done.heard_at, done.packets, done.octets
+        )
+        source.engine.last_heard = max(source.engine.last_heard, done.heard_at)
+        if done.unprotect:
+            source.engine.dropped["unprotect"] += done.unprotect
+        for meter in (source.engine.delay, source.port.delay):
+            meter.merge(done.delays, done.late, done.delay_total, done.delay_largest, done.buckets)
+        sending.packets += done.forwarded
+        sending.octets += done.sent_octets
+        sending.last_timestamp, sending.last_at = done.last_timestamp, done.last_at
+        self._counters.forwarded += done.forwarded
+        unsent = done.protect + done.send_full + done.send_error
+        if unsent:
+            self._counters.not_sent += unsent
+            sink.engine.dropped["protect"] += done.protect
+            sink.port.dropped["send_full"] += done.send_full
+            sink.port.dropped["send_error"] += done.send_error
+
     # -- forwarding ---------------------------------------------------------------------------
 
     def packet(self, size: int, at: float) -> None:
@@ -139,36 +248,36 @@ class Forwarder:
             # Of a header cut short what lies in the buffer behind is read: it leads beyond, too.
             start += 4 + ((buffer[start + 2] << 8 | buffer[start + 3]) << 2)
         if start >= size:
-            self.counters.malformed += 1
+            self._counters.malformed += 1
             return
         if second & 0x7F != source.payload_type:
-            self.counters.wrong_payload_type += 1
+            self._counters.wrong_payload_type += 1
             return
         end = size - buffer[size - 1] if first & 0x20 else size
         if end <= start:
-            self.counters.malformed += 1
+            self._counters.malformed += 1
             return
-        source.reception.received(ssrc, sequence, timestamp, end - start, at)
-        if self.tap is not None:
-            self.tap(at, ssrc, sequence, timestamp, bytes(buffer[start:end]))
+        self._received.received(ssrc, sequence, timestamp, end - start, at)
+        if self._tap is not None:
+            self._tap(at, ssrc, sequence, timestamp, bytes(buffer[start:end]))
         if sink is None or not sink.connected:
-            self.counters.not_ready += 1
+            self._counters.not_ready += 1
             return
         if ssrc != self._in_ssrc:
             source.engine.learn_ssrc(ssrc)
             self._rebase(ssrc, sequence, timestamp, at)
         elif self._interrupted and not self._resume(sequence, timestamp, at):
-            self.counters.stale += 1
+            self._counters.stale += 1
             return
         ahead = (sequence - self._floor) & 0xFFFF
         if ahead >= 0x8000:
-            self.counters.refused += 1
+            self._counters.refused += 1
             return
         if ahead > 2 * FLOOR_DISTANCE:
             self._floor = (sequence - FLOOR_DISTANCE) & 0xFFFF
         out_sequence = (sequence + self._sequence_offset) & 0xFFFF
         out_timestamp = (timestamp + self._timestamp_offset) & 0xFFFFFFFF
-        sending = sink.sending
+        sending = self._sending
         # The new header ends where the payload begins, so extensions fall away without a copy.
         offset = start - 12
         _HEADER.pack_into(
@@ -186,9 +295,9 @@ class Forwarder:
             self._last_timestamp = sending.last_timestamp = out_timestamp
             self._last_at = sending.last_at = at
         if not sink.engine.forward(source.engine, offset, size - offset):
-            self.counters.not_sent += 1
+            self._counters.not_sent += 1
             return
-        self.counters.forwarded += 1
+        self._counters.forwarded += 1
         sending.packets += 1
         sending.octets += end - start
 
@@ -198,7 +307,7 @@ class Forwarder:
         self._timestamp_offset = (next_timestamp - timestamp) & 0xFFFFFFFF
         self._in_ssrc = ssrc
         self._renumber(sequence)
-        self.counters.rebased += 1
+        self._counters.rebased += 1
 
     def _renumber(self, sequence: int) -> None:
         """Give this input packet the next number; what was numbered before it is refused."""
@@ -254,6 +363,7 @@ class Forwarder:
         self._timer = None
         if self._sink is None:
             return
+        self.settle()
         now = time.monotonic()
         if not self._sink.connected:
             self._watch(FILL_AFTER_SECONDS)
@@ -273,6 +383,7 @@ class Forwarder:
         sink = self._sink
         if sink is None:
             return
+        self._take_back()
         if self._interrupted and self._last_at is not None:
             # Whole frames, so that the silence is gapless and its clock keeps our pace.
             frames = max(1, round((now - self._last_at) / FRAME_SECONDS))
@@ -284,4 +395,4 @@ class Forwarder:
         self._last_timestamp = (self._last_timestamp + step) & 0xFFFFFFFF
         self._last_at = at
         if sink.send_audio(self._last_sequence, self._last_timestamp, SILENCE):
-            self.counters.filled += 1
+            self._counters.filled += 1

@@ -102,8 +102,11 @@ class Leg:
         self.lost = False
         self.payload_type = 0
         """The Opus payload type both ends of this leg use."""
-        self.reception = rtcp.Reception()
-        self.sending = rtcp.Sending(ssrc=0)
+        self._reception = rtcp.Reception()
+        self._sending = rtcp.Sending(ssrc=0)
+        self.settle_received: Callable[[], None] = _nothing
+        """Brings what was received up to date; set by the forwarder, as is the next."""
+        self.settle_sent: Callable[[], None] = _nothing
         self.path_loss: Callable[[], float] = _no_loss
         """Loss on the hop beyond this leg's stream, for its reports; set by the forwarder."""
         self.on_audio: Callable[[float, int, int, bytes], None] | None = None
@@ -122,6 +125,18 @@ class Leg:
         self.engine.on_closed = self._far_end_lost
         self.engine.on_rtp = self.deliver
         self.engine.on_rtcp = self._rtcp
+
+    @property
+    def reception(self) -> rtcp.Reception:
+        """What came from the far end."""
+        self.settle_received()
+        return self._reception
+
+    @property
+    def sending(self) -> rtcp.Sending:
+        """What went to the far end."""
+        self.settle_sent()
+        return self._sending
 
     # -- negotiation ------------------------------------------------------------------------
 
@@ -340,6 +355,7 @@ class Leg:
     def _pulse(self) -> None:
         """Twice a second: watch for silence; every other time, report by RTCP."""
         now = time.monotonic()
+        self.settle_received()
         late = now - self._pulse_due
         if late > SILENT_SECONDS:
             # We stood still ourselves: what came meanwhile has not been read yet.
@@ -373,6 +389,7 @@ class Leg:
             return
         self.lost = True
         self.connected = False
+        self.engine.halt()
         self._stop_pulse()
         self._listener.leg_lost(self, reason)
 
@@ -388,6 +405,7 @@ class Leg:
         """
         self.lost = True
         self.connected = False
+        self.engine.halt()
         self._stop_pulse()
         self._channel = None
         if self._closing is None:
@@ -427,6 +445,10 @@ def _without_suffixes(text: str) -> str:
                 continue
         lines.append(line)
     return sdp.join([line for line in lines if line.strip()])
+
+
+def _nothing() -> None:
+    pass
 
 
 def _no_loss() -> float:

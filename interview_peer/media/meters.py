@@ -14,7 +14,7 @@ import collections
 import contextlib
 import selectors
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -60,6 +60,17 @@ class DelayMeter:
         self.total += seconds
         self.buckets[bisect.bisect_left(BOUNDS, seconds)] += 1
         self.judge(seconds)
+
+    def merge(
+        self, count: int, late: int, total: float, largest: float, buckets: Sequence[int]
+    ) -> None:
+        """Take over what was counted elsewhere, every one of it in the sample."""
+        self.count += count
+        self.late += late
+        self.total += total
+        self.largest = max(self.largest, largest)
+        for place, number in enumerate(buckets):
+            self.buckets[place] += number
 
     def judge(self, seconds: float) -> None:
         """Count whether a packet was late. Packets known to be in time need not be judged."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from ..errors import ConfigurationError, OutOfDescriptors, StartFailed
+from . import native
 from .addresses import announceable
 from .descriptors import ran_out
 from .meters import DOUBT_SECONDS, SAMPLE_EVERY, DelayMeter, looks_of
@@ -76,6 +77,9 @@ class Endpoint(Protocol):
     def handshake(self, data: bytes, addr: Address) -> None:
         """Handle a DTLS datagram from a verified address."""
 
+    lane: native.Lane | None
+    """Forwards this connection's ordinary packets natively; None: Python forwards them."""
+
     def packet(self, size: int, at: float) -> None:
         """Handle the SRTP or SRTCP packet in the first ``size`` bytes of the port's buffer."""
 
@@ -103,11 +107,16 @@ class UdpPort:
     Receives into one buffer that is reused for every datagram: an endpoint must be done with it
     when its method returns. ``announced`` are the addresses that candidates carry. ``delay`` is
     the meter it counts into, beside those of its endpoints: one of its own, or one that several
-    ports share.
+    ports share. ``use_native`` lets native code forward what it can, where it is built.
     """
 
     def __init__(
-        self, sock: socket.socket, announced: Sequence[str], delay: DelayMeter | None = None
+        self,
+        sock: socket.socket,
+        announced: Sequence[str],
+        delay: DelayMeter | None = None,
+        *,
+        use_native: bool = True,
     ) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
@@ -138,7 +147,15 @@ class UdpPort:
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._peer: Endpoint | None = None
         self._peer_address: Address | None = None
-        self._loop.add_reader(sock.fileno(), self._readable)
+        self._lanes: dict[bytes, native.Lane] = {}
+        self._reader: native.Reader | None = None
+        if use_native and native.BUILT:
+            self._reader = native.built.Reader(
+                sock.fileno(), self.buffer, self._lanes, self._left_to_us
+            )
+            self._loop.add_reader(sock.fileno(), self._reader.shared)
+        else:
+            self._loop.add_reader(sock.fileno(), self._readable)
 
     @classmethod
     async def open(
@@ -147,6 +164,8 @@ class UdpPort:
         port: int = 0,
         announce: Sequence[str] = (),
         delay: DelayMeter | None = None,
+        *,
+        use_native: bool = True,
     ) -> UdpPort:
         """Bind a socket and start reading from it.
 
@@ -155,6 +174,7 @@ class UdpPort:
             port: 0 picks a free one.
             announce: addresses that candidates carry instead of the bound one.
             delay: a meter shared with other ports.
+            use_native: forward natively where that is built.
 
         Raises:
             ConfigurationError: the address cannot be bound.
@@ -196,10 +216,13 @@ class UdpPort:
                 f"INTERVIEW_UDP_HOST and INTERVIEW_UDP_PORT name {host}:{port}, "
                 f"which cannot be opened ({error.strerror or error})."
             ) from None
-        return cls(sock, announce or announceable(sock.getsockname()[0]), delay)
+        announced = announce or announceable(sock.getsockname()[0])
+        return cls(sock, announced, delay, use_native=use_native)
 
     def close(self) -> None:
         """Stop reading and close the socket; registered endpoints hear nothing more."""
+        if self._reader is not None:
+            self._reader.close()
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
@@ -208,7 +231,22 @@ class UdpPort:
         self._in_use.clear()
         self._by_transaction.clear()
         self._by_ssrc.clear()
+        self._lanes.clear()
         self._peer = self._peer_address = None
+
+    def new_lane(self) -> native.Lane | None:
+        """A lane for one endpoint's packets; None where this port forwards in Python."""
+        return native.built.Lane() if self._reader is not None else None
+
+    def descriptor(self) -> int:
+        """The socket's number, for native code to send by; -1 once closed."""
+        return self._sock.fileno()
+
+    def destination(self, addr: Address) -> Address | None:
+        """A far end as native code must name it to this socket; None: it is connected to it."""
+        if addr == self._peer_address:
+            return None
+        return (_MAPPED + addr[0], addr[1]) if self._maps(addr) else addr
 
     def register(self, endpoint: Endpoint) -> None:
         """Take an endpoint in; its fragment must be free (128 random bits make it so)."""
@@ -222,8 +260,12 @@ class UdpPort:
             del self._by_ufrag[endpoint.ufrag]
         if self._peer is endpoint:
             self._peer = None
+            if self._reader is not None:
+                self._reader.peer = None
         _drop(self._by_address, endpoint)
-        _drop(self._in_use, endpoint)
+        for addr in [addr for addr, owner in self._in_use.items() if owner is endpoint]:
+            del self._in_use[addr]
+            self._find_lane(addr)
         _drop(self._by_transaction, endpoint)
         _drop(self._by_ssrc, endpoint)
 
@@ -256,14 +298,28 @@ class UdpPort:
             self._by_address.setdefault(addr, endpoint)
             return
         self._by_address[addr] = self._in_use[addr] = endpoint
+        self._find_lane(addr)
         if instead_of not in (None, addr) and self._in_use.get(instead_of) is endpoint:
             del self._in_use[instead_of]
+            self._find_lane(instead_of)
 
     def unlearn(self, addr: Address, endpoint: Endpoint) -> None:
         """Stop taking ``addr`` for ``endpoint``'s, unless it has become another's."""
         for addresses in (self._by_address, self._in_use):
             if addresses.get(addr) is endpoint:
                 del addresses[addr]
+        self._find_lane(addr)
+
+    def _find_lane(self, addr: Address) -> None:
+        """Tell native code whose packets come from ``addr`` now."""
+        if self._reader is None:
+            return
+        key = native.address_key(addr, is_ipv6=self._is_ipv6)
+        endpoint = self._in_use.get(addr)
+        if endpoint is not None and endpoint.lane is not None:
+            self._lanes[key] = endpoint.lane
+        else:
+            self._lanes.pop(key, None)
 
     def learn_ssrc(self, ssrc: int, endpoint: Endpoint) -> None:
         """Know a stream by its SSRC should its address change. The first to use an SSRC keeps it,
@@ -281,7 +337,11 @@ class UdpPort:
             # It goes on unconnected, a little dearer.
             return
         self._peer, self._peer_address = endpoint, addr
-        self._loop.add_reader(self._sock.fileno(), self._readable_from_peer)
+        if self._reader is not None:
+            self._reader.peer = endpoint.lane
+            self._loop.add_reader(self._sock.fileno(), self._reader.connected)
+        else:
+            self._loop.add_reader(self._sock.fileno(), self._readable_from_peer)
 
     def _maps(self, addr: Address) -> bool:
         return self._is_ipv6 and ":" not in addr[0]
@@ -360,6 +420,34 @@ class UdpPort:
             peer.packet(size, at)
         else:
             self._other(size, first, addr, peer)
+
+    def _left_to_us(self, size: int, addr: Address | None, received: float) -> None:
+        """Handle a datagram that native code read and cannot forward.
+
+        ``addr`` is None for a connected socket's far end, ``size`` -1 for an error instead of a
+        datagram, ``received`` the kernel's wall clock or 0.
+        """
+        if size < 0:
+            self.dropped["receive_error"] += 1
+            return
+        if addr is None:
+            addr, endpoint = self._peer_address, self._peer
+            if addr is None or endpoint is None:
+                return
+        else:
+            addr = _plain(addr)
+            endpoint = self._in_use.get(addr)
+        first, second = self.buffer[0], self.buffer[1]
+        if not (127 < first < 192 and size > 12):
+            self._other(size, first, addr, endpoint)
+        elif endpoint is None:
+            self._stray(size, addr)
+        else:
+            endpoint.packet(size, time.monotonic())
+            if received and not 192 <= second <= 208:
+                delay = max(0.0, time.time() - received)
+                self.delay.add(delay)
+                endpoint.delay.add(delay)
 
     def _measured(self, sample: bool) -> None:
         """Handle one datagram, the oldest that waits, and note how long it was with us."""

@@ -93,6 +93,8 @@ class Surroundings:
     browser_port: UdpPort
     model_host: Callable[[], str]
     """Gives the address that the next model leg binds its own socket to."""
+    use_native: bool
+    """Whether native code may forward audio."""
     model_delay: DelayMeter
     """Of everything that comes from the models."""
     descriptors: Descriptors
@@ -313,7 +315,9 @@ class Interview:
     async def _call_model(self) -> None:
         """Offer the model's leg to the service and apply its answer."""
         around = self._around
-        port = await UdpPort.open(around.model_host(), delay=around.model_delay)
+        port = await UdpPort.open(
+            around.model_host(), delay=around.model_delay, use_native=around.use_native
+        )
         leg = Leg("model", port, self, own_port=True)
         self._model_leg = leg
         self._up.connect(self._browser, leg)
@@ -661,8 +665,8 @@ class Interview:
         for direction, at, event in self._early:
             recorder.event(direction, max(at, self._started_at), event)
         self._early.clear()
-        self._up.tap = recorder.tap(Speaker.CANDIDATE)
-        self._down.tap = recorder.tap(Speaker.INTERVIEWER)
+        self._up.tap = recorder.queue(Speaker.CANDIDATE)
+        self._down.tap = recorder.queue(Speaker.INTERVIEWER)
         self._tasks.start(self._make_folder(recorder), "make folder of")
 
     async def _make_folder(self, recorder: Recorder) -> None:

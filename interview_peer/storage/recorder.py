@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from datetime import datetime
 
 from interview_peer.core.ogg import PRE_SKIP, OggOpusMuxer
 from interview_peer.core.opus import SAMPLE_RATE
+from interview_peer.core.packets import PacketQueue
 from interview_peer.core.timeline import Counters, Timeline
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.storage.journal import Journal
@@ -35,8 +35,6 @@ SYNC_SECONDS = 2.0
 """At most this long is lost when the machine, not only the process, goes down."""
 
 JOURNAL_NAME = "events.jsonl"
-
-_Packet = tuple[float, int, int, bytes, int]
 
 
 def audio_name(speaker: Speaker) -> str:
@@ -78,8 +76,6 @@ class Recorder:
         """Is told that word once, when it happens, in the storage thread. Must not raise."""
         self._candidate = _Track(Speaker.CANDIDATE, started_at)
         self._interviewer = _Track(Speaker.INTERVIEWER, started_at)
-        self._candidate_waiting = self._candidate.waiting
-        self._interviewer_waiting = self._interviewer.waiting
         self._journal = Journal(folder.session_id, started_at, wall_started_at)
         self._started_at = started_at
         self._files: dict[str, _File] = {}
@@ -103,30 +99,11 @@ class Recorder:
         ``source`` is the sender's SSRC (or any number that changes with the sender); a change
         places the next packet by its arrival.
         """
-        if speaker is Speaker.CANDIDATE:
-            waiting = self._candidate_waiting
-        else:
-            waiting = self._interviewer_waiting
-        if len(waiting) < WAITING_PACKETS:
-            waiting.append((at, sequence, timestamp, payload, source))
-        else:
-            self._track(speaker).refused += 1
+        self._track(speaker).queue.put(at, source, sequence, timestamp, payload)
 
-    def tap(self, speaker: Speaker) -> Callable[[float, int, int, int, bytes], None]:
-        """``audio`` for one speaker, with less in its way: it is called for every packet.
-
-        Takes ``(at, source, sequence, timestamp, payload)``.
-        """
-        track = self._track(speaker)
-        waiting, append = track.waiting, track.waiting.append
-
-        def take(at: float, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
-            if len(waiting) < WAITING_PACKETS:
-                append((at, sequence, timestamp, payload, source))
-            else:
-                track.refused += 1
-
-        return take
+    def queue(self, speaker: Speaker) -> PacketQueue:
+        """Where ``audio`` puts a speaker's packets, for those who have many."""
+        return self._track(speaker).queue
 
     def event(self, direction: Direction | None, at: float, event: Json | str) -> None:
         """Take one event of the data channel; None as direction for our own. Never waits.
@@ -139,7 +116,7 @@ class Recorder:
     def counters(self, speaker: Speaker) -> Counters:
         """Return a copy of what happened to a speaker's packets up to the last flush."""
         track = self._track(speaker)
-        return replace(track.timeline.counters, overflow=track.refused)
+        return replace(track.timeline.counters, overflow=track.queue.refused)
 
     # In the storage thread
 
@@ -236,8 +213,7 @@ class Recorder:
     def _forget(self) -> None:
         """Give up what waits, so that a failed or closed recording costs no memory."""
         for track in (self._candidate, self._interviewer):
-            track.refused += len(track.waiting)
-            track.waiting.clear()
+            track.queue.forget()
         self._journal.forget()
 
     def _summarise(self) -> RecordingSummary:
@@ -260,8 +236,7 @@ class _Track:
 
     def __init__(self, speaker: Speaker, started_at: float) -> None:
         self.name = audio_name(speaker)
-        self.waiting: deque[_Packet] = deque()
-        self.refused = 0
+        self.queue = PacketQueue(WAITING_PACKETS)
         self.timeline = Timeline(started_at)
         self.muxer = OggOpusMuxer(secrets.randbits(32))
 
@@ -279,7 +254,7 @@ class _Track:
         return self.muxer.add(self.timeline.pad_to(position)) + self.muxer.end()
 
     def _place(self) -> list[bytes]:
-        waiting, place = self.waiting, self.timeline.place
+        waiting, place = self.queue.waiting, self.timeline.place
         packets: list[bytes] = []
         # Only as many as wait now: the event loop goes on appending.
         for _ in range(len(waiting)):

@@ -217,6 +217,8 @@ class Path:
         """Everything has arrived."""
         for leg in (self.browser, self.model):
             await until(lambda leg=leg: leg.reception.packets == self._count, "all packets")  # type: ignore[misc]
+        for leg in (self.our_browser, self.our_model):
+            leg.settle_received()
 
 
 @contextlib.asynccontextmanager
@@ -311,6 +313,7 @@ async def test_reports_and_checks_are_no_audio() -> None:
         assert relay.to_model.count == relay.to_model.late == 0
 
 
+@pytest.mark.python_forwarding
 def test_packet_in_time_costs_no_look_at_the_kernels_clock(
     on_a_media_loop: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

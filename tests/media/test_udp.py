@@ -13,6 +13,7 @@ import pytest
 
 from interview_peer.core import sdp
 from interview_peer.errors import ConfigurationError, StartFailed
+from interview_peer.media import native
 from interview_peer.media.addresses import default_address
 from interview_peer.media.leg import Leg
 from interview_peer.media.meters import SAMPLE_EVERY, DelayMeter
@@ -32,6 +33,7 @@ class Desk:
     port: UdpPort
     valid: bool = True
     delay: DelayMeter = field(default_factory=DelayMeter)
+    lane: native.Lane | None = None
     calls: list[tuple[str, bytes]] = field(default_factory=list)
 
     def stun_request(self, data: bytes, addr: Address) -> bool:
@@ -66,8 +68,9 @@ async def stranger() -> AsyncIterator[Stranger]:
 
 
 def tables(port: UdpPort) -> list[dict[Any, Any]]:
-    """The tables by which the port finds its endpoints; the counter is none."""
-    found = [value for value in vars(port).values() if type(value) is dict]
+    """The tables by which the port finds its endpoints; the counter is none, nor are lanes."""
+    own = {name: value for name, value in vars(port).items() if name != "_lanes"}
+    found = [value for value in own.values() if type(value) is dict]
     assert len(found) >= 3
     return found
 
@@ -492,6 +495,7 @@ async def test_full_socket_drops_what_is_sent_now(
     assert port.dropped["send_full"] == 1
 
 
+@pytest.mark.python_forwarding
 @pytest.mark.parametrize("error", [ConnectionRefusedError, OSError])
 async def test_error_told_by_the_socket_does_not_stop_reading(
     error: type[OSError], port: UdpPort, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
