@@ -36,8 +36,8 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(ARGS)
-	@$(BIN)/python -m bench.recording $(if $(findstring --quick,$(ARGS)),--quick)
 	@$(BIN)/python -m bench.notices $(if $(findstring --quick,$(ARGS)),--quick)
+	@$(BIN)/python -m bench.recording $(if $(findstring --quick,$(ARGS)),--quick)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

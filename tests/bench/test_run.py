@@ -87,8 +87,9 @@ def test_make_bench_measures_recording_and_notices_as_well() -> None:
         )
         commands = [line.strip() for line in dry.stdout.splitlines() if "-m bench" in line]
         assert [line.partition("-m ")[2].strip() for line in commands[1:]] == [
-            f"bench.recording{wanted}",
             f"bench.notices{wanted}",
+            # The last, for it ends with an error where it misses a goal.
+            f"bench.recording{wanted}",
         ]
 
 
