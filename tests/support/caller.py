@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -28,6 +29,9 @@ WITHIN: Final = 10.0
 
 SILENCE: Final = b"\xf8\xff\xfe"
 """20 ms of silence as an Opus packet."""
+
+MERE_SILENCE: Final = 8
+"""Bytes of a packet that holds no sound worth the name."""
 
 FRAME_SECONDS: Final = 0.02
 FRAME_SAMPLES: Final = 960
@@ -116,6 +120,10 @@ class Caller:
         self._leg: Leg | None = None
         self._speaking: asyncio.Task[None] | None = None
         self._words: list[bytes] = []
+        self.said_at: dict[bytes, float] = {}
+        """When (Unix) each packet of speech was last sent."""
+        self.heard_at: dict[bytes, float] = {}
+        """When each packet that is not mere silence last came."""
 
     # -- signalling -----------------------------------------------------------------------------
 
@@ -268,7 +276,7 @@ class Caller:
     async def sound(self, count: int = 1, within: float = WITHIN) -> None:
         """Wait until so many further audio packets have come that are not mere silence."""
         for _ in range(count):
-            await self.audio.take(lambda packet: len(packet) > 8, "sound", within)
+            await self.audio.take(lambda packet: len(packet) > MERE_SILENCE, "sound", within)
 
     def say(self, event: Json | str | bytes) -> None:
         """Send one event, or a raw message."""
@@ -319,12 +327,16 @@ class Caller:
         sequence = 0
         while True:
             packet = self._words.pop(0) if self._words else SILENCE
+            if packet is not SILENCE:
+                self.said_at[packet] = time.time()
             leg.send_audio(sequence, sequence * FRAME_SAMPLES, packet)
             sequence += 1
             await asyncio.sleep(began + sequence * FRAME_SECONDS - loop.time())
 
     def _hear(self, at: float, sequence: int, timestamp: int, payload: bytes) -> None:
         self.audio.put(payload)
+        if len(payload) > MERE_SILENCE:
+            self.heard_at[payload] = time.time()
 
 
 class _Listener:
