@@ -39,6 +39,7 @@ from .session.interview import Surroundings
 from .session.reader import EventReader
 from .session.recovery import Recovery
 from .session.registry import Interviews
+from .session.told import Told
 from .settings import Settings
 from .simulator.server import SimulatorSettings, start_simulator
 from .state import migrate
@@ -175,6 +176,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 connect_seconds=settings.connect_seconds,
                 hold_seconds=settings.hold_seconds,
                 tell=state.chronicle.tell,
+                node_id=state.node_id,
             ),
             personas,
             idle_seconds=settings.idle_seconds,
@@ -283,6 +285,10 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
     stack.push_async_callback(notices.close)
     place = await asyncio.to_thread(place_of, settings.data_dir)
     chronicle = Chronicle(database, Records(notices.outbox, node.name, place), notices.wake)
+    told = Told(settings.data_dir)
+    told.start()
+    stack.push_async_callback(told.close)
+    chronicle.listen(told.written)
     chronicle.start()
     stack.push_async_callback(chronicle.close)
     recovery = Recovery(database, settings.data_dir, node.name, chronicle.tell, heartbeat)
@@ -300,7 +306,9 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
     )
     pruner.start()
     stack.push_async_callback(pruner.close)
-    return StateParts(database, notices, chronicle, place, recovery.told)
+    return StateParts(
+        database, notices, chronicle, place, recovery.told, node.name, heartbeat
+    )
 
 
 def _s3_access(settings: Settings) -> S3Access:

@@ -30,6 +30,7 @@ from ..errors import (
     SessionBusy,
     SessionEnded,
     SessionIdTaken,
+    TokenUsed,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -109,6 +110,8 @@ class Surroundings:
     hold_seconds: float
     tell: Callable[[happenings.Happening], None]
     """The chronicle's; returns at once."""
+    node_id: str = "alone"
+    """The name of this process, for its next start to know what it left."""
 
 
 class Interview:
@@ -135,7 +138,13 @@ class Interview:
         self.finished = asyncio.Event()
         self.call_id: str | None = None
 
+        self.claim: str | None = None
+        """By which taking the database has it that this process holds it; only invited ones."""
+        self.used_tokens: set[str] = set()
+        """Join tokens (their ``jti``) that somebody came in by."""
+
         self._around = around
+        self._shown_tokens: set[str] = set()
         self._life = Lifecycle()
         self._log = logs.get(__name__, session=session_id)
         self._tasks = Tasks(session_id)
@@ -243,25 +252,37 @@ class Interview:
 
     # -- negotiation --------------------------------------------------------------------------
 
-    async def answer_offer(self, offer_sdp: str) -> str:
+    async def answer_offer(self, offer_sdp: str, token: str | None = None) -> str:
         """Answer a browser's offer: the first makes both legs, a later one brings it back.
 
         The answer is given only once the model's service has accepted the call, so its refusal
-        *is* the reply; then both legs must connect before the deadline.
+        *is* the reply; then both legs must connect before the deadline. Until a browser is
+        connected an invited candidate may offer again: the answer may have been lost on its way.
+
+        Args:
+            token: the ``jti`` of the join token that was shown with it; used up by connecting.
 
         Raises:
             InvalidSdp: or one of its kinds; nothing was started.
             SessionEnded, SessionBusy: not now.
             OutOfDescriptors: the session may offer again.
+            TokenUsed: somebody came in by this token.
             UpstreamError: the service refused or failed; the session may offer again.
         """
         if self._life.over:
             raise SessionEnded
-        if self._negotiation is not None or (self.phase is Phase.CONNECTING):
+        if token in self.used_tokens:
+            raise TokenUsed
+        again = self.phase is Phase.CONNECTING
+        if self._negotiation is not None or (again and not self._may_offer_again()):
             raise SessionBusy
         sdp.check_offer(offer_sdp)
         self.touch()
-        if self._model_leg is None:
+        if token is not None:
+            self._shown_tokens.add(token)
+        if again:
+            work = self._offer_again(offer_sdp)
+        elif self._model_leg is None:
             # Before anything is begun: what runs already may need what is left.
             self._around.descriptors.require()
             # In this very step: who counts the running interviews must see it.
@@ -343,6 +364,35 @@ class Interview:
             closing = self._tasks.start(self._close_all(call_id, browser, model), "abandon")
             await asyncio.shield(closing)
 
+    def _may_offer_again(self) -> bool:
+        """Whether the first answer may have been lost: only for those who are known by a token."""
+        return self.origin == "api" and self._browser is not None and not self._browser.connected
+
+    async def _offer_again(self, offer_sdp: str) -> str:
+        """Answer a candidate whom the first answer did not reach; the call stays as it is.
+
+        The new leg takes the place of the old one, so there is never more than one.
+        """
+        leg = Leg("browser", self._around.browser_port, self, dtls_server=True)
+        try:
+            answer = await leg.answer(offer_sdp)
+            if self._life.over:
+                raise SessionEnded
+            if self.phase is not Phase.CONNECTING or not self._may_offer_again():
+                # The first answer had arrived after all.
+                raise SessionBusy
+        except BaseException:
+            await leg.close()
+            raise
+        old, self._browser = self._browser, leg
+        self._relay.bind(leg, self._model_leg)
+        self._up.connect(leg, self._model_leg)
+        self._down.connect(self._model_leg, leg)
+        self._set_deadline(self._connect_timed_out)
+        if old is not None:
+            self._close_later(old)
+        return answer
+
     async def _come_back(self, offer_sdp: str) -> str:
         """Answer a browser that returns; its leg takes over once it is connected."""
         if self._next_browser is not None:
@@ -368,8 +418,11 @@ class Interview:
             # It is being closed with the others.
             return
         if leg is self._next_browser:
+            self._use_up_tokens()
             self._take_over(leg)
         else:
+            if leg is self._browser:
+                self._use_up_tokens()
             self._check_connected()
 
     def leg_lost(self, leg: Leg, reason: str) -> None:
@@ -404,6 +457,19 @@ class Interview:
             self._happen(Happening.MODEL_LOST, Reason.MODEL_LOST)
 
     # -- coming and going -----------------------------------------------------------------------
+
+    def _use_up_tokens(self) -> None:
+        """Somebody is connected, and so has the answer and what brings them back."""
+        for token in sorted(self._shown_tokens):
+            self.used_tokens.add(token)
+            self._around.tell(happenings.Entered(interview_id=self.id, token=token))
+        self._shown_tokens.clear()
+
+    def give_back(self) -> None:
+        """Let the first offer be made again, on another node too; harmless to repeat."""
+        claim, self.claim = self.claim, None
+        if claim is not None:
+            self._around.tell(happenings.Released(interview_id=self.id, claim=claim))
 
     def _check_connected(self) -> None:
         browser, model = self._browser, self._model_leg
@@ -534,6 +600,8 @@ class Interview:
         if not (self._opened or self.origin == "api"):
             return
         match phase:
+            case Phase.CREATED:
+                self.give_back()
             case Phase.LIVE if happening is Happening.CONNECTED:
                 self._live_since = time.monotonic()
                 self._around.tell(happenings.Started(interview_id=self.id))
@@ -671,7 +739,7 @@ class Interview:
 
     async def _make_folder(self, recorder: Recorder) -> None:
         try:
-            await self._around.storage.run(self._folder.create)
+            await self._around.storage.run(self._create_folder)
         except (OSError, SessionIdTaken) as error:
             self._log.error("no folder for the recording", extra={"error": type(error).__name__})
             self._up.tap = self._down.tap = None
@@ -685,6 +753,10 @@ class Interview:
         if self.recording_failed is None:
             self.recording_failed = reason
             self._around.tell(happenings.RecordingBroke(interview_id=self.id, reason=reason))
+
+    def _create_folder(self) -> None:
+        self._folder.create()
+        self._folder.mark_untold(self._around.node_id)
 
     async def _end_files(self, now: float) -> Files:
         """Finish the files and say what they came to."""

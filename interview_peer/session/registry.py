@@ -122,14 +122,21 @@ class Interviews:
         known = self._interviews.get(SessionId(session_id))
         return None if known is None else known.recording_failed
 
-    async def answer_offer(self, interview: Interview, offer_sdp: str) -> str:
+    def has_used(self, session_id: SessionId, token: str) -> bool:
+        """Whether somebody came into an interview of this process by that join token."""
+        known = self._interviews.get(session_id)
+        return known is not None and token in known.used_tokens
+
+    async def answer_offer(
+        self, interview: Interview, offer_sdp: str, token: str | None = None
+    ) -> str:
         """Let an interview answer an offer, if there is room for one more.
 
         Raises as ``Interview.answer_offer`` does, and ``AtCapacity``.
         """
         if interview.phase is Phase.CREATED and self.running >= self._max_interviews:
             raise AtCapacity
-        return await interview.answer_offer(offer_sdp)
+        return await interview.answer_offer(offer_sdp, token)
 
     async def files(self, session_id: str) -> list[str] | None:
         """Names of the files an interview has on disk; nothing if it has no folder.
@@ -154,6 +161,20 @@ class Interviews:
             return file.read_bytes() if file.is_file() else None
 
         return await self._around.storage.run(read)
+
+    async def never_began(self, names: list[str]) -> list[str]:
+        """Those of these ids that neither run here nor have a folder that is still to be told."""
+        idle = [
+            name
+            for name in map(SessionId, names)
+            if name not in self._interviews or self._interviews[name].phase is Phase.CREATED
+        ]
+
+        def look() -> list[str]:
+            root = self._around.data_dir
+            return [name for name in idle if not InterviewFolder(root, name).is_untold()]
+
+        return await self._around.storage.run(look)
 
     async def finishing(self, session_id: str) -> Json | None:
         """How far the mix and the manifest of an ended interview are: ``state`` (``waiting``,

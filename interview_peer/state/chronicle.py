@@ -48,6 +48,7 @@ class Chronicle:
         self._database = database
         self._records = records
         self.wake = wake
+        self._listeners: list[Callable[[Happening], None]] = []
         self._waiting: deque[Happening] = deque()
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
@@ -65,6 +66,10 @@ class Chronicle:
         """Begin writing; what was told before is written first."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="chronicle")
+
+    def listen(self, listener: Callable[[Happening], None]) -> None:
+        """Tell ``listener`` of each happening that the database has; it must return at once."""
+        self._listeners.append(listener)
 
     def tell(self, happening: Happening) -> None:
         """Write this down as soon as may be, after everything told before."""
@@ -132,6 +137,8 @@ class Chronicle:
                     self.wake()
                     if isinstance(happening, Erased):
                         await self._database.scrub()
+                for listener in self._listeners:
+                    listener(happening)
                 break
             except IntegrityError as error:
                 # Somebody made the same row meanwhile; the next look sees it.

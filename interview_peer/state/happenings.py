@@ -40,6 +40,22 @@ class Opened(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Released(Happening):
+    """The first offer came to nothing: an invited candidate may try again, on another node too."""
+
+    claim: str
+    """Which taking is given back; a later one stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entered(Happening):
+    """Whoever showed this join token is connected: it lets in nobody else."""
+
+    token: str
+    """Its ``jti``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Happening):
     """Candidate and interviewer hear each other for the first time."""
 

@@ -35,6 +35,7 @@ from .database import Transaction
 from .happenings import (
     Detached,
     Ending,
+    Entered,
     Erased,
     Finished,
     Happening,
@@ -42,6 +43,7 @@ from .happenings import (
     RecordingBroke,
     RecordingLost,
     RecordingMade,
+    Released,
     Returned,
     Started,
     Turns,
@@ -87,6 +89,8 @@ class Records:
             case RecordingMade() | RecordingLost():
                 return await self._record(tx, happening)
         row = await self._row(tx, happening)
+        if isinstance(happening, Released):
+            return row is not None and await _release(tx, happening)
         if row is None:
             await self._make(tx, happening)
             row = await self._row(tx, happening)
@@ -114,6 +118,8 @@ class Records:
                 facts.append(InterviewReconnecting(reason))
             case Returned():
                 changes["phase"] = Phase.LIVE.value
+            case Entered(token=token):
+                await _use_up(tx, happening, token)
             case Ending(reason=why):
                 changes |= {"phase": Phase.ENDING.value, "reason": why.value}
             case Turns():
@@ -239,7 +245,29 @@ class Records:
             "seconds": end.seconds,
             "usage": end.usage,
             "node_id": None,
+            "claim": None,
         }
+
+
+async def _release(tx: Transaction, news: Released) -> bool:
+    done = await tx.execute(
+        update(interviews)
+        .where(
+            interviews.c.id == news.interview_id,
+            interviews.c.claim == news.claim,
+            interviews.c.phase == Phase.CREATED.value,
+        )
+        .values(node_id=None, claim=None)
+    )
+    return done.rowcount > 0
+
+
+async def _use_up(tx: Transaction, news: Entered, token: str) -> None:
+    known = select(used_tokens.c.jti).where(used_tokens.c.jti == token)
+    if (await tx.execute(known)).first() is None:
+        await tx.execute(
+            insert(used_tokens).values(jti=token, interview_id=news.interview_id, at=to_us(news.at))
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,10 @@ interviews = Table(
     Column("seconds", Float),
     # The sequence that the interview's next notice gets.
     Column("next_sequence", Integer, nullable=False, server_default=text("1")),
-    # The node that holds its legs; null while none does.
+    # The node that holds its legs, or is about to make them; null while none does.
     Column("node_id", _id()),
+    # Made anew each time a node takes it: only the same taking can be given back.
+    Column("claim", _id()),
     # The last happening the chronicle applied: what a commit of unknown outcome is known by.
     Column("applied", _id()),
     # The data folder that holds its files; null while none does. In an erased one: still does.
@@ -161,6 +163,9 @@ endpoints = Table(
     Column("active", Boolean, nullable=False, server_default=text("true")),
     _time("created_at"),
     Column("disabled_reason", String(64)),
+    Column("idempotency_key", String(255)),
+    Column("idempotency_hash", String(64)),
+    Index(None, "idempotency_key", unique=True),
 )
 
 deliveries = Table(

@@ -20,6 +20,9 @@ from interview_peer.types import Json, SessionId
 INTERVIEWS = "interviews"
 """Below the data folder, one folder per interview lives here."""
 
+UNTOLD = ".untold"
+"""In an interview's folder until the database has its end; holds the name of who records there."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _FILE_MODE, _FOLDER_MODE = 0o600, 0o700
@@ -67,6 +70,29 @@ class InterviewFolder:
         except FileExistsError:
             raise SessionIdTaken from None
         sync_folder(interviews)
+
+    def mark_untold(self, node_id: str) -> None:
+        """Say that the database does not have this interview's end yet, and who is to tell it.
+
+        Survives a power cut. Raises ``OSError`` if the disk refuses.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(self._path / UNTOLD, flags, _FILE_MODE)
+        try:
+            os.write(descriptor, f"{node_id}\n".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.sync()
+
+    def is_untold(self) -> bool:
+        """Whether the database may not have this interview's end yet."""
+        return (self._path / UNTOLD).exists()
+
+    def mark_told(self) -> None:
+        """The database has it. Harmless to repeat; raises ``OSError`` if the disk refuses."""
+        with suppress(FileNotFoundError):
+            (self._path / UNTOLD).unlink()
 
     def open_new(self, name: str) -> int:
         """Create a file for appending and return its descriptor, which the caller closes.
@@ -134,6 +160,18 @@ def within_recording(target: Path) -> bool:
         folder.parent.name == INTERVIEWS and _ID.fullmatch(folder.name) is not None
         for folder in (parent, *parent.parents)
     )
+
+
+def untold(root: Path) -> dict[SessionId, str]:
+    """Every interview below the data folder whose end may not be told, and who was to tell it."""
+    found: dict[SessionId, str] = {}
+    for mark in sorted((root / INTERVIEWS).glob(f"*/{UNTOLD}")):
+        # One that is erased at this moment, or cannot be read, keeps no other from being found.
+        with suppress(OSError):
+            if _ID.fullmatch(mark.parent.name):
+                node = mark.read_text(encoding="ascii", errors="replace").strip()
+                found[SessionId(mark.parent.name)] = node
+    return found
 
 
 def write_whole(target: Path, data: bytes) -> None:

@@ -26,8 +26,6 @@ from ..core.tokens import JoinClaims, digest
 from ..errors import (
     InterviewPeerError,
     RateLimited,
-    SessionEnded,
-    SessionNotFound,
     StateUnavailable,
     TokenExpired,
     TokenInvalid,
@@ -37,8 +35,7 @@ from ..errors import (
 )
 from ..settings import Settings
 from ..state.database import Database, Transaction
-from ..state.records import FINAL
-from ..state.schema import admin_keys, interviews, now_us, resume_tokens, used_tokens
+from ..state.schema import admin_keys, now_us, resume_tokens, used_tokens
 from ..types import SessionId
 from .jwks import ALGORITHMS, Jwks
 
@@ -73,9 +70,16 @@ class Admission:
 class Access:
     """Tokens and keys of one server."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        is_used: Callable[[SessionId, str], bool] = lambda session_id, token: False,
+    ) -> None:
+        """``is_used`` tells of tokens whose use may not be written down yet."""
         self._settings = settings
         self._database = database
+        self._is_used = is_used
         self._jwks = Jwks(settings.jwks_url) if settings.jwks_url else None
         self._secret = settings.join_secret.get_secret_value() if settings.join_secret else None
         if self._secret is None and self._jwks is None and settings.open_to_all:
@@ -118,7 +122,7 @@ class Access:
             if tokens.is_resume(token):
                 return await self._admit_back(token)
             claims = await self._verify(token)
-            if await self._used_at(claims.jti) is not None:
+            if self._is_used(claims.interview_id, claims.jti) or await self._used(claims.jti):
                 raise TokenUsed
             return Admission(claims.interview_id, claims)
         except Unauthorized as refused:
@@ -132,55 +136,6 @@ class Access:
             return (await self._verify(token)).interview_id
         except Unauthorized as refused:
             raise self._limited(refused, address) from None
-
-    async def redeem(self, admission: Admission) -> None:
-        """Use up a join token, before its offer is answered; the resume token stays good for now.
-
-        Raises:
-            TokenUsed: another offer was quicker.
-            SessionNotFound, SessionEnded: the interview is gone or over.
-            StateUnavailable: that cannot be known just now.
-        """
-        claims = admission.claims
-        if claims is None or admission.redeemed:
-            return
-        # By its time a repeat of our own is told from another use.
-        at = now_us()
-
-        async def work(tx: Transaction) -> None:
-            found = await tx.execute(
-                select(interviews.c.phase, interviews.c.deleted_at)
-                .where(interviews.c.id == claims.interview_id)
-                .with_for_update()
-            )
-            row = found.one_or_none()
-            if row is None or row.deleted_at is not None:
-                raise SessionNotFound
-            if row.phase in FINAL:
-                raise SessionEnded
-            await tx.execute(
-                insert(used_tokens).values(jti=claims.jti, interview_id=claims.interview_id, at=at)
-            )
-
-        try:
-            await self._database.run(work)
-        except IntegrityError:
-            if await self._used_at(claims.jti) != at:
-                raise TokenUsed from None
-
-    async def restore(self, admission: Admission) -> None:
-        """Make a join token good again whose offer came to nothing."""
-        claims = admission.claims
-        if claims is None or admission.redeemed:
-            return
-
-        async def work(tx: Transaction) -> None:
-            await tx.execute(delete(used_tokens).where(used_tokens.c.jti == claims.jti))
-
-        try:
-            await self._database.run(work)
-        except StateUnavailable:
-            log.warning("a token stays used", extra={"session": claims.interview_id})
 
     async def renew(
         self, admission: Admission, is_known: Callable[[SessionId], bool]
@@ -267,10 +222,10 @@ class Access:
         except (jwt.PyJWTError, tokens.UnusableClaims, ValueError, TypeError, RecursionError):
             raise TokenInvalid from None
 
-    async def _used_at(self, jti: str) -> int | None:
-        async def look(tx: Transaction) -> int | None:
+    async def _used(self, jti: str) -> bool:
+        async def look(tx: Transaction) -> bool:
             query = select(used_tokens.c.at).where(used_tokens.c.jti == jti)
-            return (await tx.execute(query)).scalar_one_or_none()
+            return (await tx.execute(query)).first() is not None
 
         return await self._database.run(look)
 

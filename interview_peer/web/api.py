@@ -335,7 +335,7 @@ def make_app(
     archive: Archive,
 ) -> web.Application:
     """The HTTP application; the caller runs it."""
-    access = Access(settings, state.database)
+    access = Access(settings, state.database, interviews.has_used)
     app = web.Application(
         middlewares=forms.middlewares(
             access,
@@ -345,7 +345,7 @@ def make_app(
         client_max_size=forms.MAX_BODY_BYTES,
     )
     unknown = WaitingRoom(settings.waiting_per_address)
-    joining = Joining(access, interviews, state.database, unknown)
+    joining = Joining(access, interviews, state, unknown)
     Api(settings, interviews, joining, media_health, archive.statistics).add_to(app)
     store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard
@@ -355,4 +355,5 @@ def make_app(
     WebhooksApi(state.notices.desk, access.check_operator).add_to(app)
     openapi.add_to(app)
     app.cleanup_ctx.append(store.expiring)
+    app.on_cleanup.append(lambda app: joining.claims.close())
     return app

@@ -87,6 +87,7 @@ class InterviewStore:
     def __init__(self, live: Interviews, archive: Archive, state: StateParts) -> None:
         self._live = live
         self._archive = archive
+        self._state = state
         self._database = state.database
         self._outbox = state.outbox
         self._chronicle = state.chronicle
@@ -287,6 +288,9 @@ class InterviewStore:
                 raise SessionNotFound
             if row.phase in FINAL:
                 return
+            if await self._state.is_elsewhere(tx, row.node_id):
+                # A candidate is in it there, or coming in; here it may have been asked for before.
+                raise InterviewElsewhere
             if row.phase != Phase.CREATED.value:
                 if self.running(session_id) is None:
                     raise InterviewElsewhere
@@ -381,31 +385,54 @@ class InterviewStore:
     # -- what nobody came to --------------------------------------------------------------------
 
     async def expire(self, now: int) -> int:
-        """End interviews that nobody joined while they could be; how many."""
+        """End interviews that nobody joined while they could be; how many.
 
-        async def work(tx: Transaction) -> int:
-            late = await tx.execute(
-                select(interviews)
-                .where(
-                    interviews.c.phase == Phase.CREATED.value,
-                    interviews.c.origin == API,
-                    interviews.c.expires_at < now - GRACE_US,
+        One that a process holds, or that has a folder to be told of, was joined after all: the
+        database only does not know how far it came.
+        """
+        table, late = interviews.c, interviews.c.expires_at < now - GRACE_US
+        unused = and_(table.phase == Phase.CREATED.value, table.origin == API, late)
+        ended, after = 0, (0, "")
+        while True:
+
+            async def look(tx: Transaction, after: tuple[int, str] = after) -> list[Row[Any]]:
+                beyond = or_(
+                    table.expires_at > after[0],
+                    and_(table.expires_at == after[0], table.id > after[1]),
                 )
-                .order_by(interviews.c.expires_at)
-                .limit(AT_ONCE)
-                .with_for_update(skip_locked=True)
-            )
-            rows = [*late]
-            for row in rows:
-                await self._close(tx, row, Reason.EXPIRED)
-            # What was used can be forgotten once no token can be good any more.
-            await tx.execute(delete(used_tokens).where(used_tokens.c.at < now - 31 * _DAY_US))
-            return len(rows)
+                query = select(table.id, table.expires_at).where(unused, beyond)
+                order = query.order_by(table.expires_at, table.id)
+                return [*await tx.execute(order.limit(AT_ONCE))]
 
-        ended = await self._database.run(work)
+            page = await self._database.run(look)
+            names = await self._live.never_began([row.id for row in page])
+
+            async def work(tx: Transaction, names: list[str] = names) -> int:
+                chosen = select(interviews).where(unused, table.id.in_(names))
+                rows = [*await tx.execute(chosen.with_for_update(skip_locked=True))]
+                closed = 0
+                for row in rows:
+                    if not await self._is_held(tx, row):
+                        await self._close(tx, row, Reason.EXPIRED)
+                        closed += 1
+                # What was used can be forgotten once no token can be good any more.
+                old = used_tokens.c.at < now - 31 * _DAY_US
+                await tx.execute(delete(used_tokens).where(old))
+                return closed
+
+            ended += await self._database.run(work)
+            if len(page) < AT_ONCE:
+                break
+            after = (page[-1].expires_at, page[-1].id)
         if ended:
             self._chronicle.wake()
         return ended
+
+    async def _is_held(self, tx: Transaction, row: Row[Any]) -> bool:
+        """Whether somebody is coming in, here or elsewhere."""
+        if row.node_id == self._state.node_id:
+            return row.claim is not None and self.running(row.id) is not None
+        return await self._state.is_elsewhere(tx, row.node_id)
 
     async def expiring(self, app: web.Application) -> AsyncIterator[None]:
         """Expire interviews for as long as the application runs."""
@@ -413,8 +440,7 @@ class InterviewStore:
         async def sweep() -> None:
             while True:
                 try:
-                    while await self.expire(now_us()) == AT_ONCE:
-                        pass
+                    await self.expire(now_us())
                 except StateUnavailable:
                     log.debug("interviews are not expired while the database is away")
                 except Exception:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 from sqlalchemy import select
 
+from ..core import sdp
 from ..core.lifecycle import Phase
 from ..core.persona import Persona
 from ..errors import (
@@ -22,12 +23,14 @@ from ..errors import (
 )
 from ..session.interview import Interview
 from ..session.registry import Interviews
-from ..state.database import Database, Transaction
+from ..state.database import Transaction
+from ..state.parts import StateParts
 from ..state.records import FINAL
 from ..state.schema import interviews as table
 from ..state.schema import now_us
 from ..types import Json, SessionId
 from .access import Access, Admission, token_of
+from .claims import Claims
 from .waiting_room import WaitingRoom
 
 API = "api"
@@ -38,13 +41,14 @@ class Joining:
     """The way in, the same for every surface."""
 
     def __init__(
-        self, access: Access, interviews: Interviews, database: Database, unknown: WaitingRoom
+        self, access: Access, interviews: Interviews, state: StateParts, unknown: WaitingRoom
     ) -> None:
         self.access = access
+        self.claims = Claims(state)
         self.unknown = unknown
         """Connections that are open and have not shown the token that they need."""
         self._interviews = interviews
-        self._database = database
+        self._database = state.database
 
     async def admit(self, request: web.Request) -> Admission:
         """Who this request comes from. Raises as ``Access.admit``."""
@@ -91,14 +95,20 @@ class Joining:
     ) -> tuple[str, str | None]:
         """Answer an offer; the SDP, and the resume token for coming back (None: open client).
 
-        Raises as ``Interviews.answer_offer`` and ``Access.redeem``. A token whose offer came to
-        nothing stays good.
+        Raises as ``Interviews.answer_offer`` and ``Claims.take``. A token is used up when the
+        candidate is connected; until then it stays good, whatever became of the answer.
         """
-        await self.access.redeem(admission)
+        token: str | None = None
+        if not admission.is_open:
+            if admission.claims is not None and not admission.redeemed:
+                token = admission.claims.jti
+            sdp.check_offer(offer)
+            await self.claims.take(interview, token)
         try:
-            answer = await self._interviews.answer_offer(interview, offer)
+            answer = await self._interviews.answer_offer(interview, offer, token)
         except BaseException:
-            await self.access.restore(admission)
+            if interview.phase is Phase.CREATED:
+                interview.give_back()
             raise
         return answer, await self.access.renew(admission, self._runs)
 

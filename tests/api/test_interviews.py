@@ -12,9 +12,13 @@ import pytest
 from sqlalchemy import select, update
 
 from interview_peer.app import Server
+from interview_peer.errors import StateUnavailable
 from interview_peer.state.database import Transaction
+from interview_peer.state.happenings import Happening
+from interview_peer.state.records import Records
 from interview_peer.state.schema import deliveries, interviews, notices, now_us, turns
-from interview_peer.types import Json
+from interview_peer.storage.folder import InterviewFolder
+from interview_peer.types import Json, SessionId
 from interview_peer.web.interview_store import InterviewStore
 from tests.support.caller import Caller
 from tests.support.operator import PATH, Operator
@@ -389,6 +393,81 @@ async def test_an_interview_that_nobody_joined_expires(served: Server, operator:
     assert (shown["phase"], shown["reason"]) == ("ended", "expired")
     assert (await operator.show(good))["phase"] == "created"
     assert (await told(served, made))[-1] == "interview.ended"
+
+
+async def aged(server: Server, made: Json, **values: Any) -> None:
+    """Its time to join is long over."""
+
+    async def age(tx: Transaction) -> None:
+        past = now_us() - 120 * 1_000_000
+        where = interviews.c.id == made["id"]
+        await tx.execute(update(interviews).where(where).values(expires_at=past, **values))
+
+    await server.state.database.run(age)
+
+
+async def test_an_interview_that_runs_does_not_expire_though_it_is_not_written_down(
+    served: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await operator.make()
+    gate = asyncio.Event()
+    real = Records.write
+
+    async def late(self: Records, tx: Transaction, happening: Happening) -> bool:
+        if not gate.is_set():
+            raise StateUnavailable
+        return await real(self, tx, happening)
+
+    monkeypatch.setattr(Records, "write", late)
+    await join(candidate, made)
+    await aged(served, made)
+    store = InterviewStore(served.interviews, served.archive, served.state)
+    assert await store.expire(now_us()) == 0
+    assert (await operator.show(made))["phase"] == "live"
+    gate.set()
+    await served.state.chronicle.drained()
+    await operator.ask("POST", f"{PATH}/{made['id']}/end")
+    assert (await operator.show(made))["reason"] == "operator_request"
+
+
+async def test_an_interview_with_a_folder_to_be_told_of_does_not_expire(
+    served: Server, operator: Operator, tmp_path: Path
+) -> None:
+    made = await operator.make()
+    folder = InterviewFolder(tmp_path, SessionId(made["id"]))
+    folder.create()
+    folder.mark_untold("another")
+    await aged(served, made)
+    store = InterviewStore(served.interviews, served.archive, served.state)
+    assert await store.expire(now_us()) == 0
+    folder.mark_told()
+    assert await store.expire(now_us()) == 1
+
+
+async def test_an_interview_that_begins_on_another_node_does_not_expire(
+    served: Server, operator: Operator
+) -> None:
+    made = await operator.make()
+    await aged(served, made, node_id="another", claim="its")
+    store = InterviewStore(served.interviews, served.archive, served.state)
+    # On SQLite there are no others: that one is gone.
+    alone = served.state.heartbeat is None
+    assert await store.expire(now_us()) == int(alone)
+
+
+async def test_late_interviews_expire_whatever_stands_before_them(
+    served: Server, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("interview_peer.web.interview_store.AT_ONCE", 2)
+    made = [await operator.make() for _ in range(5)]
+    for one in made:
+        await aged(served, one)
+    for one in sorted(made, key=lambda one: str(one["id"]))[:3]:
+        folder = InterviewFolder(tmp_path, SessionId(one["id"]))
+        folder.create()
+        folder.mark_untold("another")
+    store = InterviewStore(served.interviews, served.archive, served.state)
+    assert await store.expire(now_us()) == 2
 
 
 @pytest.mark.parametrize("limit", ["0" * 10 + "19", "9" * 400, "0", "201", "-1", "1e2"])

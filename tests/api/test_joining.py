@@ -73,6 +73,7 @@ async def test_what_is_kept_of_tokens_opens_nothing(
 ) -> None:
     made = await operator.make()
     resume = await joins(candidate, made)
+    await served.state.chronicle.drained()
 
     async def look(tx: Transaction) -> tuple[list[Any], list[Any]]:
         used = await tx.execute(select(used_tokens))

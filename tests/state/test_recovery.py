@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, text
 
 from interview_peer.errors import ConfigurationError
 from interview_peer.session import recovery as recovery_module
@@ -19,10 +20,13 @@ from interview_peer.state import migrate
 from interview_peer.state.chronicle import Chronicle
 from interview_peer.state.database import Database, Transaction
 from interview_peer.state.nodes import Heartbeat, NodeName
-from interview_peer.state.schema import interviews
+from interview_peer.state.schema import interviews, nodes, now_us
+from interview_peer.storage.folder import UNTOLD, InterviewFolder
+from interview_peer.types import SessionId
 from tests.state.telling import NODE, TOLD, body, interview, life, records, said, told
 from tests.support.caller import Caller, calling
-from tests.support.inprocess import serving
+from tests.support.inprocess import recorded, serving
+from tests.support.operator import KEY, Operator
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import eventually
@@ -127,10 +131,109 @@ async def test_interview_that_never_reached_the_database_is_recovered_from_its_f
         assert (await interview(database, name)).reason == "recovered"
         assert await told(database, name) == [
             "interview.created",
+            "interview.started",
             "interview.ended",
             "transcript.completed",
             "recording.ready",
         ]
+
+
+async def test_interview_that_ended_while_the_database_was_away_ends_so_after_a_kill(
+    restartable_postgres: Postgres, tmp_path: Path
+) -> None:
+    url = restartable_postgres.create()
+    async with opened(url, tmp_path / "data"):
+        pass
+    async with running_server(tmp_path, DATABASE_URL=url) as server, calling(server.url) as caller:
+        await asyncio.to_thread(restartable_postgres.stop)
+        await caller.open()
+        await caller.connect()
+        await caller.event(SPOKEN)
+        name = caller.session_id
+        await caller.send({"type": "end_session"})
+        await caller.message("session_ended")
+        # Finished to the last file, and untold.
+        manifest = server.folder(name) / "manifest.json"
+        await eventually(lambda: asyncio.to_thread(manifest.exists), within=20, what="the manifest")
+        await server.kill()
+    await asyncio.to_thread(restartable_postgres.start)
+    async with opened(url, tmp_path / "data") as database:
+        assert await interview(database, name) is None
+        for _ in range(2):
+            async with running_server(tmp_path, DATABASE_URL=url):
+                await eventually(
+                    lambda: asyncio.to_thread(
+                        (tmp_path / "data/interviews" / name / UNTOLD).exists
+                    ),
+                    within=20,
+                    what="that it is told",
+                    good=lambda marked: not marked,
+                )
+        row = await interview(database, name)
+        assert (row.phase, row.reason) == ("ended", "client_request")
+        assert row.created_at < row.started_at < row.ended_at and row.seconds > 0
+        assert await told(database, name) == [
+            "interview.created",
+            "interview.started",
+            "interview.ended",
+            "transcript.completed",
+            "recording.ready",
+        ]
+        assert await said(database, name)
+
+
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'away' USING ERRCODE = '57P03';
+END $$;
+"""
+ON_BEGINNING = """
+CREATE TRIGGER away BEFORE UPDATE ON interviews FOR EACH ROW
+WHEN (NEW.phase <> 'created') EXECUTE FUNCTION refuse();
+"""
+
+
+async def test_invited_interview_that_ran_unwritten_does_not_expire(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """From its beginning on the database takes nothing of it, until the server is killed."""
+    environment = {
+        "DATABASE_URL": postgres_url,
+        "INTERVIEW_ADMIN_KEY": KEY,
+        "INTERVIEW_JOIN_SECRET": "a-join-secret-of-more-than-32-characters",
+    }
+    async with opened(postgres_url, tmp_path / "data") as database:
+        async with database.begin() as tx:
+            await tx.execute(text(REFUSE))
+            await tx.execute(text(ON_BEGINNING))
+        async with (
+            running_server(tmp_path, **environment) as server,
+            calling(server.url) as caller,
+        ):
+            made = await Operator(caller).make()
+            await caller.open()
+            await caller.send({"type": "init", "token": made["join_token"]})
+            await caller.message("session", where=lambda one: one["sessionId"] == made["id"])
+            await caller.connect()
+            await caller.event(SPOKEN)
+            await journalled(server, made["id"], SPOKEN)
+            await server.kill()
+        assert await phase_of(database, made["id"]) == "created"
+        long_ago = now_us() - 3_600_000_000
+        async with database.begin() as tx:
+            await tx.execute(text("DROP TRIGGER away ON interviews"))
+            await tx.execute(interviews.update().values(expires_at=long_ago))
+        async with running_server(tmp_path, **environment):
+            await ended(database, made["id"])
+        assert (await interview(database, made["id"])).reason == "recovered"
+        assert (await told(database, made["id"]))[:4] == [
+            "interview.created",
+            "interview.started",
+            "interview.ended",
+            "transcript.completed",
+        ]
+        assert await said(database, made["id"])
 
 
 async def test_running_interview_goes_on_while_the_database_is_away(
@@ -239,6 +342,10 @@ async def phase_of(database: Database, name: str) -> str:
     return str(row.phase)
 
 
+async def made(database: Database, name: str) -> None:
+    await eventually(lambda: interview(database, name), within=10, what="its row")
+
+
 async def ended(database: Database, name: str) -> None:
     await eventually(
         lambda: phase_of(database, name),
@@ -281,6 +388,82 @@ async def test_start_closes_what_its_own_earlier_run_left_and_nobody_elses(
             await ended(database, "mine")
         assert await phase_of(database, "running") == "live"
         assert await phase_of(database, "unknown") == "live"
+
+
+def recorded_by(node: str, data_dir: Path, name: str) -> InterviewFolder:
+    """A folder that a node left in mid-interview."""
+    folder = InterviewFolder(data_dir, SessionId(name))
+    folder.create()
+    folder.mark_untold(node)
+    lines = [
+        {"type": "interview.started", "session_id": name},
+        {"type": "interview.phase", "before": "connecting", "phase": "live"},
+    ]
+    (folder.path / "events.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"t": t, "at": f"2026-11-20T10:00:0{t}.000Z", "direction": None, "event": one}
+            )
+            + "\n"
+            for t, one in enumerate(lines)
+        )
+    )
+    return folder
+
+
+async def test_folder_of_a_node_that_is_gone_is_told_by_another_and_only_that(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery_module, "LOOK_SECONDS", 0.05)
+    async with opened(postgres_url, tmp_path) as database:
+        for node in ("gone", "alive", NODE):
+            recorded_by(node, tmp_path, f"by-{node}")
+        async with database.begin() as tx:
+            await tx.execute(insert(nodes).values(id="gone", started_at=1, seen_at=1))
+        async with recovering(database, tmp_path, "alive") as chronicle:
+            await made(database, "by-gone")
+            await made(database, f"by-{NODE}")
+            await chronicle.drained()
+        assert await interview(database, "by-alive") is None
+        row = await interview(database, "by-gone")
+        assert (row.phase, row.reason) == ("ended", "recovered")
+        assert (await told(database, "by-gone"))[:2] == ["interview.created", "interview.started"]
+
+
+async def test_mark_that_was_left_on_a_told_folder_is_taken_off_and_tells_nothing(
+    database: Database, tmp_path: Path
+) -> None:
+    for happening in life("over"):
+        await database.run(lambda tx, one=happening: records().write(tx, one))  # type: ignore[misc]
+    folder = recorded_by(NODE, tmp_path, "over")
+    before = await told(database, "over")
+    chronicle = Chronicle(database, records())
+    chronicle.start()
+    recovery = Recovery(database, tmp_path, NODE, chronicle.tell)
+    await recovery.start()
+    assert not folder.is_untold()
+    await recovery.close()
+    await chronicle.close()
+    assert await told(database, "over") == before
+
+
+async def test_mark_stands_while_an_interview_runs_and_goes_when_its_end_is_written(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        await recorded(server, caller)
+        folder = InterviewFolder(tmp_path, SessionId(caller.session_id))
+        assert folder.is_untold()
+        await caller.send({"type": "end_session"})
+        await caller.message("session_ended")
+        await eventually(
+            lambda: asyncio.to_thread(folder.is_untold),
+            within=10,
+            what="that it is told",
+            good=lambda marked: not marked,
+        )
 
 
 def test_node_keeps_its_name_over_restarts(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ async def recorded(server: Server, caller: Caller) -> None:
     path = server.interviews.find(caller.session_id)._folder.path
 
     async def look() -> int:
-        return await asyncio.to_thread(lambda: len(list(path.glob("*.*"))))
+        return await asyncio.to_thread(lambda: len(list(path.glob("[!.]*.*"))))
 
     await eventually(look, within=5, what="three files", good=lambda count: count == 3)
 
