@@ -1,4 +1,5 @@
 """The service's key stays in the server: not on the wire to a browser, in no log, in no file.
+So do tokens, operators' keys and webhook secrets, beside those who were given them.
 
 A live server process with a marked key, at LOG_LEVEL=debug, against a simulator in another process
 that takes only that key and repeats it: in the body of each refusal, and in an ``error`` event.
@@ -15,9 +16,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import select
 
 from interview_peer.core.redaction import MASK
+from interview_peer.core.tokens import digest
+from interview_peer.state import migrate
+from interview_peer.state.database import FILE, Database, Transaction
+from interview_peer.state.schema import metadata
+from tests.notices.receiver import Receiver
 from tests.support.caller import Caller, calling
+from tests.support.operator import Operator
 from tests.support.server import COMMAND, ServerProcess, clean_environment, running, running_server
 from tests.support.waiting import eventually
 
@@ -162,6 +170,138 @@ async def test_refusals_show_nothing_of_either_key(tmp_path: Path) -> None:
     left["the log"] = "\n".join(server.lines)
     assert found_in(left, KEY) == []
     assert found_in(left, wrong) == []
+
+
+# -- tokens, operators' keys and webhook secrets
+
+
+ADMIN_KEY = "operators-marked-7Kq2/Zt+9Wm=bR4"
+JOIN_SECRET = "joining-marked-5Tn8/Yv+3Xc=kL1hG6dS9"
+DEFAULT_SECRET = "whsec_" + base64.b64encode(b"default-marked-4Pz/9+Qw=R2").decode()
+ENDPOINT_SECRET = "whsec_" + base64.b64encode(b"endpoint-marked-8Jd/1+Nf=U5").decode()
+CALLBACK_SECRET = "whsec_" + base64.b64encode(b"callback-marked-6Hs/3+Eb=Y7").decode()
+
+
+async def tables_of(database: Database) -> str:
+    """Everything in the database, as a dump would show it."""
+
+    async def look(tx: Transaction) -> list[str]:
+        rows = [await tx.execute(select(table)) for table in metadata.sorted_tables]
+        return [repr(tuple(row)) for found in rows for row in found]
+
+    return "\n".join(await database.run(look))
+
+
+async def test_tokens_and_secrets_are_nowhere_but_where_they_are_needed(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    data = tmp_path / "data"
+    database = await Database.open(database_url, data)
+    await migrate.upgrade(database)
+    await database.close()
+    receiver = await Receiver().start()
+    environment = {
+        "INTERVIEW_ADMIN_KEY": ADMIN_KEY,
+        "INTERVIEW_JOIN_SECRET": JOIN_SECRET,
+        "INTERVIEW_WEBHOOK_URL": receiver.url,
+        "INTERVIEW_WEBHOOK_SECRET": DEFAULT_SECRET,
+        "INTERVIEW_WEBHOOK_ALLOW": "127.0.0.0/8",
+        "LOG_LEVEL": "debug",
+        **({} if database_url is None else {"DATABASE_URL": database_url}),
+    }
+    texts: dict[str, str] = {}
+    async with (
+        running_server(tmp_path, **environment) as server,
+        calling(server.url) as maker,
+        calling(server.url) as reader,
+        calling(server.url) as candidate,
+        calling(server.url) as stranger,
+    ):
+        operator = Operator(maker, ADMIN_KEY)
+        kept = (await operator.ask("POST", "/api/keys", json={"name": "tracker"})).json()["key"]
+        endpoint = {"url": receiver.url + "/kept", "secret": ENDPOINT_SECRET}
+        webhook = (await operator.ask("POST", "/api/webhooks", json=endpoint)).json()["id"]
+        callback = {"url": receiver.url + "/callback", "secret": CALLBACK_SECRET}
+        made = await operator.make(callback=callback)
+        await candidate.open()
+        await candidate.send({"type": "init", "token": made["join_token"]})
+        await candidate.message("session", where=lambda one: one["sessionId"] == made["id"])
+        await candidate.send({"type": "sdp_offer", "offer": await candidate.offer()})
+        answer = await candidate.message("sdp_answer")
+        await candidate.accept(answer["answer"]["sdp"])
+        await candidate.ready()
+        resumes = [str(answer["resumeToken"])]
+        await candidate.sound()
+        # Used, wrong and misplaced ones may show up in refusals.
+        await stranger.open()
+        for token in (made["join_token"], made["join_token"] + "x", resumes[0] + "x", kept):
+            await stranger.send({"type": "init", "token": token})
+            await stranger.error()
+            await stranger.get("/api/ice-servers", headers={"Authorization": f"Bearer {token}"})
+            await stranger.get("/api/interviews", headers={"Authorization": f"Bearer {token}x"})
+        reply = await stranger.post(
+            "/api/sdp-exchange",
+            json={"sdpOffer": await stranger.offer()},
+            headers={"Authorization": f"Bearer {resumes[0]}"},
+        )
+        assert reply.status == 200, reply
+        resumes.append(reply.json()["resumeToken"])
+        await stranger.accept(reply.json()["sdpAnswer"])
+        await stranger.ready()
+        await operator.ask("POST", f"/api/interviews/{made['id']}/end")
+        await receiver.has(9, within=20)
+        # What operators can read, by the key that is kept.
+        second = Operator(reader, kept)
+        paths = ["/api/interviews", "/api/keys", "/api/webhooks", "/api/webhooks/deliveries"]
+        paths += [f"/api/webhooks/{webhook}", "/api/openapi.json", "/healthz"]
+        for suffix in ("", "/transcript", "/recording", "/deliveries"):
+            paths.append(f"/api/interviews/{made['id']}{suffix}")
+        for path in paths:
+            assert (await second.ask("GET", path)).status < 500
+        listed = (await second.ask("GET", "/api/webhooks/deliveries")).json()["deliveries"]
+        for one in listed:
+            await second.ask("GET", f"/api/webhooks/deliveries/{one['id']}")
+        # Everybody has what is theirs, and no more.
+        texts["a stranger's side"] = "\n".join(
+            # This one answer holds the newest resume token; its taker had the one before.
+            text
+            for text in stranger.heard
+            if resumes[1] not in text
+        )
+        texts["a candidate's side"] = "\n".join(
+            text for text in candidate.heard if resumes[0] not in text
+        )
+        texts["what operators read"] = "\n".join(reader.heard)
+        texts["what receivers got"] = "\n".join(
+            f"{got.headers} {got.body.decode()}" for got in receiver.got
+        )
+        assert len(receiver.got) >= 9 and len(listed) >= 9
+        assert len(server.lines) < (server.lines.maxlen or 0), "the log was longer than was kept"
+    await receiver.close()
+    texts["the log"] = "\n".join(server.lines)
+    assert " DEBUG " in texts["the log"]
+    files = await asyncio.to_thread(files_of, data)
+    # What signs must be kept as it is, in the database and nowhere else.
+    signing = [ENDPOINT_SECRET, CALLBACK_SECRET]
+    secrets = [
+        *(ADMIN_KEY, kept, JOIN_SECRET, DEFAULT_SECRET, made["join_token"], *resumes),
+        # By itself a JWT's signature is what makes it one.
+        made["join_token"].rsplit(".", 1)[1],
+    ]
+    database = await Database.open(database_url, data)
+    texts["the database"] = await tables_of(database)
+    await database.close()
+    for secret in secrets:
+        assert found_in({**texts, **files}, secret) == [], secret[:12]
+    elsewhere = {**texts, **files}
+    kept_in = [place for place in elsewhere if place == "the database" or FILE in place]
+    for secret in signing:
+        assert secret in elsewhere["the database"]
+        beside = {place: text for place, text in elsewhere.items() if place not in kept_in}
+        assert found_in(beside, secret) == [], secret[:12]
+    # The search would find them: what is kept of tokens and keys is there, as digests.
+    for secret in (kept, resumes[1]):
+        assert digest(secret) in texts["the database"]
 
 
 async def _ask(base_url: str, key: str) -> str:
