@@ -306,9 +306,7 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
     )
     pruner.start()
     stack.push_async_callback(pruner.close)
-    return StateParts(
-        database, notices, chronicle, place, recovery.told, node.name, heartbeat
-    )
+    return StateParts(database, notices, chronicle, place, recovery.told, node.name, heartbeat)
 
 
 def _s3_access(settings: Settings) -> S3Access:

@@ -12,7 +12,7 @@
     │   ├── InterviewRunning, RecordingNotReady, RecordingMissing, RecordingErased,
     │   │   RangeNotSatisfiable
     │   ├── InvalidField           names the field
-    │   │   └── UnknownPersona, LimitExceeded
+    │   │   └── UnknownPersona, LimitExceeded, CallbackSecretRequired
     │   ├── IdempotencyConflict, InterviewElsewhere, KeyNotFound
     │   ├── Unauthorized
     │   │   └── TokenRequired, TokenInvalid, TokenExpired, TokenUsed
@@ -267,6 +267,15 @@ class LimitExceeded(InvalidField):
 
     code = "LIMIT_EXCEEDED"
     sentence = "The request asks for more than this server allows."
+
+
+class CallbackSecretRequired(InvalidField):
+    """Notices to the callback could not be signed: it has no secret, and the server has none."""
+
+    code = "CALLBACK_SECRET_REQUIRED"
+    sentence = (
+        "callback.secret: is missing, and this server has no INTERVIEW_WEBHOOK_SECRET to sign with."
+    )
 
 
 class IdempotencyConflict(CallerError):

@@ -5,13 +5,23 @@ Takes and gives plain JSON values; who may ask is decided by the caller.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..errors import DeliveryNotFound, InvalidWebhook, TooManyWebhooks, WebhookNotFound
+from ..core.tokens import digest
+from ..errors import (
+    DeliveryNotFound,
+    IdempotencyConflict,
+    InvalidWebhook,
+    TooManyWebhooks,
+    WebhookNotFound,
+)
 from ..state.database import Database
 from ..state.schema import (
     attempts,
@@ -32,6 +42,7 @@ from .types import FACTS, new_id
 
 MAX_ENDPOINTS: Final = 50
 MAX_DESCRIPTION: Final = 500
+MAX_KEY: Final = 255
 MAX_PAGE: Final = 200
 OVERLAP_SECONDS: Final = 86_400
 """How long a replaced secret goes on signing beside the new one."""
@@ -59,11 +70,23 @@ class Desk:
 
     # -- endpoints ------------------------------------------------------------------------------
 
-    async def create(self, body: Json) -> Json:
-        """Keep a new endpoint; the answer holds its secret, this once."""
+    async def create(self, body: Json, key: str | None = None) -> tuple[Json, bool]:
+        """Keep a new endpoint, and whether an earlier request did; the answer holds its secret.
+
+        Args:
+            key: makes it safe to ask again when nobody knows what became of the first request.
+
+        Raises:
+            IdempotencyConflict: the key belongs to another request.
+            InvalidWebhook, TooManyWebhooks, StateUnavailable: nothing is kept.
+        """
         fields = self._fields(body, _FIELDS - {"active"})
         if "url" not in fields:
             raise InvalidWebhook("url is missing.")
+        if key is not None and not (1 <= len(key) <= MAX_KEY and storable(key)):
+            raise InvalidWebhook(f"Idempotency-Key must have 1 to {MAX_KEY} characters.")
+        key = None if key is None else digest(key)
+        fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         secret = fields.pop("secret", None) or signing.new_secret()
         row = {
             "id": new_id("ep"),
@@ -72,17 +95,34 @@ class Desk:
             "active": True,
             "events": None,
             "description": None,
+            "idempotency_key": key,
+            "idempotency_hash": fingerprint if key is not None else None,
             **fields,
         }
+        # The row may be there already: after a commit whose outcome nobody knows, or by the key.
+        same = endpoints.c.id == row["id"]
+        if key is not None:
+            same = or_(same, endpoints.c.idempotency_key == key)
 
-        async def work(tx: AsyncConnection) -> Json:
+        async def work(tx: AsyncConnection) -> Any:
+            known = (await tx.execute(select(endpoints).where(same))).one_or_none()
+            if known is not None:
+                return known
             kept = (await tx.execute(select(func.count()).select_from(endpoints))).scalar_one()
             if kept >= MAX_ENDPOINTS:
                 raise TooManyWebhooks
             await tx.execute(insert(endpoints).values(row))
-            return await self._endpoint(tx, str(row["id"]))
+            return (await tx.execute(select(endpoints).where(same))).one()
 
-        return {**await self._database.run(work), "secret": secret}
+        try:
+            made = await self._database.run(work)
+        except IntegrityError:
+            # The same key at the same time: the other request has it by now.
+            made = await self._database.run(work)
+        repeated = made.id != row["id"]
+        if repeated and made.idempotency_hash != fingerprint:
+            raise IdempotencyConflict
+        return {**self._shown(made), "secret": in_force(made.secrets, self._now())[0]}, repeated
 
     async def endpoints(self) -> list[Json]:
         """Every endpoint, oldest first."""

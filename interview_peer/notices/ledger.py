@@ -75,6 +75,13 @@ class Claimed:
     lease_until: int
 
 
+def kind_of(one: Claimed) -> str:
+    """Which sort of receiver it goes to, in one word: never its address."""
+    if one.destination == DEFAULT:
+        return "default"
+    return "callback" if one.endpoint_id is None else "endpoint"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What one look at a destination gave."""
@@ -447,6 +454,10 @@ class Ledger:
         if one.endpoint_id is not None:
             await switch_off(tx, one.endpoint_id, "gone")
             return
+        log.warning(
+            "a receiver answered 410 and gets no more of an interview",
+            extra={"session": one.interview_id, "receiver": kind_of(one), "delivery": one.id},
+        )
         await tx.execute(
             update(deliveries)
             .where(

@@ -60,8 +60,10 @@ class Notices:
         self.worker.wake()
 
     def statistics(self) -> Json:
-        """Figures for operators: attempts by outcome since the start."""
-        return dict(self.worker.counts)
+        """Figures for operators since the start: attempts by outcome, and receivers that answered
+        410, by their sort."""
+        gone = {sort: self.worker.gone[sort] for sort in ("default", "callback", "endpoint")}
+        return {"attempts": dict(self.worker.counts), "gone": gone}
 
     async def close(self) -> None:
         """Stop delivering; the database must still be open. Idempotent."""

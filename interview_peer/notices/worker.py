@@ -21,7 +21,7 @@ from ..core.backoff import REST_AFTER, Meaning, meaning, rest
 from ..errors import StateUnavailable
 from ..state.database import Database
 from ..state.schema import now_us
-from .ledger import SECOND, Claimed, Default, Ledger, Result
+from .ledger import SECOND, Claimed, Default, Ledger, Result, kind_of
 from .sender import Attempt, Sender
 from .types import new_id
 
@@ -123,6 +123,8 @@ class NoticeWorker:
         self.owner = new_id("worker")
         self.counts: Counter[str] = Counter()
         """Attempts by outcome since the start: the meaning's name, or the error's word."""
+        self.gone: Counter[str] = Counter()
+        """Answers 410 since the start, by the sort of receiver that gave them."""
         self._now = now
         self._sender = sender
         self._ledger = Ledger(
@@ -273,6 +275,8 @@ class NoticeWorker:
             if attempt is not None:
                 result = Result(one, attempt)
                 delivered = self._note(place, attempt)
+                if meaning(attempt.status) is Meaning.GONE:
+                    self.gone[kind_of(one)] += 1
         finally:
             # Also when cancelled: nobody knows then whether it arrived, so it is due again.
             self._finish(result)

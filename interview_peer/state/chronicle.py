@@ -60,6 +60,8 @@ class Chronicle:
         """Turns not written as they came, because too much waited."""
         self.lost = 0
         """Happenings that will never be written: beyond all bounds, or refused for good."""
+        self.last_error: str | None = None
+        """What kind of error kept a happening from being written last; never its text."""
         self._away_since: float | None = None
 
     def start(self) -> None:
@@ -99,6 +101,7 @@ class Chronicle:
             "left_out": self.left_out,
             "lost": self.lost,
             "away_seconds": 0.0 if away is None else round(time.monotonic() - away, 1),
+            "last_error": self.last_error,
         }
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
@@ -166,8 +169,10 @@ class Chronicle:
             },
         )
         self.lost += 1
+        self.last_error = _kind(error)
 
     def _note_away(self, error: Exception) -> None:
+        self.last_error = _kind(error)
         if self._away_since is None:
             self._away_since = time.monotonic()
             log.warning("the database is away", extra={"error": type(error).__name__})
@@ -177,3 +182,8 @@ class Chronicle:
             away = round(time.monotonic() - self._away_since, 1)
             self._away_since = None
             log.warning("the database is back", extra={"seconds": away})
+
+
+def _kind(error: Exception) -> str:
+    origin = getattr(error, "orig", None)
+    return type(error if origin is None else origin).__name__

@@ -63,7 +63,9 @@ class Api:
         joining: Joining,
         media_health: Callable[[], Json],
         recordings_health: Callable[[], Json],
+        state: StateParts,
     ) -> None:
+        self._state = state
         self._settings = settings
         self._interviews = interviews
         self._joining = joining
@@ -273,6 +275,8 @@ class Api:
                 "without_token": self._joining.unknown.statistics(),
                 "media": self._media_health(),
                 "recordings": self._recordings_health(),
+                "chronicle": self._state.chronicle.statistics(),
+                "notices": self._state.notices.statistics(),
                 "env": {
                     "node_env": "development" if settings.simulation else "production",
                     "mode": "simulation" if settings.simulation else "live",
@@ -346,7 +350,7 @@ def make_app(
     )
     unknown = WaitingRoom(settings.waiting_per_address)
     joining = Joining(access, interviews, state, unknown)
-    Api(settings, interviews, joining, media_health, archive.statistics).add_to(app)
+    Api(settings, interviews, joining, media_health, archive.statistics, state).add_to(app)
     store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard
     InterviewsApi(settings, interviews.personas, access, store, guard).add_to(app)

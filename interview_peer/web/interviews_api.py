@@ -59,6 +59,7 @@ class InterviewsApi:
         guard: Guard,
     ) -> None:
         self._public_url = settings.public_url
+        self._can_sign = settings.webhook_secret is not None
         self._personas = personas
         self._access = access
         self._store = store
@@ -80,7 +81,7 @@ class InterviewsApi:
         """Make an interview; the answer holds the link for its candidate."""
         body = await forms.read_json(request)
         key = request.headers.get("Idempotency-Key")
-        wanted = new_interview.read(body, key, self._personas, self._guard)
+        wanted = new_interview.read(body, key, self._personas, self._guard, can_sign=self._can_sign)
         row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
         token = self._access.mint(
             SessionId(row.id), row.created_at // 1_000_000, -(-row.expires_at // 1_000_000)

@@ -18,7 +18,14 @@ from pydantic_core import PydanticCustomError
 
 from ..core.persona import VOICES, Persona, ga_model
 from ..core.tokens import LONGEST_LIFE_SECONDS
-from ..errors import InvalidField, InvalidWebhookUrl, LimitExceeded, PersonaNotFound, UnknownPersona
+from ..errors import (
+    CallbackSecretRequired,
+    InvalidField,
+    InvalidWebhookUrl,
+    LimitExceeded,
+    PersonaNotFound,
+    UnknownPersona,
+)
 from ..notices.guard import Guard
 from ..notices.signing import BadSecret, key_of
 from ..notices.types import FACTS
@@ -174,15 +181,19 @@ class Wanted:
     """Of the body, without its idempotency key: tells a repeat from another request."""
 
 
-def read(body: Json, key: str | None, personas: Personas, guard: Guard) -> Wanted:
+def read(
+    body: Json, key: str | None, personas: Personas, guard: Guard, *, can_sign: bool
+) -> Wanted:
     """Check a request.
 
     Args:
         key: the header ``Idempotency-Key``; the field of that name says the same.
+        can_sign: whether the server has a secret for callbacks that bring none.
 
     Raises:
         InvalidField, UnknownPersona, LimitExceeded: naming the first field that is wrong.
         InvalidWebhookUrl: the callback's URL is not one that notices may be sent to.
+        CallbackSecretRequired: nothing that is sent there could be signed.
     """
     try:
         request = NewInterview.model_validate(body)
@@ -194,6 +205,8 @@ def read(body: Json, key: str | None, personas: Personas, guard: Guard) -> Wante
         key = _key(key, request.idempotency_key)
         if request.callback is not None:
             _check_url(guard, request.callback.url)
+            if request.callback.secret is None and not can_sign:
+                raise CallbackSecretRequired("callback.secret")
         return Wanted(request, _interviewer(request, personas), key, _fingerprint(body))
     # Outside of the handler: the validation error holds what was given.
     raise refused

@@ -263,6 +263,8 @@ SERVER: Final[Json] = {
                             "without_token": {"type": "object"},
                             "media": {"type": "object"},
                             "recordings": {"type": "object"},
+                            "chronicle": {"type": "object"},
+                            "notices": {"type": "object"},
                             "env": {"type": "object"},
                         }
                     ),

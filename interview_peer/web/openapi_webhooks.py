@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..notices.desk import MAX_DESCRIPTION, MAX_PAGE
+from ..notices.desk import MAX_DESCRIPTION, MAX_KEY, MAX_PAGE
 from ..notices.outbox import STATES
 from ..notices.types import FACTS
 from ..types import Json
@@ -96,6 +96,14 @@ WEBHOOKS: Final[Json] = {
                 "201": answer("Kept.", _WITH_SECRET, {"Location": {"schema": TEXT}}),
                 **refusals(*_GIVEN, "409"),
             },
+            parameters=[
+                parameter(
+                    "Idempotency-Key",
+                    "header",
+                    {**TEXT, "minLength": 1, "maxLength": MAX_KEY},
+                    "Makes it safe to send the same request again.",
+                )
+            ],
             requestBody=json_body(
                 fields(
                     {

@@ -56,9 +56,12 @@ class WebhooksApi:
 
     async def create(self, request: web.Request) -> web.Response:
         """Keep an endpoint; the only answer, but for a rotation's, that holds its secret."""
-        made = await self._desk.create(await forms.read_json(request))
-        location = f"{PREFIX}/{made['id']}"
-        return web.json_response(made, status=201, headers={"Location": location})
+        key = request.headers.get("Idempotency-Key")
+        made, repeated = await self._desk.create(await forms.read_json(request), key)
+        headers = {"Location": f"{PREFIX}/{made['id']}"}
+        if repeated:
+            headers["Idempotent-Replayed"] = "true"
+        return web.json_response(made, status=201, headers=headers)
 
     async def show(self, request: web.Request) -> web.Response:
         """One endpoint and the states of its deliveries."""

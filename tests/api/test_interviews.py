@@ -20,9 +20,11 @@ from interview_peer.state.schema import deliveries, interviews, notices, now_us,
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import Json, SessionId
 from interview_peer.web.interview_store import InterviewStore
-from tests.support.caller import Caller
-from tests.support.operator import PATH, Operator
+from tests.support.caller import Caller, calling
+from tests.support.inprocess import serving
+from tests.support.operator import KEY, PATH, Operator
 
+SECRET = "whsec_" + "A" * 43 + "="
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
@@ -53,7 +55,11 @@ async def test_an_interview_is_made_with_a_link_for_its_candidate(operator: Oper
         candidate_reference="application-17",
         metadata={"job": "wéb", "rounds": [1, 2.5, None, True]},
         limits={"max_seconds": 600, "expires_in_seconds": 3600},
-        callback={"url": "https://tracker.example.org/hook", "events": ["interview.ended"]},
+        callback={
+            "url": "https://tracker.example.org/hook",
+            "secret": SECRET,
+            "events": ["interview.ended"],
+        },
     )
     token = made["join_token"]
     assert made["join_url"].endswith(f"/i/{made['id']}#t={token}")
@@ -79,15 +85,32 @@ async def test_an_empty_request_takes_the_default_interviewer(operator: Operator
 
 
 async def test_a_callbacks_secret_is_never_told(operator: Operator) -> None:
-    secret = "whsec_" + "A" * 43 + "="
-    made = await operator.make(callback={"url": "https://r.example.org/", "secret": secret})
-    assert secret not in json.dumps([made, await operator.show(made)])
+    made = await operator.make(callback={"url": "https://r.example.org/", "secret": SECRET})
+    assert SECRET not in json.dumps([made, await operator.show(made)])
+
+
+async def test_a_callback_that_nothing_could_be_signed_for_is_refused(
+    operator: Operator, tmp_path: Path
+) -> None:
+    body = {"callback": {"url": "https://r.example.org/"}}
+    reply = await operator.ask("POST", PATH, json=body)
+    error = reply.json()["error"]
+    assert (reply.status, error["code"]) == (422, "CALLBACK_SECRET_REQUIRED")
+    assert error["field"] == "callback.secret"
+    # The server's own secret signs for those that bring none.
+    settings: Json = {
+        "admin_key": KEY,
+        "webhook_url": "https://r.example.org/all",
+        "webhook_secret": SECRET,
+    }
+    async with serving(tmp_path / "other", **settings) as server, calling(server.url) as caller:
+        assert (await Operator(caller).ask("POST", PATH, json=body)).status == 201
 
 
 async def test_being_made_is_told_in_the_same_transaction(
     served: Server, operator: Operator
 ) -> None:
-    made = await operator.make(callback={"url": "https://r.example.org/hook"})
+    made = await operator.make(callback={"url": "https://r.example.org/hook", "secret": SECRET})
     assert await told(served, made) == ["interview.created"]
 
     async def look(tx: Transaction) -> list[str | None]:

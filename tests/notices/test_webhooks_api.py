@@ -143,6 +143,46 @@ async def test_a_wrong_field_is_told(api: Api, code: str, body: Json) -> None:
     assert await api.ask("GET", "/api/webhooks") == {"webhooks": []}
 
 
+async def test_an_endpoint_whose_commit_is_lost_on_the_way_back_is_kept_once(
+    api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lost = database._once, 0
+
+    async def once(work: Any) -> Any:
+        nonlocal lost
+        done = await real(work)
+        if not lost:
+            lost += 1
+            raise ConnectionResetError
+        return done
+
+    monkeypatch.setattr(database, "_once", once)
+    made = await api.made("https://example.com/hook")
+    assert lost == 1
+    kept = (await api.ask("GET", "/api/webhooks"))["webhooks"]
+    assert [one["id"] for one in kept] == [made["id"]]
+
+
+async def test_an_endpoint_is_kept_once_by_its_key(api: Api) -> None:
+    body = {"url": "https://example.com/hook", "events": ["interview.ended"]}
+    key = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "of our tracker"}
+
+    async def ask(body: Json) -> tuple[int, str | None, Json]:
+        async with api.client.post("/api/webhooks", json=body, headers=key) as answer:
+            replayed = answer.headers.get("Idempotent-Replayed")
+            return answer.status, replayed, await answer.json()
+
+    first, *others = await asyncio.gather(*(ask(body) for _ in range(4)))
+    assert {one[0] for one in (first, *others)} == {201}
+    assert len({json.dumps(one[2], sort_keys=True) for one in (first, *others)}) == 1
+    assert sorted(str(one[1]) for one in (first, *others)) == ["None", "true", "true", "true"]
+    assert len((await api.ask("GET", "/api/webhooks"))["webhooks"]) == 1
+    status, _, refused = await ask({**body, "events": None})
+    assert (status, refused["error"]["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+    key["Idempotency-Key"] = "x" * 256
+    assert (await ask(body))[0] == 422
+
+
 async def test_only_so_many_endpoints_are_kept(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("interview_peer.notices.desk.MAX_ENDPOINTS", 2)
     for _ in range(2):

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from interview_peer.app import Server
+from interview_peer.state.database import Transaction
+from interview_peer.state.happenings import Happening
+from interview_peer.state.records import Records
 from interview_peer.types import Json
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import live, serving
@@ -216,6 +219,39 @@ async def test_healthz_follows_a_recording(local: Server, caller: Caller) -> Non
         "finished": 1,
     }
     assert set(after["keeping"]) == {"waiting", "uploaded", "retries", "damaged", "erased"}
+
+
+async def test_healthz_tells_what_waits_for_the_database_and_why(
+    local: Server, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = (await caller.get("/healthz")).json()["chronicle"]
+    assert (figures["waiting"], figures["lost"], figures["last_error"]) == (0, 0, None)
+    real = Records.write
+    away = True
+
+    async def write(self: Records, tx: Transaction, happening: Happening) -> bool:
+        if away:
+            raise ConnectionResetError("with a secret in its text")
+        return await real(self, tx, happening)
+
+    monkeypatch.setattr(Records, "write", write)
+    await caller.open()
+    await caller.connect()
+
+    async def look() -> Json:
+        chronicle: Json = (await caller.get("/healthz")).json()["chronicle"]
+        return chronicle
+
+    figures = await eventually(
+        look, within=5, what="that it is away", good=lambda now: now["away_seconds"] > 0
+    )
+    assert figures["waiting"] >= 2
+    assert figures["last_error"] == "ConnectionResetError"
+    away = False
+    figures = await eventually(
+        look, within=10, what="it is back", good=lambda one: not one["waiting"]
+    )
+    assert figures["away_seconds"] == 0 and figures["written"] >= 2
 
 
 async def test_every_persona_can_be_chosen_from(caller: Caller) -> None:
