@@ -71,8 +71,9 @@ def write(
         stream = scan(folder.path / audio_name(speaker))
         counters: Mapping[str, float | None] = facts.counters.get(speaker.value) or empty_counters()
         speakers[speaker.value] = {"seconds": round(stream.seconds, 6), **counters}
+    cut_off = facts.recovered or facts.failure is not None
     listed = [
-        dataclasses.replace(describe(path), damage=damage.of(path, torn_end=facts.recovered))
+        dataclasses.replace(describe(path), damage=damage.of(path, torn_end=cut_off))
         for path in contents(folder.path)
     ]
     damaged = [file.name for file in listed if file.damage]

@@ -153,16 +153,20 @@ def _words(path: Path, document: Json) -> Iterator[str]:
     except (OSError, ValueError, RecursionError):
         yield f"{TRANSCRIPT_NAME} cannot be read"
         return
+    cut_off = document.get("phase") == "recovered" or bool(document.get("failure"))
     for number, row in enumerate(rows, 1):
         try:
             json.loads(row)
         except (ValueError, RecursionError):
-            # The last line of an interview that a crash ended may be torn.
-            if number < len(rows) or document.get("phase") != "recovered":
+            # The last line may be torn where a crash or the disk ended the recording.
+            if number < len(rows) or not cut_off:
                 yield f"{JOURNAL_NAME}: line {number} is no JSON"
     line = _first_line(rows)
     first = _within(line, "event")
-    if first.get("type") != "interview.started":
+    if cut_off and not line and len(rows) <= 1:
+        # It ended before a whole line of the journal was written.
+        line = {"at": document.get("started_at")}
+    elif first.get("type") != "interview.started":
         yield f"{JOURNAL_NAME} does not begin with interview.started"
     elif first.get("session_id") != document.get("session_id"):
         yield f"{JOURNAL_NAME} is of another interview than the manifest"

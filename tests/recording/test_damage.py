@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from interview_peer.cli import main
-from interview_peer.finishing import manifest
+from interview_peer.finishing import facts, manifest
 from interview_peer.finishing.job import finish
+from interview_peer.finishing.verify import verify
 from interview_peer.storage.finished import Place, Stored, parse_manifest
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import SessionId
@@ -99,6 +102,20 @@ def test_a_torn_last_line_after_a_crash_is_no_damage(tmp_path: Path) -> None:
     torn_journal(folder.path)
     finish(folder, ignore)
     assert manifest.read(folder.path)["damaged"] == []
+
+
+@pytest.mark.parametrize("left", [0, 30, -20], ids=["nothing", "half a line", "a torn end"])
+def test_a_journal_that_the_disk_cut_off_is_no_damage(folder: InterviewFolder, left: int) -> None:
+    dataclasses.replace(facts.read(folder), failure="EFBIG").write(folder)
+    (folder.path / "transcript.json").write_text(
+        json.dumps({"session_id": "one", "started_at": "2026-01-01T12:00:00.000Z", "turns": []})
+    )
+    journal = folder.path / "events.jsonl"
+    journal.write_bytes(journal.read_bytes()[:left])
+    finish(folder, ignore)
+    document = manifest.read(folder.path)
+    assert (document["failure"], document["damaged"]) == ("EFBIG", [])
+    assert verify(folder.path) == []
 
 
 # -- what the commands make of it
