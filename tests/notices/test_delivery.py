@@ -277,6 +277,24 @@ async def test_410_switches_an_endpoint_off_and_keeps_what_waits_for_it(
     assert (row.active, row.disabled_reason) == (False, "gone")
 
 
+async def test_410_is_logged_and_counted_by_the_sort_of_receiver_without_its_address(
+    database: Database, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    office = Office(database)
+    callback = {"url": receiver.url + "/callback", "secret": SECRET, "events": None}
+    await office.endpoint(receiver.url + "/kept")
+    interview = await office.interview(callback)
+    await office.tell_many([interview], 2)
+    receiver.answer = status(410)
+    async with working(database, receiver.url) as worker:
+        assert await worker.drain() is None
+    assert worker.gone == {"default": 1, "callback": 1, "endpoint": 1}
+    told = [one for one in caplog.records if "answered 410" in one.getMessage()]
+    assert sorted(one.__dict__["receiver"] for one in told) == ["callback", "default"]
+    assert {one.__dict__["session"] for one in told} == {interview}
+    assert "127.0.0.1" not in str([one.__dict__ for one in told])
+
+
 async def test_410_from_a_callback_ends_what_that_interview_had_for_it(
     database: Database, receiver: Receiver
 ) -> None:
