@@ -66,19 +66,18 @@ def writer(root: Path, interviews: int, seconds: int) -> Writer:
     return Writer((used - idle) / count * 1e6, (used - idle) / streams * 1e3)
 
 
+class _Hole:
+    """A queue that keeps nothing."""
+
+    def put(self, at: float, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
+        pass
+
+
 class _Idle:
     """A recorder that does nothing: what calling one costs is not the recorder's."""
 
-    def audio(
-        self,
-        speaker: Speaker,
-        at: float,
-        sequence: int,
-        timestamp: int,
-        payload: bytes,
-        source: int,
-    ) -> None:
-        pass
+    def queue(self, speaker: Speaker) -> _Hole:
+        return _Hole()
 
     def flush(self, now: float) -> None:
         pass
@@ -95,13 +94,15 @@ def _drive(
     began = time.process_time()
     for tick in range(1, seconds * 2 + 1):
         for recorder in recorders:
+            candidate = recorder.queue(Speaker.CANDIDATE).put
+            interviewer = recorder.queue(Speaker.INTERVIEWER).put
             for slot, frame in _arrivals((tick - 1) * 25, tick * 25):
                 at, payload = slot * FRAME_SECONDS, packets[frame % len(packets)]
                 timestamp = frame * 960 & 0xFFFFFFFF
-                recorder.audio(Speaker.CANDIDATE, at, frame & 0xFFFF, timestamp, payload, 1)
+                candidate(at, 1, frame & 0xFFFF, timestamp, payload)
                 count += 1
                 if frame // 500 % 2:
-                    recorder.audio(Speaker.INTERVIEWER, at, frame & 0xFFFF, timestamp, payload, 2)
+                    interviewer(at, 2, frame & 0xFFFF, timestamp, payload)
                     count += 1
             recorder.flush(tick / 2)
     for recorder in recorders:

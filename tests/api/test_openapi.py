@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -127,7 +127,8 @@ async def test_a_fuzzer_finds_no_defect_and_no_undocumented_answer(
     async with running_server(tmp_path, **settings) as server:
         # Every operation, with the same requests each time.
         await fuzz(server, tmp_path, "--seed", "1", "--max-examples", "10")
-        # Others each time, for as long as there is time; a failure says by which seed.
-        seed = str(random.SystemRandom().randrange(2**32))
+        # Longer ones. FUZZ_SEED=$RANDOM looks where no run has looked; what it finds is mended for
+        # itself, not on the day that somebody needs a green run.
+        seed = os.environ.get("FUZZ_SEED", "2")
         phases = ("--phases", "fuzzing,stateful")
         await fuzz(server, tmp_path, "--seed", seed, *phases, "--max-time", str(FUZZ_SECONDS))
