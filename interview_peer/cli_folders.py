@@ -70,7 +70,7 @@ def _transcript_text(folder: Path, kind: str) -> str:
 
 
 def _rebuilt_transcript(folder: Path) -> Json:
-    from interview_peer.core.transcript import rebuild
+    from interview_peer.core.replay import rebuild
 
     # A crash may have torn the last line within a character.
     with (folder / "events.jsonl").open(encoding="utf-8", errors="replace") as lines:

@@ -188,27 +188,29 @@ function turnElement(turn, acts) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "turn";
-  const timed = typeof turn.started_at === "number";
+  const timed = typeof turn.start_ms === "number";
   button.disabled = !timed;
   const speaker = document.createElement("span");
   speaker.className = "speaker";
   const when = document.createElement("span");
   when.className = "when";
-  when.textContent = timed ? time(turn.started_at) : "";
+  when.textContent = timed ? time(turn.start_ms / 1000) : "";
   const name = document.createElement("span");
   name.textContent = SPEAKERS[turn.speaker] ?? "Somebody";
   speaker.append(name, when);
   const words = document.createElement("span");
-  words.textContent = turn.text || "(no words)";
+  const heard = turn.heard_text ?? turn.text;
+  words.textContent = heard || "(no words)";
   button.append(speaker, words);
-  const note = TURN_NOTES[turn.status];
+  let note = TURN_NOTES[turn.status];
+  if (note && heard !== turn.text) note += `; not heard: ${turn.text.slice(heard.length).trim()}`;
   if (note) {
     const line = document.createElement("span");
     line.className = "note";
     line.textContent = note;
     button.append(line);
   }
-  button.addEventListener("click", () => acts.jump(turn.started_at));
+  button.addEventListener("click", () => acts.jump(turn.start_ms / 1000));
   item.append(button);
   return item;
 }

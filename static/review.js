@@ -194,9 +194,9 @@ function heard(change) {
 function turnAt(position) {
   let current = null;
   for (const [index, turn] of state.turns.entries()) {
-    if (typeof turn.started_at !== "number" || turn.started_at > position + 0.05) continue;
+    if (typeof turn.start_ms !== "number" || turn.start_ms > position * 1000 + 50) continue;
     // Voices overlap: the one that began last is the one to read.
-    if (current === null || turn.started_at >= state.turns[current].started_at) current = index;
+    if (current === null || turn.start_ms >= state.turns[current].start_ms) current = index;
   }
   return current;
 }

@@ -19,7 +19,8 @@ from packaging.utils import canonicalize_name
 
 from interview_peer import __version__, errors
 from interview_peer.core import realtime
-from interview_peer.core.transcript import Transcript, TurnStatus
+from interview_peer.core.transcript import Transcript
+from interview_peer.core.turns import TurnStatus
 from interview_peer.media import native
 from interview_peer.session.interview import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name

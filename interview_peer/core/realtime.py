@@ -37,8 +37,18 @@ KNOWN_CLIENT_EVENTS: Final = frozenset(
 )
 """Every event type that a client may send to the service."""
 
+ASSISTANT_MS_PER_TOKEN: Final = 50
+"""How much speech of the model one token of its output stands for."""
+
+_WRITTEN: Final = ("input_text", "output_text", "text")
+
 UNPLACED: Final = ItemId("")
 """Stands for "the event does not say what came before", which is not the same as "nothing did"."""
+
+
+Padding = tuple[int | None, int | None]
+"""What the service's times of speech include, in milliseconds: what precedes each start, and the
+silence behind each end. None stands for its default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,7 @@ class SessionCreated:
     voice: str | None
     expires_at: int | None
     """Epoch seconds."""
+    padding: Padding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class SessionUpdated:
     voice: str | None
     expires_at: int | None
     """Epoch seconds."""
+    padding: Padding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +116,18 @@ class ItemAdded:
 
     `previous_item_id` is None for the first item and `UNPLACED` where the event does not say.
     `role` is None for whatever is not a message (function calls and their results). `text` is
-    what the item's content holds already, often nothing.
+    what the item's content holds already, often nothing; `written` says that it was typed or
+    written, not spoken. `kind` is the item's own type; `name` and `call_id` are those of a call.
     """
 
     item_id: ItemId
     previous_item_id: ItemId | None
     role: str | None
     text: str
+    kind: str = "message"
+    written: bool = False
+    name: str | None = None
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +139,10 @@ class ItemDone:
     role: str | None
     text: str
     status: str | None
+    kind: str = "message"
+    written: bool = False
+    name: str | None = None
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +189,8 @@ class ReplyDone:
     status: str | None
     reason: str | None
     usage: Json = field(default_factory=dict)
+    audio_ms: int | None = None
+    """How much sound was generated, by the tokens that were counted; None if they were not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +208,7 @@ class ReplyTextDelta:
     response_id: ResponseId
     item_id: ItemId
     delta: str
+    written: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +218,7 @@ class ReplyTextDone:
     response_id: ResponseId
     item_id: ItemId
     text: str
+    written: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +400,42 @@ def _content_text(item: Json) -> str:
     return " ".join(texts)
 
 
-def _session_facts(event: Json) -> tuple[str | None, str | None, str | None, int | None]:
+def _is_written(item: Json) -> bool:
+    content = item.get("content")
+    kinds = (
+        [part.get("type") for part in content if isinstance(part, dict)]
+        if isinstance(content, list)
+        else []
+    )
+    return bool(kinds) and all(kind in _WRITTEN for kind in kinds)
+
+
+def _call(item: Json) -> tuple[str, bool, str | None, str | None]:
+    """An item's own type, whether it was written, and a call's name and id."""
+    kind = _string_or_none(item.get("type")) or "message"
+    name, call_id = _string_or_none(item.get("name")), _string_or_none(item.get("call_id"))
+    return kind, _is_written(item), name, call_id
+
+
+def _padding(audio: Any) -> Padding | None:
+    heard = audio.get("input") if isinstance(audio, dict) else None
+    if not isinstance(heard, dict) or "turn_detection" not in heard:
+        return None
+    detection = heard["turn_detection"]
+    if not isinstance(detection, dict):
+        return None
+    if detection.get("type") == "semantic_vad":
+        # It waits as long as it likes, and does not say how long that was.
+        return None, 0
+    return (
+        _whole_or_none(detection.get("prefix_padding_ms")),
+        _whole_or_none(detection.get("silence_duration_ms")),
+    )
+
+
+def _session_facts(
+    event: Json,
+) -> tuple[str | None, str | None, str | None, int | None, Padding | None]:
     session = _object(event, "session")
     audio = session.get("audio")
     output = audio.get("output") if isinstance(audio, dict) else None
@@ -387,6 +447,7 @@ def _session_facts(event: Json) -> tuple[str | None, str | None, str | None, int
         _string_or_none(session.get("model")),
         _string_or_none(voice),
         _whole_or_none(session.get("expires_at")),
+        _padding(audio),
     )
 
 
@@ -402,7 +463,13 @@ def _model_error(event: Json) -> ModelEvent:
 
 def _item_added(event: Json) -> ModelEvent:
     item = _object(event, "item")
-    return ItemAdded(ItemId(_name(item, "id")), _previous(event), _role(item), _content_text(item))
+    return ItemAdded(
+        ItemId(_name(item, "id")),
+        _previous(event),
+        _role(item),
+        _content_text(item),
+        *_call(item),
+    )
 
 
 def _item_done(event: Json) -> ModelEvent:
@@ -413,6 +480,7 @@ def _item_done(event: Json) -> ModelEvent:
         _role(item),
         _content_text(item),
         _string_or_none(item.get("status")),
+        *_call(item),
     )
 
 
@@ -442,11 +510,14 @@ def _reply_done(event: Json) -> ModelEvent:
         code = error.get("code") if isinstance(error, dict) else None
         reason = _string_or_none(details.get("reason")) or _string_or_none(code)
     usage = response.get("usage")
+    spoken = usage.get("output_token_details") if isinstance(usage, dict) else None
+    tokens = _whole_or_none(spoken.get("audio_tokens")) if isinstance(spoken, dict) else None
     return ReplyDone(
         ResponseId(_name(response, "id")),
         _string_or_none(response.get("status")),
         reason,
         usage if isinstance(usage, dict) else {},
+        tokens * ASSISTANT_MS_PER_TOKEN if tokens else None,
     )
 
 
@@ -459,7 +530,11 @@ def _reply_text_delta(event: Json) -> ModelEvent:
 
 
 def _reply_text_done(event: Json) -> ModelEvent:
-    return ReplyTextDone(_response_id(event), _item_id(event), _string(event, "text"))
+    return ReplyTextDone(_response_id(event), _item_id(event), _string(event, "text"), True)
+
+
+def _reply_written_delta(event: Json) -> ModelEvent:
+    return ReplyTextDelta(_response_id(event), _item_id(event), _string(event, "delta"), True)
 
 
 def _reply_transcript_done(event: Json) -> ModelEvent:
@@ -495,7 +570,7 @@ _READERS: Final[dict[str, Callable[[Json], ModelEvent]]] = {
     "response.output_item.added": _reply_item_added,
     "response.output_audio_transcript.delta": _reply_text_delta,
     "response.output_audio_transcript.done": _reply_transcript_done,
-    "response.output_text.delta": _reply_text_delta,
+    "response.output_text.delta": _reply_written_delta,
     "response.output_text.done": _reply_text_done,
     "output_audio_buffer.started": lambda e: PlayoutStarted(_response_id(e)),
     "output_audio_buffer.stopped": lambda e: PlayoutStopped(_response_id(e)),

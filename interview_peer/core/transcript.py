@@ -10,12 +10,10 @@ place after it is deleted, for those that follow it, but is no turn any more.
 
 from __future__ import annotations
 
-import enum
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import assert_never
+from datetime import datetime
+from typing import Final, assert_never
 
 from interview_peer.core.realtime import (
     UNPLACED,
@@ -42,42 +40,18 @@ from interview_peer.core.realtime import (
     SpeechStarted,
     SpeechStopped,
     UnknownModelEvent,
-    model_event,
 )
-from interview_peer.types import Direction, ItemId, Json, ResponseId, SessionId, Speaker
+from interview_peer.core.turns import ToolCall, Turn, TurnKind, TurnStatus, document, heard_of
+from interview_peer.types import ItemId, Json, ResponseId, SessionId, Speaker
 
-SCHEMA = 1
-"""Version of the document's shape."""
+PREFIX_PADDING_MS: Final = 300
+SILENCE_DURATION_MS: Final = 500
+"""What the service takes where a session does not say: the one is in front of each start that it
+names, the other behind each end."""
+
+_TOOLS: Final = ("function_call", "mcp_call")
 
 _SPEAKERS = {"user": Speaker.CANDIDATE, "assistant": Speaker.INTERVIEWER}
-
-
-class TurnStatus(enum.Enum):
-    """How final a turn's text is."""
-
-    PARTIAL = "partial"
-    """More text may come. A closed transcript has no such turn."""
-    COMPLETE = "complete"
-    INTERRUPTED = "interrupted"
-    """Cut short, by the candidate or by the interview's end. A reply's text is all that was
-    generated, heard or not; a candidate's is what had been transcribed."""
-    FAILED = "failed"
-    """The candidate spoke, but it was not transcribed. The text is empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One stretch of speech, or one typed message, by one speaker."""
-
-    item_id: ItemId
-    speaker: Speaker
-    text: str
-    started_at: float | None
-    """Seconds since the interview's start, as is `ended_at`. None while unknown."""
-    ended_at: float | None
-    status: TurnStatus
-    heard_ms: int | None
-    """How much of an interrupted reply the candidate heard, where the service said so."""
 
 
 @dataclass(slots=True)
@@ -89,6 +63,10 @@ class _Reply:
     playout_ended_at: float | None = None
     done_at: float | None = None
     cut: bool = False
+    spoken_ms: int | None = None
+    """How long its sound is, by the service's own count."""
+    items: list[ItemId] = field(default_factory=list)
+    """Its items that were spoken or written."""
 
 
 @dataclass(slots=True)
@@ -110,7 +88,14 @@ class _Entry:
     heard_ms: int | None = None
     speech_started_at: float | None = None
     ended_at: float | None = None
+    placed_start: float | None = None
+    """Where in the recording speech begins, padding taken away, as is `placed_end`."""
+    placed_end: float | None = None
     first_text_at: float | None = None
+    written: bool = False
+    tool: str | None = None
+    call_id: str | None = None
+    tool_at: float | None = None
 
     @property
     def text(self) -> str:
@@ -135,6 +120,7 @@ class Transcript:
         self._entries: dict[ItemId, _Entry] = {}
         self._replies: dict[ResponseId, _Reply] = {}
         self._speaking: ItemId | None = None
+        self._padding = PREFIX_PADDING_MS, SILENCE_DURATION_MS
         self._placements = 0
         self._closed_at: float | None = None
 
@@ -145,14 +131,14 @@ class Transcript:
         """
         at = round(at, 3)
         match event:
-            case ReplyTextDelta(response_id, item_id, delta):
-                self._spoken(item_id, response_id).add(delta, at)
+            case ReplyTextDelta(response_id, item_id, delta, written):
+                self._said(item_id, response_id, written).add(delta, at)
             case InputTextDelta(item_id, delta):
                 entry = self._heard(item_id)
                 if not entry.settled:
                     entry.add(delta, at)
-            case ReplyTextDone(response_id, item_id, text):
-                self._spoken(item_id, response_id).settle(text, at)
+            case ReplyTextDone(response_id, item_id, text, written):
+                self._said(item_id, response_id, written).settle(text, at)
             case InputTextDone(item_id, text):
                 self._heard(item_id).settle(text, at)
             case InputTextFailed(item_id):
@@ -170,18 +156,19 @@ class Transcript:
                 if entry.ended_at is None:
                     entry.ended_at = at
                 self._place(entry, previous)
-            case ItemAdded(item_id, previous, role, text):
+            case ItemAdded(item_id):
                 self._bury(item_id)
-                self._take_item(item_id, previous, role, text, at)
-            case ItemDone(item_id, previous, role, text):
-                self._take_item(item_id, previous, role, text, at)
+                self._take_item(event, at)
+            case ItemDone():
+                self._take_item(event, at)
             case ReplyStarted(response_id, out_of_band):
                 self._reply(response_id).out_of_band = out_of_band
             case ReplyItemAdded(response_id, item_id):
                 self._entry(item_id).reply = self._reply(response_id)
-            case ReplyDone(response_id, status):
+            case ReplyDone(response_id, status, audio_ms=audio_ms):
                 reply = self._reply(response_id)
                 reply.done_at = at
+                reply.spoken_ms = audio_ms
                 reply.cut = reply.cut or status == "cancelled"
             case PlayoutStarted(response_id):
                 reply = self._reply(response_id)
@@ -202,10 +189,31 @@ class Transcript:
                 entry.heard_ms = audio_end_ms
             case ItemDeleted(item_id):
                 self._entry(item_id).deleted = True
-            case SessionCreated() | SessionUpdated() | ModelError() | UnknownModelEvent():
+            case SessionCreated(padding=padding) | SessionUpdated(padding=padding):
+                if padding is not None:
+                    prefix, silence = padding
+                    self._padding = (
+                        PREFIX_PADDING_MS if prefix is None else prefix,
+                        SILENCE_DURATION_MS if silence is None else silence,
+                    )
+            case ModelError() | UnknownModelEvent():
                 pass
             case _:
                 assert_never(event)
+
+    def place_speech(
+        self, item_id: ItemId, *, start: float | None = None, end: float | None = None
+    ) -> None:
+        """Say where in the recording the service heard a stretch of speech begin or end.
+
+        Seconds; what the service names, with its padding. The session's settings at that time
+        tell how much of it that is.
+        """
+        entry, (prefix_ms, silence_ms) = self._heard(item_id), self._padding
+        if start is not None and entry.placed_start is None:
+            entry.placed_start = round(max(0.0, start + prefix_ms / 1000), 3)
+        if end is not None:
+            entry.placed_end = round(max(0.0, end - silence_ms / 1000), 3)
 
     def close(self, at: float) -> None:
         """Say that the interview ended at `at`: what is under way then was cut off by that.
@@ -223,9 +231,22 @@ class Transcript:
             if entry.speaker is not None and self._is_turn(entry)
         ]
 
+    def calls(self) -> list[ToolCall]:
+        """The tools that were asked for, in order."""
+        found: list[ToolCall] = []
+        after: ItemId | None = None
+        for entry in self._in_order():
+            if entry.tool is not None and entry.tool_at is not None and not entry.deleted:
+                name = _well_formed(entry.tool)
+                found.append(ToolCall(entry.item_id, after, entry.tool_at, name, entry.call_id))
+            elif entry.speaker is not None and self._is_turn(entry):
+                after = ItemId(_well_formed(entry.item_id))
+        return found
+
     def document(self, session_id: SessionId, started_at: datetime, *, final: bool = True) -> Json:
         """What ``transcript.json`` holds. `started_at` must know its time zone."""
-        return document(session_id, started_at, self.turns(), final=final)
+        turns, calls, until = self.turns(), self.calls(), self._closed_at
+        return document(session_id, started_at, turns, calls, until=until, final=final)
 
     # Collecting
 
@@ -240,10 +261,13 @@ class Transcript:
         entry.speaker = Speaker.CANDIDATE
         return entry
 
-    def _spoken(self, item_id: ItemId, response_id: ResponseId) -> _Entry:
+    def _said(self, item_id: ItemId, response_id: ResponseId, written: bool) -> _Entry:
         entry = self._entry(item_id)
         entry.speaker = Speaker.INTERVIEWER
-        entry.reply = self._reply(response_id)
+        entry.written = written
+        reply = entry.reply = self._reply(response_id)
+        if item_id not in reply.items:
+            reply.items.append(item_id)
         return entry
 
     def _reply(self, response_id: ResponseId) -> _Reply:
@@ -252,16 +276,18 @@ class Transcript:
             reply = self._replies[response_id] = _Reply()
         return reply
 
-    def _take_item(
-        self, item_id: ItemId, previous: ItemId | None, role: str | None, text: str, at: float
-    ) -> None:
-        entry = self._entry(item_id)
-        if role is not None:
-            entry.speaker = _SPEAKERS.get(role)
-        self._place(entry, previous)
+    def _take_item(self, event: ItemAdded | ItemDone, at: float) -> None:
+        entry = self._entry(event.item_id)
+        if event.role is not None:
+            entry.speaker = _SPEAKERS.get(event.role)
+        if event.kind in _TOOLS:
+            entry.tool, entry.call_id = event.name or entry.tool or "", event.call_id
+            entry.tool_at = at if entry.tool_at is None else min(entry.tool_at, at)
+        self._place(entry, event.previous_item_id)
+        entry.written = entry.written or event.written
         # A cut reply may come back with less text than was generated: never take a shorter one.
-        if text and len(text) >= len(entry.text):
-            entry.settle(text, at)
+        if event.text and len(event.text) >= len(entry.text):
+            entry.settle(event.text, at)
 
     def _place(self, entry: _Entry, previous: ItemId | None) -> None:
         entry.in_conversation = True
@@ -351,15 +377,48 @@ class Transcript:
                 status = TurnStatus.FAILED if wordless else TurnStatus.INTERRUPTED
             if started_at is not None and ended_at is None:
                 ended_at = max(started_at, self._closed_at)
+        text = "" if entry.failed else _well_formed(entry.text).strip()
+        cut_short = speaker is Speaker.INTERVIEWER and status is TurnStatus.INTERRUPTED
+        heard_ms = self._heard_ms(entry) if cut_short and not entry.written else None
+        heard_text = None
+        if heard_ms is not None:
+            heard_text = heard_of(text, heard_ms, self._spoken_ms(entry))
         return Turn(
             item_id=ItemId(_well_formed(entry.item_id)),
             speaker=speaker,
-            text="" if entry.failed else _well_formed(entry.text).strip(),
+            text=text,
             started_at=started_at,
             ended_at=ended_at,
             status=status,
-            heard_ms=entry.heard_ms,
+            heard_ms=heard_ms,
+            kind=TurnKind.TEXT if entry.written else TurnKind.SPEECH,
+            heard_text=heard_text,
         )
+
+    def _heard_ms(self, entry: _Entry) -> int | None:
+        """How much of a cut reply was played: the service's word, or else our own clock's."""
+        if entry.heard_ms is not None:
+            return entry.heard_ms
+        reply = entry.reply
+        if reply is None or len(reply.items) > 1:
+            # Which of several items the clock speaks of is not known.
+            return None
+        if reply.playout_started_at is None:
+            return 0
+        ended_at = reply.playout_ended_at
+        if ended_at is None:
+            ended_at = self._closed_at
+        if ended_at is None:
+            return None
+        return max(0, round((ended_at - reply.playout_started_at) * 1000))
+
+    def _spoken_ms(self, entry: _Entry) -> int | None:
+        """How long all of an item's sound is, heard or not; its share, if a reply has several."""
+        reply = entry.reply
+        if reply is None or reply.spoken_ms is None or len(reply.items) < 2:
+            return None if reply is None else reply.spoken_ms
+        total = sum(len(one.text) for name in reply.items if (one := self._entries.get(name)))
+        return reply.spoken_ms * len(entry.text) // total if total else None
 
     def _is_cut(self, reply: _Reply) -> bool:
         sounding = reply.playout_started_at is not None and reply.playout_ended_at is None
@@ -369,7 +428,15 @@ class Transcript:
         if entry.speech_started_at is None and entry.ended_at is None:
             # Typed, not spoken: it took place when it was sent.
             return entry.first_text_at, entry.first_text_at
-        return entry.speech_started_at, entry.ended_at
+        start, end = entry.placed_start, entry.placed_end
+        if start is None:
+            start = entry.speech_started_at
+        if end is None or entry.ended_at is None:
+            end = entry.ended_at
+        if start is not None and end is not None and end < start:
+            # Speech shorter than the padding's clamp at the recording's beginning.
+            start = end
+        return start, end
 
     def _interviewer_times(self, entry: _Entry) -> tuple[float | None, float | None]:
         reply = entry.reply
@@ -380,66 +447,6 @@ class Transcript:
             # The end of generation says nothing about the end of speech.
             return started_at, ended_at
         return entry.first_text_at, ended_at if ended_at is not None else reply.done_at
-
-
-def document(
-    session_id: SessionId, started_at: datetime, turns: Iterable[Turn], *, final: bool = True
-) -> Json:
-    """What ``transcript.json`` holds for these turns; `final` once nothing can follow them.
-
-    Raises ``ValueError`` if `started_at` has no time zone.
-    """
-    if started_at.tzinfo is None:
-        raise ValueError("started_at has no time zone")
-    started = started_at.astimezone(UTC).isoformat(timespec="milliseconds")
-    return {
-        "schema": SCHEMA,
-        "session_id": session_id,
-        "started_at": started.removesuffix("+00:00") + "Z",
-        "final": final,
-        "turns": [
-            {
-                "item_id": turn.item_id,
-                "speaker": turn.speaker.value,
-                "text": turn.text,
-                "started_at": turn.started_at,
-                "ended_at": turn.ended_at,
-                "status": turn.status.value,
-                "heard_ms": turn.heard_ms,
-            }
-            for turn in turns
-        ],
-    }
-
-
-def rebuild(lines: Iterable[str]) -> Transcript:
-    """Make the transcript again from the lines of a journal (``events.jsonl``).
-
-    Only what went to the browser is the model's word. A line that is not a whole record is left
-    out: a crash may tear the last one, and a damaged one must not cost the others. The transcript
-    is closed where the interview was, or else by the last line.
-    """
-    transcript = Transcript()
-    last: float | None = None
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(record, dict):
-            continue
-        at, event = record.get("t"), record.get("event")
-        if not (isinstance(at, int | float) and isinstance(event, dict)):
-            continue
-        last = at
-        if record.get("direction") == Direction.TO_BROWSER.value:
-            transcript.feed(model_event(event), at)
-        elif event.get("type") == "interview.phase" and event.get("phase") == "ending":
-            # Only our own lines have such a type: a browser's are refused.
-            transcript.close(at)
-    if last is not None:
-        transcript.close(last)
-    return transcript
 
 
 def _well_formed(text: str) -> str:

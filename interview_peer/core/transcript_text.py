@@ -53,7 +53,7 @@ def plain(document: Json) -> str:
         f"Started {_clean(document.get('started_at'))}",
     ]
     for turn in _turns(document):
-        at = _ms(turn.get("started_at"))
+        at = _ms(turn.get("start_ms"))
         clock = "--:--:--" if at is None else _clock(at, ".")[:8]
         lines += ["", f"[{clock}] {_speaker(turn)}: {_words(turn)}"]
     return "\n".join(lines) + "\n"
@@ -106,9 +106,9 @@ def _cues(document: Json) -> Iterator[_Cue]:
         text = _words(turn)
         if not text:
             continue
-        told = _ms(turn.get("started_at"))
+        told = _ms(turn.get("start_ms"))
         start = earliest if told is None else max(told, earliest)
-        end = _ms(turn.get("ended_at"))
+        end = _ms(turn.get("end_ms"))
         if end is None or end <= start:
             end = start + max(SHORTEST_MS, READING_MS * len(text))
             following = _next_start(turns[place + 1 :])
@@ -130,15 +130,17 @@ def _cues(document: Json) -> Iterator[_Cue]:
 
 def _next_start(turns: list[Json]) -> int | None:
     for turn in turns:
-        start = _ms(turn.get("started_at"))
+        start = _ms(turn.get("start_ms"))
         if start is not None:
             return start
     return None
 
 
 def _words(turn: Json) -> str:
-    """What is shown of a turn: its text on one line, and a mark where that is not all."""
-    text = _clean(turn.get("text"))
+    """What is shown of a turn: its text on one line, as far as it was heard, and a mark where that
+    is not all."""
+    heard = turn.get("heard_text")
+    text = _clean(turn.get("text") if heard is None else heard)
     match turn.get("status"):
         case "failed":
             return _NOT_TRANSCRIBED
@@ -163,10 +165,8 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _ms(seconds: Any) -> int | None:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        return None
-    return max(0, round(seconds * 1000))
+def _ms(value: Any) -> int | None:
+    return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _clock(ms: int, point: str) -> str:

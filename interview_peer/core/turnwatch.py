@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..types import ItemId, Speaker
-from .transcript import Turn, TurnStatus
+from .turns import Turn, TurnStatus
 
 
 @dataclass(frozen=True, slots=True)

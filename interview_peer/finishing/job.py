@@ -22,6 +22,7 @@ from . import facts as known
 from .mix import Mixer
 from .names import FACTS_NAME, MANIFEST_NAME, MIX_NAME, WAVEFORM_NAME
 from .pages import scan
+from .times import Loudness, refine
 from .voices import both
 from .waveform import Waveform
 
@@ -71,13 +72,17 @@ def _finish(folder: InterviewFolder, progress: Progress) -> None:
     facts = known.read(folder)
     repaired = repair.sound(folder)
     repair.transcript(folder, facts)
-    seconds = mix(folder, progress)
+    loudness = Loudness()
+    seconds = mix(folder, progress, loudness)
+    refine(folder, loudness, seconds)
     captions.write(folder)
     manifest.write(folder, facts, seconds=seconds, repaired=repaired)
 
 
-def mix(folder: InterviewFolder, progress: Progress) -> float:
+def mix(folder: InterviewFolder, progress: Progress, loudness: Loudness | None = None) -> float:
     """Make the stereo mix and the waveform; returns how long the mix is, in seconds.
+
+    ``loudness`` is told what is mixed.
 
     Raises ``OSError`` if the disk refuses, or no original can be read.
     """
@@ -97,6 +102,8 @@ def mix(folder: InterviewFolder, progress: Progress) -> float:
             for block in both(folder.path):
                 mixer.add(block)
                 waveform.add(block)
+                if loudness is not None:
+                    loudness.add(block)
                 samples += block.shape[1]
                 if expected:
                     # The rest is for the index and the hashes.

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from ..core.ogg import OggOpusMuxer
 from ..core.opus import silence
-from ..core.transcript import rebuild
+from ..core.replay import rebuild
 from ..storage.folder import InterviewFolder, draft_of, open_draft, put_in_place
 from ..storage.recorder import JOURNAL_NAME, audio_name
 from ..types import SessionId

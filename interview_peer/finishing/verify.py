@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import av
 
-from ..core.transcript import rebuild
+from ..core.refine import REACH_MS
+from ..core.replay import rebuild
 from ..storage.recorder import JOURNAL_NAME, audio_name
 from ..types import Json, SessionId
 from . import captions, manifest
@@ -32,9 +33,8 @@ SAME_LENGTH: Final = 0.02
 MIX_LENGTH: Final = 0.1
 """The same for the mix, whose last packet an encoder fills up."""
 
-SAME_TIME: Final = 0.25
-"""Seconds by which a turn's times may differ: the two notes of an event's arrival are taken one
-after the other."""
+TIMES: Final = ("start_ms", "end_ms")
+"""Fields of a turn that finishing may have moved, by at most ``REACH_MS``."""
 
 SAME_MOMENT: Final = 0.0015
 """Seconds by which stamps of one moment may differ: they are written in milliseconds."""
@@ -244,14 +244,14 @@ def _compare(written: Any, rebuilt: list[Json]) -> Iterator[str]:
         return
     for number, (one, other) in enumerate(zip(turns, rebuilt, strict=True), 1):
         for field in other:
-            if not _agree(one.get(field), other[field]):
+            if not _agree(field, one.get(field), other[field]):
                 # Never the text itself: what was said stays out of terminals and logs.
                 yield f"{TRANSCRIPT_NAME}: turn {number} has another {field} than the journal gives"
 
 
-def _agree(one: Any, other: Any) -> bool:
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return abs(one - other) <= SAME_TIME
+def _agree(field: str, one: Any, other: Any) -> bool:
+    if field in TIMES and isinstance(one, int) and isinstance(other, int):
+        return abs(one - other) <= REACH_MS
     return bool(one == other)
 
 

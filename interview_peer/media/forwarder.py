@@ -95,6 +95,8 @@ class Forwarder:
         self._last_sequence = secrets.randbits(15)
         self._last_timestamp = secrets.randbits(32)
         self._last_at: float | None = None
+        self._first_timestamp: int | None = None
+        """RTP time of the first packet that this sink was sent."""
         self._interrupted = False
         """Whether silence of ours was sent since the source's last packet."""
         self._behind: tuple[float, int] | None = None
@@ -129,6 +131,8 @@ class Forwarder:
         self._take_back()
         if self._source is not None and self._source is not source:
             self._source.engine.on_rtp = self._source.deliver
+        if sink is not self._sink:
+            self._first_timestamp = None
         self._source, self._sink = source, sink
         # Read once: both settle each time they are asked for.
         self._received = source.reception if source is not None else rtcp.Reception()
@@ -146,6 +150,19 @@ class Forwarder:
         elif self._fill and (self._timer is None or source is None):
             self.stop()
             self._watch(self._patience)
+
+    def sent_at(self, audio_ms: float) -> float | None:
+        """When (monotonic) the sound at this place of all that the sink was sent came in.
+
+        Milliseconds from the first packet on, silence of ours included: the far end's own count of
+        what it hears. None before anything was sent. Best for what was sent just now: of two
+        clocks that run apart, the latest packet tells how far.
+        """
+        self.settle()
+        if self._first_timestamp is None or self._last_at is None:
+            return None
+        units = (self._last_timestamp - self._first_timestamp) & 0xFFFFFFFF
+        return self._last_at - (units * 1000 / rtcp.CLOCK_RATE - audio_ms) / 1000
 
     def stop(self) -> None:
         """Stop filling."""
@@ -305,6 +322,8 @@ class Forwarder:
         """Join a new input stream to the end of what was sent: next number, time gone by."""
         next_timestamp = self._last_timestamp + self._elapsed(at)
         self._timestamp_offset = (next_timestamp - timestamp) & 0xFFFFFFFF
+        if self._first_timestamp is None:
+            self._first_timestamp = next_timestamp & 0xFFFFFFFF
         self._in_ssrc = ssrc
         self._renumber(sequence)
         self._counters.rebased += 1
@@ -393,6 +412,8 @@ class Forwarder:
         self._interrupted = True
         self._last_sequence = (self._last_sequence + 1) & 0xFFFF
         self._last_timestamp = (self._last_timestamp + step) & 0xFFFFFFFF
+        if self._first_timestamp is None:
+            self._first_timestamp = self._last_timestamp
         self._last_at = at
         if sink.send_audio(self._last_sequence, self._last_timestamp, SILENCE):
             self._counters.filled += 1

@@ -102,6 +102,9 @@ class TranscriptTurn:
     """Seconds since the interview's start, as ``ended_at``."""
     ended_at: float | None = None
     heard_ms: int | None = None
+    kind: str = "speech"
+    heard_text: str | None = None
+    """What was heard of an interrupted reply, cut in proportion to time."""
     text_complete: bool = True
     """False when the text was cut off because it did not fit; the transcript has it whole."""
 
@@ -292,7 +295,11 @@ def _smaller(fact: Fact, excess: int) -> Fact:
         case TranscriptTurn(text=text) if text:
             # A character is up to four bytes, or six as an escape; never cut within one.
             keep = max(0, min(len(text) - 1, len(text) - -(-excess // 6)))
-            return dataclasses.replace(fact, text=text[:keep], text_complete=False)
+            # What was heard is the text's beginning.
+            heard = None if fact.heard_text is None else fact.heard_text[:keep]
+            return dataclasses.replace(
+                fact, text=text[:keep], heard_text=heard, text_complete=False
+            )
         case InterviewCreated() | InterviewStarted() | InterviewEnded() | InterviewFailed():
             if fact.metadata is not None:
                 return dataclasses.replace(fact, metadata=None)

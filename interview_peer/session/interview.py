@@ -177,6 +177,7 @@ class Interview:
             self._tasks,
             self._log,
             self._spoken,
+            self._heard_at,
         )
         self._turn_watch = TurnWatch()
         self._opened = False
@@ -206,7 +207,7 @@ class Interview:
     @property
     def seconds(self) -> float:
         """How long it has lasted since its first offer was answered; 0 before."""
-        return self._elapsed() if self._opened else 0.0
+        return self._elapsed()
 
     @property
     def watched(self) -> bool:
@@ -826,7 +827,12 @@ class Interview:
 
     def _since_start(self, at: float) -> float:
         # Until the recording begins, there is no time before it.
-        return max(0.0, at - self._started_at) if self._recorder is not None else 0.0
+        return max(0.0, at - self._started_at) if self._opened else 0.0
+
+    def _heard_at(self, audio_ms: int) -> float | None:
+        """Where in the recording that is which the model heard so far into all it heard."""
+        at = self._up.sent_at(audio_ms)
+        return None if at is None or not self._opened else max(0.0, at - self._started_at)
 
 
 def _first(errors: BaseExceptionGroup[InterviewPeerError]) -> InterviewPeerError:

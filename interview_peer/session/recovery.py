@@ -24,7 +24,8 @@ from sqlalchemy import select
 
 from ..core.lifecycle import FAILURES, Phase, Reason
 from ..core.realtime import ReplyDone, model_event
-from ..core.transcript import Turn, TurnStatus, document, rebuild
+from ..core.replay import rebuild
+from ..core.turns import Turn, TurnKind, TurnStatus, document
 from ..core.usage import add_usage
 from ..errors import InvalidSessionId, StateUnavailable
 from ..state.database import Database, Transaction
@@ -230,6 +231,8 @@ async def _turns(tx: Transaction, interview_id: str) -> tuple[Turn, ...]:
             row.ended_at,
             TurnStatus(row.status),
             row.heard_ms,
+            TurnKind(row.kind),
+            row.heard_text,
         )
         for row in found
     )

@@ -23,6 +23,7 @@ from ..core.beta import ClientDialect
 from ..core.gate import Gate, GateRefused, check_size, error_event, refusal_event
 from ..core.reading import without_audio
 from ..core.redaction import Redactor
+from ..core.replay import place_line, speech_line
 from ..core.transcript import Transcript
 from ..core.usage import add_usage
 from ..errors import CallerError
@@ -72,6 +73,7 @@ class EventRelay:
         tasks: Tasks,
         log: logging.LoggerAdapter[logging.Logger],
         spoken: Callable[[], None] = lambda: None,
+        heard_at: Callable[[int], float | None] = lambda audio_ms: None,
     ) -> None:
         """Begin without legs.
 
@@ -83,6 +85,7 @@ class EventRelay:
             tasks: run what waits meanwhile.
             log: the interview's.
             spoken: is called when a turn may have been settled.
+            heard_at: a place in what the model heard (milliseconds), in seconds of the recording.
         """
         self.transcript = Transcript()
         self.usage: Json = {}
@@ -94,6 +97,7 @@ class EventRelay:
         self._elapsed = elapsed
         self._reader = reader
         self._behind = Backlog(tasks, self._take, log)
+        self._heard_at = heard_at
         self._redactor = redactor
         self._log = log
         self._spoken = spoken
@@ -241,8 +245,24 @@ class EventRelay:
         self._watch(typed)
         self._journal(Direction.TO_BROWSER, at, text)
         self.transcript.feed(typed, self._elapsed(at))
+        self._place(typed, at)
         if isinstance(typed, _SETTLING):
             self._spoken()
+
+    def _place(self, event: realtime.ModelEvent, at: float) -> None:
+        """Note where in the recording the model heard speech begin or end."""
+        match event:
+            case realtime.SpeechStarted(item_id, int() as audio_ms):
+                edge = "start"
+            case realtime.SpeechStopped(item_id, int() as audio_ms):
+                edge = "end"
+            case _:
+                return
+        heard_at = self._heard_at(audio_ms)
+        if heard_at is not None:
+            line = speech_line(item_id, edge, round(heard_at, 3))
+            self._journal(None, at, line)
+            place_line(self.transcript, line)
 
     def _garbage(self) -> None:
         self.counters["model_garbage"] += 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..core.lifecycle import Phase, Reason
-from ..core.transcript import Turn
+from ..core.turns import Turn
 from ..types import Json, SessionId
 
 

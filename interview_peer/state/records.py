@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Row, delete, insert, select, update
 
 from ..core.lifecycle import Phase
-from ..core.transcript import Turn
+from ..core.turns import Turn
 from ..notices import outbox
 from ..notices.outbox import Outbox
 from ..notices.types import (
@@ -352,6 +352,8 @@ def _turn_row(interview_id: str, position: int, turn: Turn) -> Json:
         "ended_at": turn.ended_at,
         "status": turn.status.value,
         "heard_ms": turn.heard_ms,
+        "kind": turn.kind.value,
+        "heard_text": None if turn.heard_text is None else _storable(turn.heard_text),
     }
 
 
@@ -365,6 +367,8 @@ def _said(position: int, turn: Turn) -> TranscriptTurn:
         started_at=turn.started_at,
         ended_at=turn.ended_at,
         heard_ms=turn.heard_ms,
+        kind=turn.kind.value,
+        heard_text=turn.heard_text,
     )
 
 

@@ -116,6 +116,9 @@ turns = Table(
     Column("ended_at", Float),
     Column("status", String(16), nullable=False),
     Column("heard_ms", Integer),
+    # "speech" or "text".
+    Column("kind", String(16), nullable=False, server_default="speech"),
+    Column("heard_text", Text),
 )
 
 recordings = Table(

@@ -20,8 +20,8 @@ from sqlalchemy.exc import IntegrityError
 
 from ..core.lifecycle import Phase, Reason
 from ..core.tokens import digest
-from ..core.transcript import Turn, TurnStatus, document
 from ..core.transcript_text import FORMATS
+from ..core.turns import Turn, TurnKind, TurnStatus, document
 from ..errors import (
     IdempotencyConflict,
     InterviewElsewhere,
@@ -477,4 +477,6 @@ def _turn(row: Row[Any]) -> Turn:
         ended_at=row.ended_at,
         status=TurnStatus(row.status),
         heard_ms=row.heard_ms,
+        kind=TurnKind(row.kind),
+        heard_text=row.heard_text,
     )

@@ -9,6 +9,7 @@ from ..types import Json
 TEXT: Final[Json] = {"type": "string"}
 MAYBE_TEXT: Final[Json] = {"type": ["string", "null"]}
 MAYBE_NUMBER: Final[Json] = {"type": ["number", "null"]}
+MAYBE_WHOLE: Final[Json] = {"type": ["integer", "null"]}
 MOMENT: Final[Json] = {"type": "string", "format": "date-time"}
 MAYBE_MOMENT: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
 MAYBE_OBJECT: Final[Json] = {"type": ["object", "null"]}

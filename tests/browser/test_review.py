@@ -38,7 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.write_json(
         "transcript.json",
         {
-            "schema": 1,
+            "schema": 2,
             "session_id": "one",
             "started_at": "2026-01-01T12:00:00.000Z",
             "turns": [
@@ -46,10 +46,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "item_id": f"item-{index}",
                     "speaker": speaker,
                     "text": text,
-                    "started_at": start,
-                    "ended_at": end,
+                    "kind": "speech",
+                    "start_ms": round(start * 1000),
+                    "end_ms": round(end * 1000),
                     "status": status,
                     "heard_ms": None,
+                    "heard_text": None,
+                    "estimated": False,
                 }
                 for index, (speaker, text, start, end, status) in enumerate(TURNS)
             ],

@@ -152,7 +152,7 @@ READ: list[tuple[Json, ModelEvent]] = [
             "type": "conversation.item.done",
             "item": {"id": A, "type": "function_call", "role": "odd", "arguments": "{}"},
         },
-        ItemDone(A, UNPLACED, None, "", None),
+        ItemDone(A, UNPLACED, None, "", None, "function_call"),
     ),
     (
         {
@@ -250,11 +250,11 @@ READ: list[tuple[Json, ModelEvent]] = [
     ),
     (
         {"type": "response.output_text.delta", "response_id": R, "item_id": A, "delta": "Hel"},
-        ReplyTextDelta(R, A, "Hel"),
+        ReplyTextDelta(R, A, "Hel", True),
     ),
     (
         {"type": "response.output_text.done", "response_id": R, "item_id": A, "text": "Hello."},
-        ReplyTextDone(R, A, "Hello."),
+        ReplyTextDone(R, A, "Hello.", True),
     ),
     ({"type": "output_audio_buffer.started", "response_id": R}, PlayoutStarted(R)),
     ({"type": "output_audio_buffer.stopped", "response_id": R}, PlayoutStopped(R)),

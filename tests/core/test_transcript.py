@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from interview_peer.core.realtime import model_event
-from interview_peer.core.transcript import Transcript, Turn, TurnStatus, rebuild
+from interview_peer.core.replay import SPEECH_LINE, rebuild, speech_line
+from interview_peer.core.transcript import Transcript
+from interview_peer.core.turns import Turn, TurnKind, TurnStatus, document, heard_of
 from interview_peer.types import ItemId, Json, SessionId, Speaker
 
 CANDIDATE, INTERVIEWER = Speaker.CANDIDATE, Speaker.INTERVIEWER
@@ -318,7 +320,9 @@ def test_a_written_reply_takes_from_its_first_piece_to_its_end() -> None:
         item("done", None, body),
         reply_done("R"),
     )
-    assert only(transcript) == Turn(ItemId("A"), INTERVIEWER, "Hello.", 5.0, 8.0, COMPLETE, None)
+    assert only(transcript) == Turn(
+        ItemId("A"), INTERVIEWER, "Hello.", 5.0, 8.0, COMPLETE, None, TurnKind.TEXT
+    )
 
 
 def test_a_reply_without_its_text_events_takes_it_from_the_item() -> None:
@@ -474,13 +478,190 @@ def test_interruption_during_generation_is_the_same_wherever_the_cut_is_told(pos
 
 def test_a_cut_told_before_the_end_of_generation_is_not_forgotten() -> None:
     closing = reply_closed("R", "A", "U", QUESTION)
-    _interrupted(listen(_generated(), playout("cleared", "R"), closing), heard_ms=None)
+    # The sound began at 12, and was cut at 14: where the service does not say, our clock does.
+    _interrupted(listen(_generated(), playout("cleared", "R"), closing), heard_ms=2000)
+
+
+def test_what_was_heard_is_the_text_cut_in_proportion_to_the_sound() -> None:
+    done = reply_done("R")
+    # 68 tokens are 3.4 s of sound, and the text has 54 characters.
+    done["response"]["usage"] = {"output_token_details": {"audio_tokens": 68}}
+    for heard_ms, words in (
+        (0, ""),
+        (400, "What"),
+        (1700, "What did you build, and why"),
+        (3399, "What did you build, and why did you build it that"),
+        (3400, QUESTION),
+        (9000, QUESTION),
+    ):
+        transcript = listen(_generated(), said("R", "A", QUESTION), done, truncated("A", heard_ms))
+        turn = transcript.turns()[1]
+        assert (turn.heard_ms, turn.heard_text, turn.text) == (heard_ms, words, QUESTION)
+        told = transcript.document(SessionId("s"), datetime.now(UTC))["turns"][1]
+        assert told["estimated"] is (words not in ("", QUESTION))
+
+
+def test_of_a_reply_that_the_interviews_end_cut_what_had_sounded_was_heard() -> None:
+    transcript = listen(_generated(), reply_closed("R", "A", "U", QUESTION))
+    transcript.close(12.8)
+    turn = transcript.turns()[1]
+    assert (turn.status, turn.heard_ms, turn.heard_text) == (INTERRUPTED, 800, "What did you")
+
+
+def test_of_a_reply_cut_before_it_sounded_nothing_was_heard() -> None:
+    transcript = listen(
+        reply_created("R"),
+        reply_opened("R", "A", None),
+        said("R", "A", QUESTION),
+        reply_done("R", "cancelled", "turn_detected"),
+    )
+    assert (only(transcript).heard_ms, only(transcript).heard_text) == (0, "")
+
+
+def test_a_text_without_spaces_is_cut_between_characters() -> None:
+    assert heard_of("\u4f60\u597d\u4e16\u754c", 500, 1000) == "\u4f60\u597d"
+    assert heard_of("word", 500, 1000) == "wo"
+    assert heard_of("two words", 100, 1000) == ""
+
+
+# Where in the recording
+
+
+def listening(prefix: int | None, silence: int | None) -> Json:
+    detection: Json = {"type": "server_vad"}
+    if prefix is not None:
+        detection["prefix_padding_ms"] = prefix
+    if silence is not None:
+        detection["silence_duration_ms"] = silence
+    audio = {"input": {"turn_detection": detection}}
+    return {"type": "session.created", "session": {"id": "s", "audio": audio}}
+
+
+@pytest.mark.parametrize(
+    ("session", "start", "end"),
+    [
+        ([], 10.3, 11.5),
+        ([listening(None, None)], 10.3, 11.5),
+        ([listening(100, 200)], 10.1, 11.8),
+        ([{"type": "session.created", "session": {"id": "s"}}], 10.3, 11.5),
+        ([listening(0, 0), listening(100, 200)], 10.1, 11.8),
+    ],
+)
+def test_speech_lies_where_the_service_heard_it_less_its_padding(
+    session: list[Json], start: float, end: float
+) -> None:
+    transcript = listen(session, started("U"), stopped("U"))
+    transcript.place_speech(ItemId("U"), start=10.0)
+    transcript.place_speech(ItemId("U"), end=12.0)
+    turn = only(transcript)
+    assert (turn.started_at, turn.ended_at) == (start, end)
+
+
+def test_a_semantic_detector_has_no_silence_of_a_known_length() -> None:
+    detection = {"type": "semantic_vad", "eagerness": "auto"}
+    session = {"id": "s", "audio": {"input": {"turn_detection": detection}}}
+    transcript = listen({"type": "session.updated", "session": session}, started("U"), stopped("U"))
+    transcript.place_speech(ItemId("U"), start=1.0, end=4.0)
+    assert (only(transcript).started_at, only(transcript).ended_at) == (1.3, 4.0)
+
+
+def test_speech_that_goes_on_has_its_last_end_and_never_ends_before_it_begins() -> None:
+    transcript = listen(started("U"), stopped("U"), stopped("U"))
+    transcript.place_speech(ItemId("U"), start=0.0, end=1.0)
+    transcript.place_speech(ItemId("U"), start=1.2, end=3.0)
+    assert (only(transcript).started_at, only(transcript).ended_at) == (0.3, 2.5)
+    short = listen(started("U"), stopped("U"))
+    short.place_speech(ItemId("U"), start=0.0, end=0.6)
+    assert (only(short).started_at, only(short).ended_at) == (0.1, 0.1)
+
+
+def test_the_journals_own_lines_place_speech_when_it_is_replayed() -> None:
+    lines = [
+        line(1.0, started("U")),
+        line(1.0, speech_line(ItemId("U"), "start", 0.25), None),
+        line(2.0, stopped("U")),
+        line(2.0, speech_line(ItemId("U"), "end", 1.9), None),
+        line(2.1, {"type": SPEECH_LINE, "item_id": 7, "start": 9}, None),
+        line(2.1, {"type": SPEECH_LINE, "item_id": "U", "start": "x", "end": True}, None),
+        # What a browser says under that name places nothing.
+        line(2.2, {"type": SPEECH_LINE, "item_id": "U", "end": 0.6}, "to_model"),
+    ]
+    turn = only(rebuild(lines))
+    assert (turn.started_at, turn.ended_at) == (0.55, 1.4)
+
+
+# What lies between turns
+
+
+def test_tool_calls_are_marked_after_the_turn_that_led_to_them() -> None:
+    call = {"id": "F", "type": "function_call", "name": "lookup", "call_id": "c", "arguments": ""}
+    other = {"id": "M", "type": "mcp_call", "name": "search", "arguments": "{}"}
+    transcript = listen(
+        item("added", None, other),
+        speech("U", "M"),
+        heard("U", "Look it up."),
+        item("added", "U", call),
+        item("done", "U", call | {"arguments": "{}"}),
+        reply("R", "A", "F", "Found it."),
+    )
+    marks = transcript.document(SessionId("s"), datetime.now(UTC))["marks"]
+    assert marks == [
+        {
+            "kind": "tool_call",
+            "after": None,
+            "start_ms": 1000,
+            "end_ms": 1000,
+            "item_id": "M",
+            "name": "search",
+            "call_id": None,
+        },
+        {
+            "kind": "silence",
+            "after": "U",
+            "start_ms": 3000,
+            "end_ms": 15000,
+        },
+        {
+            "kind": "tool_call",
+            "after": "U",
+            "start_ms": 8000,
+            "end_ms": 8000,
+            "item_id": "F",
+            "name": "lookup",
+            "call_id": "c",
+        },
+    ]
+    assert script(transcript) == [("U", "Look it up.", COMPLETE), ("A", "Found it.", COMPLETE)]
+
+
+def test_long_silences_are_marked_up_to_the_end() -> None:
+    def turn(name: str, start: float | None, end: float | None) -> Turn:
+        return Turn(ItemId(name), CANDIDATE, "x", start, end, COMPLETE, None)
+
+    def marked(*turns: Turn, until: float | None = None) -> list[tuple[Any, int, int]]:
+        made = document(SessionId("s"), datetime.now(UTC), turns, until=until)
+        return [(one["after"], one["start_ms"], one["end_ms"]) for one in made["marks"]]
+
+    one, two = turn("1", 6.0, 8.0), turn("2", 13.0, 14.0)
+    assert marked(one, two, until=30.0) == [
+        (None, 0, 6000),
+        ("1", 8000, 13000),
+        ("2", 14000, 30000),
+    ]
+    assert marked(turn("1", 4.9, 8.0), turn("2", 12.9, 14.0), until=18.9) == []
+    # While somebody speaks on, the other's pause is none; nor is one known behind an open turn.
+    assert marked(turn("1", 1.0, 20.0), turn("2", 2.0, 3.0), turn("3", 21.0, 22.0)) == []
+    assert marked(turn("1", 1.0, None), turn("2", 20.0, 21.0), turn("3", 26.0, 27.0)) == [
+        ("2", 21000, 26000)
+    ]
+    assert marked(turn("1", None, None), until=60.0) == []
 
 
 def test_a_client_may_interrupt() -> None:
     closing = reply_closed("R", "A", "U", QUESTION, "cancelled", "client_cancelled")
+    # Until the sound is thrown away, nobody knows how much of it was heard.
     _interrupted(listen(_generated(), closing), heard_ms=None)
-    _interrupted(listen(_generated(), closing, playout("cleared", "R")), heard_ms=None)
+    _interrupted(listen(_generated(), closing, playout("cleared", "R")), heard_ms=8000)
     _interrupted(listen(_generated(), closing, playout("cleared", "R"), truncated("A", 1200)))
 
 
@@ -599,7 +780,7 @@ def test_a_long_conversation_is_walked_without_recursion() -> None:
 def test_a_typed_message_is_a_turn_at_the_moment_it_was_sent() -> None:
     transcript = listen(typed("T", None, "Can you hear me?"))
     assert only(transcript) == Turn(
-        ItemId("T"), CANDIDATE, "Can you hear me?", 1.0, 1.0, COMPLETE, None
+        ItemId("T"), CANDIDATE, "Can you hear me?", 1.0, 1.0, COMPLETE, None, TurnKind.TEXT
     )
 
 
@@ -609,7 +790,7 @@ def test_seeded_interviewer_turns_are_turns_and_system_notes_are_not() -> None:
         typed("A", "S", "Welcome back.", role="assistant"),
     )
     assert only(transcript) == Turn(
-        ItemId("A"), INTERVIEWER, "Welcome back.", 3.0, 3.0, COMPLETE, None
+        ItemId("A"), INTERVIEWER, "Welcome back.", 3.0, 3.0, COMPLETE, None, TurnKind.TEXT
     )
 
 
@@ -745,7 +926,7 @@ def test_the_document_holds_the_turns_and_the_start_in_utc() -> None:
     start = datetime(2026, 11, 20, 12, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
     document = transcript.document(SessionId("abc"), start)
     assert json.loads(json.dumps(document)) == {
-        "schema": 1,
+        "schema": 2,
         "session_id": "abc",
         "started_at": "2026-11-20T10:00:00.250Z",
         "final": True,
@@ -753,22 +934,29 @@ def test_the_document_holds_the_turns_and_the_start_in_utc() -> None:
             {
                 "item_id": "U",
                 "speaker": "candidate",
+                "kind": "speech",
                 "text": "H\u00e9 \U0001f642",
-                "started_at": 1.0,
-                "ended_at": 2.0,
+                "start_ms": 1000,
+                "end_ms": 2000,
                 "status": "complete",
                 "heard_ms": None,
+                "heard_text": None,
+                "estimated": False,
             },
             {
                 "item_id": "A",
                 "speaker": "interviewer",
+                "kind": "speech",
                 "text": QUESTION,
-                "started_at": 12.0,
-                "ended_at": None,
+                "start_ms": 12000,
+                "end_ms": None,
                 "status": "interrupted",
                 "heard_ms": 1200,
+                "heard_text": "What did you",
+                "estimated": True,
             },
         ],
+        "marks": [{"kind": "silence", "after": "U", "start_ms": 2000, "end_ms": 12000}],
     }
 
 
@@ -803,7 +991,9 @@ def test_only_the_models_events_are_replayed() -> None:
             line(0.2, typed("T", None, "real")[0]),
         ]
     )
-    assert only(transcript) == Turn(ItemId("T"), CANDIDATE, "real", 0.2, 0.2, COMPLETE, None)
+    assert only(transcript) == Turn(
+        ItemId("T"), CANDIDATE, "real", 0.2, 0.2, COMPLETE, None, TurnKind.TEXT
+    )
 
 
 def test_torn_and_damaged_lines_cost_only_themselves() -> None:
@@ -1014,7 +1204,48 @@ def test_any_order_of_arrival_gives_the_conversation_as_it_was_held(seed: int) -
     transcript.close(now)
     turns = transcript.turns()
     assert PARTIAL not in [turn.status for turn in turns]
-    assert rebuild([*journal, torn]).turns() == turns
+    again = rebuild([*journal, torn])
+    assert again.turns() == turns
+    documents = [one.document(SessionId("s"), datetime.now(UTC)) for one in (transcript, again)]
+    for one in documents:
+        one["started_at"] = ""
+    assert json.dumps(documents[0]) == json.dumps(documents[1])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_may_come_in_another_order_changes_nothing(seed: int) -> None:
+    """Each event keeps the time that it is about; only its place in the queue is another.
+
+    What the service sends in order stays so: the main stream, one item's transcription, one
+    reply's playout. How these lie among each other is left to chance.
+    """
+    conversation = Conversation(2000 + seed)
+    events = conversation.events(steps=40)
+    timed = [(float(n), event) for n, event in enumerate(events)]
+
+    def stream(event: Json) -> str:
+        if event["type"].startswith(TRANSCRIPTION):
+            return str(event["item_id"])
+        return "main"
+
+    queues: dict[str, list[tuple[float, Json]]] = {}
+    for at, event in timed:
+        queues.setdefault(stream(event), []).append((at, event))
+    documents = []
+    for order in range(4):
+        chance = random.Random(order)
+        left = {name: list(queue) for name, queue in queues.items()}
+        transcript = Transcript()
+        while left:
+            # Transcriptions of an item may come before and long after anything else.
+            name = chance.choice(sorted(left)) if order else "main" if "main" in left else min(left)
+            at, event = left[name].pop(0)
+            if not left[name]:
+                del left[name]
+            transcript.feed(model_event(event), at)
+        transcript.close(float(len(events)))
+        documents.append(transcript.document(SessionId("s"), datetime(2026, 1, 1, tzinfo=UTC)))
+    assert all(one == documents[0] for one in documents)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -15,10 +15,15 @@ from interview_peer.types import Json
 TIMES = re.compile(r"(\d\d+):(\d\d):(\d\d)[.,](\d{3}) --> (\d\d+):(\d\d):(\d\d)[.,](\d{3})")
 
 
+def ms(seconds: Any) -> Any:
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    return round(seconds * 1000) if number else seconds
+
+
 def turn(
     text: str,
-    start: float | None = None,
-    end: float | None = None,
+    start: Any = None,
+    end: Any = None,
     speaker: str = "candidate",
     status: str = "complete",
 ) -> Json:
@@ -26,8 +31,8 @@ def turn(
         "item_id": "i",
         "speaker": speaker,
         "text": text,
-        "started_at": start,
-        "ended_at": end,
+        "start_ms": ms(start),
+        "end_ms": ms(end),
         "status": status,
     }
 
@@ -95,6 +100,15 @@ def test_what_was_not_transcribed_or_cut_short_says_so() -> None:
     assert "[not transcribed]" in webvtt(talk)
     assert "So I thought [interrupted]" in subrip(talk)
     assert len(times(webvtt(talk))) == 2, "a turn without words is no caption"
+
+
+def test_of_a_reply_cut_short_what_was_heard_is_shown() -> None:
+    cut = turn("So I thought of bridges", 3.0, 4.0, "interviewer", "interrupted")
+    talk = document(cut | {"heard_text": "So I"}, cut | {"heard_text": ""})
+    assert [line for line in plain(talk).splitlines() if "So" in line or ": [" in line] == [
+        "[00:00:03] Interviewer: So I [interrupted]",
+        "[00:00:03] Interviewer: [interrupted]",
+    ]
 
 
 def test_unknown_times_lie_between_their_neighbours() -> None:

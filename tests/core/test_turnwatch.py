@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from interview_peer.core.transcript import Turn, TurnStatus
+from interview_peer.core.turns import Turn, TurnStatus
 from interview_peer.core.turnwatch import TurnWatch
 from interview_peer.types import ItemId, Speaker
 

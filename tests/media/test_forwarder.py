@@ -255,6 +255,33 @@ async def test_new_ssrc_continues_the_stream_with_the_time_gone_by(path: Path) -
     assert path.forwarder.counters.rebased == 2
 
 
+async def test_a_place_in_what_the_far_end_heard_is_when_it_came_in(path: Path) -> None:
+    assert path.forwarder.sent_at(0) is None
+    for number in range(100):
+        path.feed(rtp(number, 4_294_900_000 + number * FRAME, b"x"), 50.0 + number * FRAME_SECONDS)
+    assert path.forwarder.sent_at(0) == pytest.approx(50.0)
+    assert path.forwarder.sent_at(1500) == pytest.approx(51.5)
+    # A browser that comes back is heard after the time gone by, by the same far end.
+    path.feed(rtp(7, 123, b"x", ssrc=99), 60.0)
+    assert path.forwarder.sent_at(0) == pytest.approx(50.0)
+    assert path.forwarder.sent_at(10_000) == pytest.approx(60.0)
+    # A sender whose clock is slow: the latest packet says where its own sound lies.
+    path.feed(rtp(8, 123 + 48_000, b"x", ssrc=99), 61.2)
+    assert path.forwarder.sent_at(11_000) == pytest.approx(61.2)
+
+
+async def test_a_new_far_end_counts_what_it_hears_anew(path: Path) -> None:
+    path.feed(rtp(1, 0, b"x"), 50.0)
+    async with model_side() as ends:
+        path.forwarder.connect(path.entry, ends.near)
+        assert path.forwarder.sent_at(0) is None
+        path.feed(rtp(2, FRAME, b"x"), 70.0)
+        assert path.forwarder.sent_at(0) == pytest.approx(70.0)
+        path.forwarder.fill(70.4)
+        assert path.forwarder.sent_at(0) == pytest.approx(70.0, abs=0.02)
+        path.forwarder.connect(None, None)
+
+
 async def test_new_ssrc_at_once_still_takes_the_next_number_and_frame(path: Path) -> None:
     for number, ssrc in enumerate((1, 2, 1, 2)):
         path.feed(rtp(1000 * ssrc, 0, b"%d" % number, ssrc=ssrc), 10.0)

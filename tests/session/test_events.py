@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from interview_peer.app import Server
-from interview_peer.core.transcript import rebuild
+from interview_peer.core.replay import rebuild
 from interview_peer.media.udp import Address, UdpPort
 from interview_peer.session import interview as interview_module
 from interview_peer.storage.folder import InterviewFolder
-from interview_peer.types import Json
+from interview_peer.types import Json, SessionId
 from tests.support.caller import Caller
 from tests.support.waiting import eventually
 
@@ -144,7 +145,7 @@ async def test_the_browser_hears_every_event_that_the_journal_holds_in_that_orde
 
 
 async def test_a_transcript_rebuilt_from_the_journal_is_the_one_that_was_written(
-    caller: Caller, tmp_path: Path
+    local: Server, caller: Caller, tmp_path: Path
 ) -> None:
     await caller.open()
     await caller.connect()
@@ -157,16 +158,15 @@ async def test_a_transcript_rebuilt_from_the_journal_is_the_one_that_was_written
 
     folder = tmp_path / "interviews" / caller.session_id
     written = json.loads((folder / "transcript.json").read_text(encoding="utf-8"))
-    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    rebuilt = rebuild(lines).turns()
     greeting, answer = written["turns"]
     assert (greeting["status"], answer["status"], answer["text"]) == ("interrupted", "failed", "")
-    assert [(one.item_id, one.text, one.status.value, one.heard_ms) for one in rebuilt] == [
-        (one["item_id"], one["text"], one["status"], one["heard_ms"]) for one in written["turns"]
-    ]
-    for ours, theirs in zip(rebuilt, written["turns"], strict=True):
-        # Not about the same: one reading of the clock serves the journal and the transcript.
-        assert (ours.started_at, ours.ended_at) == (theirs["started_at"], theirs["ended_at"])
+    assert 0 < greeting["heard_ms"] and greeting["text"].startswith(greeting["heard_text"])
+    # Finishing may have moved the file's times by then; what was written first is still known.
+    live = local.interviews.find(caller.session_id).transcript_so_far()
+    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    started_at = datetime.fromisoformat(json.loads(lines[0])["at"])
+    again = rebuild(lines).document(SessionId(caller.session_id), started_at, final=False)
+    assert json.dumps(again) == json.dumps(live)
 
 
 async def test_nothing_is_missing_from_a_journal_whose_disk_is_slow(

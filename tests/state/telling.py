@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from interview_peer.core.lifecycle import Phase, Reason
-from interview_peer.core.transcript import Turn, TurnStatus, document
+from interview_peer.core.turns import Turn, TurnStatus, document
 from interview_peer.notices.outbox import Outbox
 from interview_peer.state.database import Database
 from interview_peer.state.happenings import (

@@ -104,7 +104,8 @@ async def test_killed_interview_is_closed_as_recovered_with_its_notices(
         assert "interviewer" in {turn["speaker"] for turn in transcript["turns"]}
         files = (await body(database, name, "recording.ready"))["files"]
         names = {"candidate.ogg", "interviewer.ogg", "mixed.webm", "waveform.json"}
-        assert {one["name"] for one in files} == {*names, "events.jsonl", "transcript.json"}
+        names |= {f"transcript.{kind}" for kind in ("json", "txt", "vtt", "srt")}
+        assert {one["name"] for one in files} == {*names, "events.jsonl"}
         # Measured after they were mended, not before.
         for one in files:
             content = (data / "interviews" / name / one["name"]).read_bytes()
