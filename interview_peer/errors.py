@@ -5,7 +5,7 @@
     InterviewPeerError
     ├── CallerError            the client must change what it sends        4xx
     │   ├── InvalidJson, InvalidMessage, UnknownMessageType, UnsupportedContentType
-    │   ├── NotAcceptable
+    │   ├── NotAcceptable, TooManyFollowers
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
     │   ├── PersonaNotFound, TooLarge, ExpectationFailed
@@ -303,6 +303,14 @@ class KeyNotFound(CallerError):
     status = 404
     sentence = "There is no key of that id."
     openai_code = "not_found"
+
+
+class TooManyFollowers(CallerError):
+    """As many as may follow an interview live do so already."""
+
+    code = "TOO_MANY_FOLLOWERS"
+    status = 429
+    sentence = "Too many follow this interview already."
 
 
 class NotAcceptable(CallerError):

@@ -109,7 +109,7 @@ def document(
     if started_at.tzinfo is None:
         raise ValueError("started_at has no time zone")
     started = started_at.astimezone(UTC).isoformat(timespec="milliseconds")
-    told = [_turn(turn) for turn in turns]
+    told = [turn_document(turn) for turn in turns]
     marks: list[Json] = [
         {
             "kind": "tool_call",
@@ -166,7 +166,8 @@ def _silence(after: Any, start: int, end: int) -> Json:
     return {"kind": "silence", "after": after, "start_ms": start, "end_ms": end}
 
 
-def _turn(turn: Turn) -> Json:
+def turn_document(turn: Turn) -> Json:
+    """What the document says of one turn."""
     heard = turn.heard_text
     return {
         "item_id": turn.item_id,

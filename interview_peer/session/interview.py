@@ -21,6 +21,7 @@ from ..core import sdp
 from ..core.lifecycle import FAILURES, Happening, Lifecycle, Phase, Reason
 from ..core.persona import Persona
 from ..core.redaction import Redactor
+from ..core.turns import turn_document
 from ..core.turnwatch import TurnWatch
 from ..errors import (
     ConfigurationError,
@@ -47,6 +48,7 @@ from ..storage.folder import InterviewFolder
 from ..storage.recorder import Recorder, RecordingSummary
 from ..storage.worker import StorageWorker
 from ..types import Direction, Json, SessionId, Speaker
+from .feed import Feed
 from .finished import Files
 from .reader import EventReader
 from .relay import EventRelay
@@ -169,6 +171,8 @@ class Interview:
         # The model must always hear something, or its speech detection waits for ever.
         self._up = Forwarder(fill=True)
         self._down = Forwarder()
+        self.feed = Feed()
+        """What is told to those who follow it live."""
         self._relay = EventRelay(
             self._journal,
             self._since_start,
@@ -178,6 +182,7 @@ class Interview:
             self._log,
             self._spoken,
             self._heard_at,
+            self.feed.piece,
         )
         self._turn_watch = TurnWatch()
         self._opened = False
@@ -249,6 +254,7 @@ class Interview:
             "to_model": dataclasses.asdict(self._up.counters),
             "to_browser": dataclasses.asdict(self._down.counters),
             "events": dict(self._relay.counters),
+            "followers": dict(self.feed.counters),
         }
 
     # -- negotiation --------------------------------------------------------------------------
@@ -590,6 +596,7 @@ class Interview:
                 }
             )
         self._tell(self.state())
+        self.feed.phase(phase.value, self.reason.value if self.reason is not None else None)
         self._chronicle(happening, phase)
         if phase is Phase.ENDING:
             self._cancel_deadline()
@@ -622,6 +629,7 @@ class Interview:
             return
         news = self._turn_watch.look(self._relay.transcript.turns(), over=over)
         if news is not None:
+            self.feed.turns(news.position, [turn_document(turn) for turn in news.turns])
             self._around.tell(
                 happenings.Turns(
                     interview_id=self.id,
@@ -666,6 +674,7 @@ class Interview:
                 message["reason"] = self.reason.value
             self._tell(message)
             self._observers.clear()
+            self.feed.end(self.reason.value if self.reason is not None else None)
             await self._tasks.drain(CLOSE_SECONDS)
             self.finished.set()
 

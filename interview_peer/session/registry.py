@@ -94,6 +94,7 @@ class Interviews:
     def forget(self, interview: Interview) -> None:
         """Drop a session that was greeted and never used."""
         if interview.phase is Phase.CREATED:
+            interview.feed.end(None)
             self._interviews.pop(interview.id, None)
             self._unwatched_since.pop(interview.id, None)
 
@@ -235,6 +236,7 @@ class Interviews:
         elif interview.phase is Phase.CREATED and not interview.watched:
             since = self._unwatched_since.setdefault(name, now)
             if now - max(since, interview.last_activity) >= self._keep_seconds:
+                interview.feed.end(None)
                 self._interviews.pop(name, None)
                 self._unwatched_since.pop(name, None)
         else:

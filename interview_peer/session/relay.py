@@ -28,7 +28,7 @@ from ..core.transcript import Transcript
 from ..core.usage import add_usage
 from ..errors import CallerError
 from ..media.leg import ChannelClosed, Leg, MessageTooLarge
-from ..types import Direction, Json
+from ..types import Direction, Json, Speaker
 from .backlog import Backlog
 from .reader import EventReader, Unreadable
 from .tasks import Tasks
@@ -74,6 +74,7 @@ class EventRelay:
         log: logging.LoggerAdapter[logging.Logger],
         spoken: Callable[[], None] = lambda: None,
         heard_at: Callable[[int], float | None] = lambda audio_ms: None,
+        piece: Callable[[str, str, str], None] = lambda item_id, speaker, text: None,
     ) -> None:
         """Begin without legs.
 
@@ -86,6 +87,7 @@ class EventRelay:
             log: the interview's.
             spoken: is called when a turn may have been settled.
             heard_at: a place in what the model heard (milliseconds), in seconds of the recording.
+            piece: is told item, speaker and text of what is not settled yet.
         """
         self.transcript = Transcript()
         self.usage: Json = {}
@@ -98,6 +100,9 @@ class EventRelay:
         self._reader = reader
         self._behind = Backlog(tasks, self._take, log)
         self._heard_at = heard_at
+        self._piece = piece
+        self._aside: set[str] = set()
+        """Replies under way that join no conversation."""
         self._redactor = redactor
         self._log = log
         self._spoken = spoken
@@ -277,9 +282,17 @@ class EventRelay:
 
     def _watch(self, event: realtime.ModelEvent) -> None:
         match event:
-            case realtime.ReplyStarted():
+            case realtime.ReplyTextDelta(response_id, item_id, delta):
+                if response_id not in self._aside:
+                    self._piece(item_id, Speaker.INTERVIEWER.value, delta)
+            case realtime.InputTextDelta(item_id, delta):
+                self._piece(item_id, Speaker.CANDIDATE.value, delta)
+            case realtime.ReplyStarted(response_id, out_of_band):
                 self.reply_active = True
-            case realtime.ReplyDone(usage=usage):
+                if out_of_band:
+                    self._aside.add(response_id)
+            case realtime.ReplyDone(response_id, usage=usage):
+                self._aside.discard(response_id)
                 add_usage(self.usage, usage)
             case realtime.PlayoutStopped() | realtime.PlayoutCleared():
                 self.reply_active = False

@@ -35,6 +35,7 @@ from ..state.parts import StateParts
 from ..types import Json
 from . import forms, ice, messages, openapi, signalling
 from .access import Access, Admission, token_of
+from .events_api import EventsApi
 from .interview_store import InterviewStore
 from .interviews_api import InterviewsApi
 from .joining import API, Joining
@@ -354,6 +355,7 @@ def make_app(
     store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard
     InterviewsApi(settings, interviews.personas, access, store, guard).add_to(app)
+    EventsApi(store).add_to(app)
     RecordingPaths(archive).add_to(app)
     KeysApi(state.database).add_to(app)
     WebhooksApi(state.notices.desk, access.check_operator).add_to(app)

@@ -118,11 +118,11 @@ class InterviewsApi:
 
     async def get(self, request: web.Request) -> web.Response:
         """One interview, running or over, with its statistics and files."""
-        return web.json_response(await self._whole(_id(request)))
+        return web.json_response(await self._whole(interview_id(request)))
 
     async def end(self, request: web.Request) -> web.Response:
         """End an interview; the answer comes when it is over, or after 15 seconds."""
-        name = _id(request)
+        name = interview_id(request)
         await self._store.end(name)
         return web.json_response(await self._whole(name))
 
@@ -131,7 +131,7 @@ class InterviewsApi:
         end = request.query.get("end", "false")
         if end not in ("true", "false") or len(request.query) > ("end" in request.query):
             raise InvalidMessage("This path takes ?end=true or nothing.")
-        removed = await self._store.erase(_id(request), end=end == "true")
+        removed = await self._store.erase(interview_id(request), end=end == "true")
         return web.json_response(removed, status=200 if removed["complete"] else 202)
 
     async def transcript(self, request: web.Request) -> web.StreamResponse:
@@ -143,7 +143,7 @@ class InterviewsApi:
             if wanted is None:
                 raise NotAcceptable(f"A transcript is had as {', '.join(KINDS.values())}.")
             kind = next(kind for kind, name in KINDS.items() if name == wanted)
-        found = await self._store.transcript(_id(request), kind)
+        found = await self._store.transcript(interview_id(request), kind)
         if not isinstance(found, bytes):
             return await files.send(request, found)
         content_type = FORMATS[kind].content_type if kind in FORMATS else "application/json"
@@ -220,7 +220,8 @@ def _unkept(name: str, running: Interview | None) -> Json:
     }
 
 
-def _id(request: web.Request) -> str:
+def interview_id(request: web.Request) -> str:
+    """The id in the request's path. Raises ``InvalidSessionId``."""
     name = request.match_info["interview_id"]
     if not name.isascii() or len(name) > 64 or not name.replace("-", "").replace("_", "").isalnum():
         raise InvalidSessionId

@@ -368,6 +368,30 @@ INTERVIEWS: Final[Json] = {
             **OPERATOR,
         ),
     },
+    "/api/interviews/{interview_id}/events": {
+        "get": operation(
+            "interviews",
+            "The interview as it happens, as server-sent events.",
+            {
+                "200": {
+                    "description": "Events until the interview ends.",
+                    "content": {"text/event-stream": {"schema": TEXT}},
+                },
+                "204": {"description": "It is over, and nothing is left to be told."},
+                **refusals(*MINE, "409"),
+            },
+            parameters=[
+                INTERVIEW_ID,
+                parameter(
+                    "Last-Event-ID",
+                    "header",
+                    TEXT,
+                    "The number of the event that was read last; what came after it is sent again.",
+                ),
+            ],
+            **OPERATOR,
+        ),
+    },
     "/api/interviews/{interview_id}/transcript": _transcript(*KINDS),
     **{f"/api/interviews/{{interview_id}}/transcript.{kind}": _transcript(kind) for kind in KINDS},
 }

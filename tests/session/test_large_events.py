@@ -20,7 +20,7 @@ import pytest
 from interview_peer.app import Server
 from interview_peer.core.lifecycle import Reason
 from interview_peer.core.redaction import Redactor
-from interview_peer.core.transcript import rebuild
+from interview_peer.core.replay import rebuild
 from interview_peer.media.leg import Leg, MessageTooLarge
 from interview_peer.session import backlog, reader
 from interview_peer.session.reader import EventReader
