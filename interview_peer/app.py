@@ -20,6 +20,7 @@ import click
 from aiohttp import web
 
 from . import __version__
+from .core import speech_redaction
 from .core.redaction import Redactor
 from .errors import ConfigurationError
 from .finishing.worker import Finisher
@@ -157,7 +158,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         await finishing.start(after=state.recovered)
         stack.push_async_callback(finishing.close)
         redactor = Redactor([*settings.secrets, api_key])
-        reader = EventReader(redactor)
+        speech = speech_redaction.redactor(settings.redact_speech)
+        reader = EventReader(redactor, speech)
         stack.push_async_callback(reader.close)
         interviews = Interviews(
             Surroundings(
@@ -172,6 +174,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 data_dir=settings.data_dir,
                 redactor=redactor,
                 reader=reader,
+                speech=speech,
                 model=settings.openai_model,
                 connect_seconds=settings.connect_seconds,
                 hold_seconds=settings.hold_seconds,

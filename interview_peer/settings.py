@@ -27,6 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from interview_peer.core import speech_redaction
 from interview_peer.core.proxies import FORWARDED_FOR
 from interview_peer.core.turn import IceServer, read_servers
 from interview_peer.errors import ConfigurationError
@@ -90,6 +91,10 @@ _MUST_BE = {
     "turn_ttl_seconds": "must be a whole number of seconds from 60 to 86400",
     "allow_anonymous": "must be true or false",
     "require_consent": "must be true or false",
+    "redact_speech": (
+        "must be all, or some of email, iban, card and phone, or module:function of your own, "
+        "separated by commas"
+    ),
     "hold_seconds": "must be a number of seconds from 0 to 600",
     "idle_seconds": "must be a number of seconds above 0, up to 86400",
     "connect_seconds": "must be a number of seconds above 0, up to 120",
@@ -226,6 +231,9 @@ class Settings(BaseSettings):
     require_consent: bool = Field(default=False, validation_alias="INTERVIEW_REQUIRE_CONSENT")
     """Reserved: true is refused until the consent step exists."""
 
+    redact_speech: str = Field(default="", validation_alias="INTERVIEW_REDACT_SPEECH")
+    """What is taken out of texts before they are kept: see ``core.speech_redaction``."""
+
     hold_seconds: Seconds = Field(
         default=10.0, ge=0, le=600, validation_alias="INTERVIEW_HOLD_SECONDS"
     )
@@ -359,6 +367,12 @@ class Settings(BaseSettings):
         # Every candidate holds a signature made with it; a short one can be guessed from that.
         if value is not None and len(value.get_secret_value()) < _SHORTEST_JOIN_SECRET:
             raise ValueError("too short")
+        return value
+
+    @pydantic.field_validator("redact_speech")
+    @classmethod
+    def _check_redact_speech(cls, value: str) -> str:
+        speech_redaction.redactor(value)
         return value
 
     @pydantic.field_validator("jwks_url")

@@ -161,6 +161,8 @@ def test_value_is_read_in_the_form_it_is_used(
         ("INTERVIEW_TURN_TTL_SECONDS", "59"),
         ("INTERVIEW_TURN_TTL_SECONDS", "86401"),
         ("INTERVIEW_ALLOW_ANONYMOUS", "maybe"),
+        ("INTERVIEW_REDACT_SPEECH", "email,names"),
+        ("INTERVIEW_REDACT_SPEECH", "no.such.module:function"),
         ("INTERVIEW_REQUIRE_CONSENT", "maybe"),
         ("INTERVIEW_REQUIRE_CONSENT", "true"),
         ("INTERVIEW_HOLD_SECONDS", "601"),

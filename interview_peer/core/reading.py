@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from ..types import Json
 from . import realtime
 from .beta import ClientDialect
 from .redaction import Redactor
+from .speech_redaction import SpeechRedactor
 from .usage import add_usage
 
 MOST_GIST: Final = 64 * 1024
@@ -32,16 +35,24 @@ class Reading:
     """JSON for a browser of the beta's; None where that is `text`."""
     swallowed: bool
     """Whether a browser of the beta's is told nothing."""
+    kept: str | None
+    """JSON of the event as it may be kept; None where that is `text`."""
+    taken: Mapping[str, int]
+    """What was taken out of it for that, by pattern."""
     gist: Json
     """The event as it may take a larger one's place: a retrieved item without its sound, or no more
     than the type."""
 
 
-def read(message: str, redactor: Redactor, *, is_beta: bool) -> Reading:
+def read(
+    message: str, redactor: Redactor, *, is_beta: bool, speech: SpeechRedactor | None = None
+) -> Reading:
     """Read one message of the model's. Raises as `realtime.parse` does."""
     original = realtime.parse(message)
     event, text = redactor.event(original, message)
-    typed = realtime.model_event(event)
+    taken: Counter[str] = Counter()
+    kept = event if speech is None else speech.event(event, taken)
+    typed = realtime.model_event(kept)
     if isinstance(typed, realtime.ReplyDone):
         # Only counts are ever taken of it, and there is no telling what else it holds.
         counts: Json = {}
@@ -54,6 +65,8 @@ def read(message: str, redactor: Redactor, *, is_beta: bool) -> Reading:
         text=None if text is message else text,
         told=None if told is event else json.dumps(told, ensure_ascii=False),
         swallowed=not spoken,
+        kept=None if kept is event else json.dumps(kept, ensure_ascii=False),
+        taken=dict(taken),
         gist=_gist(told),
     )
 

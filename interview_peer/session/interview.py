@@ -21,6 +21,7 @@ from ..core import sdp
 from ..core.lifecycle import FAILURES, Happening, Lifecycle, Phase, Reason
 from ..core.persona import Persona
 from ..core.redaction import Redactor
+from ..core.speech_redaction import SpeechRedactor
 from ..core.turns import turn_document
 from ..core.turnwatch import TurnWatch
 from ..errors import (
@@ -105,6 +106,9 @@ class Surroundings:
     finishing: Finisher
     data_dir: Path
     redactor: Redactor
+    """Masks the server's own secrets."""
+    speech: SpeechRedactor | None
+    """What is taken out of texts before they are kept; None takes nothing."""
     reader: EventReader
     model: str | None
     """Model for every interview, in place of the persona's."""
@@ -183,6 +187,7 @@ class Interview:
             self._spoken,
             self._heard_at,
             self.feed.piece,
+            around.speech,
         )
         self._turn_watch = TurnWatch()
         self._opened = False

@@ -20,6 +20,7 @@ from typing import Final
 
 from ..core.reading import Reading
 from ..core.redaction import Redactor
+from ..core.speech_redaction import SpeechRedactor
 from ..errors import InvalidJson
 from ..types import Json
 from .reading_process import HEADER, Answer
@@ -43,8 +44,8 @@ class Unreadable(Exception):
 class EventReader:
     """Owner of the process. All methods belong to the event loop."""
 
-    def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
+    def __init__(self, redactor: Redactor, speech: SpeechRedactor | None = None) -> None:
+        self._redactors = redactor, speech
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._closed = False
@@ -106,7 +107,7 @@ class EventReader:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
-            await _write(process, b"", pickle.dumps(self._redactor))
+            await _write(process, b"", pickle.dumps(self._redactors))
         await _write(process, bytes([is_beta]), message.encode("utf-8", "surrogatepass"))
         assert process.stdout is not None
         (size,) = HEADER.unpack(await process.stdout.readexactly(HEADER.size))

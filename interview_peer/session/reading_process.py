@@ -19,6 +19,7 @@ from typing import BinaryIO, Final
 
 from ..core.reading import Reading, read
 from ..core.redaction import Redactor
+from ..core.speech_redaction import SpeechRedactor
 from ..errors import CallerError
 
 HEADER: Final = struct.Struct("!I")
@@ -33,10 +34,12 @@ Answer = Reading | str
 """What was found, or in one word why nothing was: ``garbage`` or ``unreadable``."""
 
 
-def answer(message: str, redactor: Redactor, *, is_beta: bool) -> Answer:
+def answer(
+    message: str, redactor: Redactor, *, is_beta: bool, speech: SpeechRedactor | None = None
+) -> Answer:
     """Read one message. Never raises."""
     try:
-        return read(message, redactor, is_beta=is_beta)
+        return read(message, redactor, is_beta=is_beta, speech=speech)
     except CallerError:
         return "garbage"
     except Exception:
@@ -48,10 +51,12 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
     first = _next(requests)
     if first is None:
         return
-    redactor: Redactor = pickle.loads(first)
+    redactor: Redactor
+    speech: SpeechRedactor | None
+    redactor, speech = pickle.loads(first)
     while (request := _next(requests)) is not None:
         text = str(memoryview(request)[1:], "utf-8", "surrogatepass")
-        found = answer(text, redactor, is_beta=request[0] == 1)
+        found = answer(text, redactor, is_beta=request[0] == 1, speech=speech)
         data = pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
         answers.write(HEADER.pack(len(data)) + data)
         answers.flush()

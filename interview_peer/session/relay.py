@@ -15,7 +15,7 @@ import collections
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ..core import realtime
@@ -24,6 +24,7 @@ from ..core.gate import Gate, GateRefused, check_size, error_event, refusal_even
 from ..core.reading import without_audio
 from ..core.redaction import Redactor
 from ..core.replay import place_line, speech_line
+from ..core.speech_redaction import SpeechRedactor
 from ..core.transcript import Transcript
 from ..core.usage import add_usage
 from ..errors import CallerError
@@ -75,6 +76,7 @@ class EventRelay:
         spoken: Callable[[], None] = lambda: None,
         heard_at: Callable[[int], float | None] = lambda audio_ms: None,
         piece: Callable[[str, str, str], None] = lambda item_id, speaker, text: None,
+        speech: SpeechRedactor | None = None,
     ) -> None:
         """Begin without legs.
 
@@ -88,6 +90,7 @@ class EventRelay:
             spoken: is called when a turn may have been settled.
             heard_at: a place in what the model heard (milliseconds), in seconds of the recording.
             piece: is told item, speaker and text of what is not settled yet.
+            speech: takes out of texts what may not be kept; pieces of texts are withheld then.
         """
         self.transcript = Transcript()
         self.usage: Json = {}
@@ -101,6 +104,7 @@ class EventRelay:
         self._behind = Backlog(tasks, self._take, log)
         self._heard_at = heard_at
         self._piece = piece
+        self._speech = speech
         self._aside: set[str] = set()
         """Replies under way that join no conversation."""
         self._redactor = redactor
@@ -160,7 +164,8 @@ class EventRelay:
         if waits and not self._for_model.fits(text):
             self._refuse(GateRefused("too_many_events", "Too many events wait."), event)
             return
-        self._journal(Direction.TO_MODEL, at, text)
+        kept = self._kept(admitted)
+        self._journal(Direction.TO_MODEL, at, text if kept is admitted else kept)
         if waits:
             self._for_model.put(admitted, text)
         else:
@@ -169,7 +174,7 @@ class EventRelay:
     def to_model(self, event: Json) -> None:
         """Say something to the model ourselves; dropped if its channel is not open."""
         if self._model is not None and self._model.channel_open:
-            self._journal(Direction.TO_MODEL, time.monotonic(), event)
+            self._journal(Direction.TO_MODEL, time.monotonic(), self._kept(event))
             self._send_to_model(event, json.dumps(event))
 
     def _send_to_model(self, event: Json, text: str) -> None:
@@ -220,7 +225,8 @@ class EventRelay:
             self._garbage()
             return
         event, text = self._redactor.event(event, data)
-        self._keep(at, realtime.model_event(event), text)
+        kept = self._kept(event)
+        self._keep(at, realtime.model_event(kept), text if kept is event else kept)
         for spoken in self._dialect.to_client(event):
             self._queue_for_browser(
                 spoken, text if spoken is event else json.dumps(spoken, ensure_ascii=False)
@@ -238,21 +244,34 @@ class EventRelay:
             self._give_up("unreadable", "event_unreadable", "An event could not be read.")
             return
         text = data if reading.text is None else reading.text
-        self._keep(at, reading.typed, text)
+        self._count_taken(reading.taken)
+        self._keep(at, reading.typed, text if reading.kept is None else reading.kept)
         if dialect is not self._dialect:
             # Another browser has come meanwhile, and every browser begins with the names of today.
             self._queue_for_browser(reading.gist, text)
         elif not reading.swallowed:
             self._queue_for_browser(reading.gist, text if reading.told is None else reading.told)
 
-    def _keep(self, at: float, typed: realtime.ModelEvent, text: str) -> None:
+    def _keep(self, at: float, typed: realtime.ModelEvent, event: Json | str) -> None:
         """Let journal and transcript have an event that came at ``at``."""
         self._watch(typed)
-        self._journal(Direction.TO_BROWSER, at, text)
+        self._journal(Direction.TO_BROWSER, at, event)
         self.transcript.feed(typed, self._elapsed(at))
         self._place(typed, at)
         if isinstance(typed, _SETTLING):
             self._spoken()
+
+    def _kept(self, event: Json) -> Json:
+        """The event as it may be written down: everything but the legs gets this one."""
+        if self._speech is None:
+            return event
+        counts: collections.Counter[str] = collections.Counter()
+        kept = self._speech.event(event, counts)
+        self._count_taken(counts)
+        return kept
+
+    def _count_taken(self, counts: Mapping[str, int]) -> None:
+        self.counters.update({f"redacted_{name}": count for name, count in counts.items()})
 
     def _place(self, event: realtime.ModelEvent, at: float) -> None:
         """Note where in the recording the model heard speech begin or end."""
@@ -283,10 +302,11 @@ class EventRelay:
     def _watch(self, event: realtime.ModelEvent) -> None:
         match event:
             case realtime.ReplyTextDelta(response_id, item_id, delta):
-                if response_id not in self._aside:
+                if delta and response_id not in self._aside:
                     self._piece(item_id, Speaker.INTERVIEWER.value, delta)
             case realtime.InputTextDelta(item_id, delta):
-                self._piece(item_id, Speaker.CANDIDATE.value, delta)
+                if delta:
+                    self._piece(item_id, Speaker.CANDIDATE.value, delta)
             case realtime.ReplyStarted(response_id, out_of_band):
                 self.reply_active = True
                 if out_of_band:
