@@ -1,0 +1,198 @@
+"""Everything the simulator sends is what the official package says that the service sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from interview_peer.core.realtime import UnknownModelEvent, model_event
+from interview_peer.types import Json
+from tests.support.official import server_problems, server_types
+
+from .talk import TRANSCRIBED, Talk
+from .test_conversation import one_turn, playing
+
+PLANTED = "x_simulator.hint"
+"""An invented event, so that clients learn to live with those they do not know."""
+
+TOOL: Json = {"type": "function", "name": "lookup", "description": "x", "parameters": {}}
+
+SHORT: Json = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
+
+
+def session(**fields: object) -> Json:
+    return {**TRANSCRIBED, **fields}
+
+
+def detection(**fields: object) -> Json:
+    vad = {"type": "server_vad", **fields}
+    heard = {"transcription": {"model": "gpt-transcribe"}, "turn_detection": vad}
+    return session(audio={"input": heard})
+
+
+def talk_of_turns(seed: int) -> Talk:
+    talk = Talk(seed=seed, transcription_failure_share=0.4, greet=seed % 2 == 0)
+    talk.take(talk.conversation.opened(talk.now, 1_800_000_000.0))
+    talk.take(talk.conversation.heard(talk.now, 20))
+    for _ in range(4):
+        one_turn(talk)
+    return talk
+
+
+def interrupted(generated: bool) -> Callable[[int], Talk]:
+    def make(seed: int) -> Talk:
+        talk = Talk(seed=seed).opened()
+        playing(talk, generated=generated)
+        talk.speech_starts()
+        talk.pass_time(0.5)
+        talk.speech_stops()
+        talk.pass_time(12.0)
+        return talk
+
+    return make
+
+
+def stopped_by_the_client(seed: int) -> Talk:
+    talk = Talk(seed=seed).opened()
+    playing(talk, generated=seed % 2 == 0)
+    talk.client("response.cancel", event_id="mine")
+    talk.client("output_audio_buffer.clear")
+    talk.pass_time(3.0)
+    return talk
+
+
+def written(seed: int) -> Talk:
+    talk = Talk(seed=seed).opened()
+    talk.client("response.create", response={"output_modalities": ["text"]})
+    talk.pass_time(8.0)
+    return talk
+
+
+def tool_called(seed: int) -> Talk:
+    talk = Talk(session(tools=[TOOL], tool_choice="required"), seed).opened()
+    talk.client("response.create")
+    talk.pass_time(8.0)
+    call = talk.only("response.function_call_arguments.done")["call_id"]
+    output = {"type": "function_call_output", "call_id": call, "output": "{}"}
+    talk.client("conversation.item.create", item=output)
+    talk.pass_time(1.0)
+    return talk
+
+
+def outside(seed: int) -> Talk:
+    talk = Talk(seed=seed).opened()
+    asked = {"conversation": "none", "output_modalities": ["text"], "metadata": {"topic": "score"}}
+    talk.client("response.create", response=asked)
+    talk.pass_time(8.0)
+    return talk
+
+
+def edited(seed: int) -> Talk:
+    talk = Talk(seed=seed, retrieve_audio=True).opened()
+    one_turn(talk)
+    said = talk.only("response.output_item.added")["item"]["id"]
+    heard = talk.only("input_audio_buffer.committed")["item_id"]
+    for item_id in (said, heard):
+        talk.client("conversation.item.retrieve", item_id=item_id)
+    talk.client("conversation.item.truncate", item_id=said, content_index=0, audio_end_ms=300)
+    talk.client("conversation.item.retrieve", item_id=said)
+    talk.client("conversation.item.create", item={"id": "own", **SHORT}, previous_item_id="root")
+    talk.client("conversation.item.delete", item_id="own")
+    talk.client("session.update", session={"type": "realtime", "instructions": "Be brief."})
+    talk.pass_time(1.0)
+    return talk
+
+
+def by_hand(seed: int) -> Talk:
+    talk = Talk(session(audio={"input": {"turn_detection": None}}), seed).opened()
+    talk.take(talk.conversation.heard(talk.now, 1_500))
+    talk.client("input_audio_buffer.commit")
+    talk.client("input_audio_buffer.clear")
+    talk.pass_time(3.0)
+    return talk
+
+
+def idle(seed: int) -> Talk:
+    talk = Talk(detection(idle_timeout_ms=5_000), seed).opened()
+    one_turn(talk)
+    talk.pass_time(20.0)
+    return talk
+
+
+def mistaken(seed: int) -> Talk:
+    talk = Talk(seed=seed, planted_error="Something failed.", session_seconds=30.0)
+    talk.take(talk.conversation.opened(talk.now, 1_800_000_000.0))
+    for message in ("{", "[]", "{}", b"\x00", '{"type": "nonsense"}'):
+        talk.raw(message)
+    talk.client("response.cancel", event_id="mine")
+    talk.client("response.create", voice="ash")
+    talk.client("session.update", event_id="mine", session={"type": "realtime", "voice": "ash"})
+    talk.client("conversation.item.retrieve", item_id="nobody")
+    talk.client("conversation.item.delete", item_id="nobody")
+    talk.client("conversation.item.truncate", item_id="x", content_index=0, audio_end_ms=1)
+    talk.client("input_audio_buffer.commit")
+    talk.client("input_audio_buffer.append", audio="AAAA")
+    talk.pass_time(60.0)
+    return talk
+
+
+TALKS = [
+    talk_of_turns,
+    interrupted(generated=True),
+    interrupted(generated=False),
+    stopped_by_the_client,
+    written,
+    tool_called,
+    outside,
+    edited,
+    by_hand,
+    idle,
+    mistaken,
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("make", TALKS, ids=lambda make: make.__name__)
+def test_what_is_sent_fits_the_official_types_and_nothing_is_left_over(
+    make: Callable[[int], Talk], seed: int
+) -> None:
+    events = make(seed).events
+    assert len(events) > 2
+    found = [
+        problem
+        for event in events
+        if event["type"] != PLANTED
+        for problem in server_problems(event)
+    ]
+    assert found == []
+
+
+def test_these_talks_hold_every_event_that_the_simulator_knows_and_we_read_them_all() -> None:
+    events = [event for make in TALKS for seed in range(4) for event in make(seed).events]
+    sent = {event["type"] for event in events} - {PLANTED}
+    # What a call like ours never has: sound in events, other transports, tools of other servers.
+    absent = {kind for kind in server_types() if "mcp" in kind} | {
+        "conversation.created",
+        "conversation.item.created",
+        "conversation.item.input_audio_transcription.segment",
+        "input_audio_buffer.dtmf_event_received",
+        "response.output_audio.delta",
+    }
+    assert sent == set(server_types()) - absent
+    unread = {
+        event["type"] for event in events if isinstance(model_event(event), UnknownModelEvent)
+    }
+    assert unread == {
+        PLANTED,
+        "conversation.item.retrieved",
+        "input_audio_buffer.cleared",
+        "input_audio_buffer.timeout_triggered",
+        "rate_limits.updated",
+        "response.content_part.added",
+        "response.content_part.done",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.output_audio.done",
+        "response.output_item.done",
+    }
