@@ -158,7 +158,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         await finishing.start(after=state.recovered)
         stack.push_async_callback(finishing.close)
         redactor = Redactor([*settings.secrets, api_key])
-        speech = speech_redaction.redactor(settings.redact_speech)
+        speech = speech_redaction.redactor(settings.redact_speech or "")
         reader = EventReader(redactor, speech)
         stack.push_async_callback(reader.close)
         interviews = Interviews(

@@ -231,8 +231,8 @@ class Settings(BaseSettings):
     require_consent: bool = Field(default=False, validation_alias="INTERVIEW_REQUIRE_CONSENT")
     """Reserved: true is refused until the consent step exists."""
 
-    redact_speech: str = Field(default="", validation_alias="INTERVIEW_REDACT_SPEECH")
-    """What is taken out of texts before they are kept: see ``core.speech_redaction``."""
+    redact_speech: str | None = Field(default=None, validation_alias="INTERVIEW_REDACT_SPEECH")
+    """What is taken out of texts before they are kept, as ``core.speech_redaction`` reads it."""
 
     hold_seconds: Seconds = Field(
         default=10.0, ge=0, le=600, validation_alias="INTERVIEW_HOLD_SECONDS"
@@ -371,8 +371,8 @@ class Settings(BaseSettings):
 
     @pydantic.field_validator("redact_speech")
     @classmethod
-    def _check_redact_speech(cls, value: str) -> str:
-        speech_redaction.redactor(value)
+    def _check_redact_speech(cls, value: str | None) -> str | None:
+        speech_redaction.redactor(value or "")
         return value
 
     @pydantic.field_validator("jwks_url")

@@ -103,6 +103,13 @@ class SpeechStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleTimedOut:
+    """The candidate said nothing for long; the silence becomes an item, so that a reply follows."""
+
+    item_id: ItemId
+
+
+@dataclass(frozen=True, slots=True)
 class InputCommitted:
     """What the candidate said becomes an item. `previous_item_id` is as in `ItemAdded`."""
 
@@ -270,6 +277,7 @@ ModelEvent = (
     | ModelError
     | SpeechStarted
     | SpeechStopped
+    | IdleTimedOut
     | InputCommitted
     | ItemAdded
     | ItemDone
@@ -553,6 +561,7 @@ _READERS: Final[dict[str, Callable[[Json], ModelEvent]]] = {
     "input_audio_buffer.speech_stopped": lambda e: SpeechStopped(
         _item_id(e), _whole_or_none(e.get("audio_end_ms"))
     ),
+    "input_audio_buffer.timeout_triggered": lambda e: IdleTimedOut(_item_id(e)),
     "input_audio_buffer.committed": lambda e: InputCommitted(_item_id(e), _previous(e)),
     "conversation.item.added": _item_added,
     # The earlier name of the same event. The service's schema still lists it.

@@ -17,6 +17,7 @@ from typing import Final, assert_never
 
 from interview_peer.core.realtime import (
     UNPLACED,
+    IdleTimedOut,
     InputCommitted,
     InputTextDelta,
     InputTextDone,
@@ -84,6 +85,8 @@ class _Entry:
     pieces: list[str] = field(default_factory=list)
     settled: bool = False
     failed: bool = False
+    idle: bool = False
+    """It is the silence after which the service went on by itself."""
     cut: bool = False
     heard_ms: int | None = None
     speech_started_at: float | None = None
@@ -151,6 +154,8 @@ class Transcript:
                 self._speaking = item_id
             case SpeechStopped(item_id):
                 self._heard(item_id).ended_at = at
+            case IdleTimedOut(item_id):
+                self._heard(item_id).idle = True
             case InputCommitted(item_id, previous):
                 entry = self._heard(item_id)
                 if entry.ended_at is None:
@@ -346,6 +351,9 @@ class Transcript:
         if entry.deleted:
             return False
         if entry.speaker is Speaker.CANDIDATE:
+            if entry.idle and entry.speech_started_at is None:
+                # Whatever a transcription makes of silence, nobody said it.
+                return False
             if entry.failed or entry.text:
                 return True
             # Sound that was thrown away before it became an item is nobody's turn; the latest

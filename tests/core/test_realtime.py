@@ -11,6 +11,7 @@ import pytest
 from interview_peer.core.realtime import (
     KNOWN_CLIENT_EVENTS,
     UNPLACED,
+    IdleTimedOut,
     InputCommitted,
     InputTextDelta,
     InputTextDone,
@@ -249,6 +250,10 @@ READ: list[tuple[Json, ModelEvent]] = [
         ReplyTextDone(R, A, "Hello."),
     ),
     (
+        {"type": "input_audio_buffer.timeout_triggered", "item_id": U, "audio_start_ms": 1},
+        IdleTimedOut(U),
+    ),
+    (
         {"type": "response.output_text.delta", "response_id": R, "item_id": A, "delta": "Hel"},
         ReplyTextDelta(R, A, "Hel", True),
     ),
@@ -274,7 +279,6 @@ READ: list[tuple[Json, ModelEvent]] = [
 
 UNKNOWN = [
     "conversation.item.retrieved",
-    "input_audio_buffer.timeout_triggered",
     "rate_limits.updated",
     "response.content_part.added",
     "response.function_call_arguments.delta",

@@ -287,7 +287,8 @@ def test_an_idle_timeouts_empty_item_is_no_turn_but_keeps_the_order() -> None:
         committed("I", None),
         user_item("I", None),
         reply("R", "A", "I", "Still there?"),
-        heard("I", ""),
+        # What transcriptions make of silence was said by nobody.
+        heard("I", "Thank you for watching."),
     )
     assert script(transcript) == [("A", "Still there?", COMPLETE)]
 
