@@ -177,6 +177,29 @@ class Interviews:
 
         return await self._around.storage.run(look)
 
+    async def outcome(self, session_id: str) -> tuple[str, str | None] | None:
+        """Phase and reason of an interview that is over, as its manifest has them; None without
+        one. Raises as ``files``.
+        """
+        folder = InterviewFolder(self._around.data_dir, SessionId(session_id))
+
+        def look() -> tuple[str, str | None] | None:
+            try:
+                finished = read_manifest(folder)
+            except ManifestDamaged:
+                return None
+            if finished is None:
+                return None
+            document = finished.document
+            phase, reason = document.get("phase"), document.get("reason")
+            if phase == Reason.RECOVERED.value:
+                # Of a crash the API tells as of every other end: by its reason.
+                return Phase.ENDED.value, Reason.RECOVERED.value
+            known = phase if phase in (Phase.ENDED.value, Phase.FAILED.value) else None
+            return known or Phase.ENDED.value, reason if isinstance(reason, str) else None
+
+        return await self._around.storage.run(look)
+
     async def finishing(self, session_id: str) -> Json | None:
         """How far the mix and the manifest of an ended interview are: ``state`` (``waiting``,
         ``running``, ``done`` or ``failed``), ``progress`` from 0 to 1, and the ``reason`` of a

@@ -204,6 +204,10 @@ class InterviewStore:
         """Names of its files on this machine; nothing if it has no folder."""
         return await self._live.files(session_id)
 
+    async def outcome(self, session_id: str) -> tuple[str, str | None] | None:
+        """Phase and reason of one that is over, as its manifest has them."""
+        return await self._live.outcome(session_id)
+
     async def finishing(self, session_id: str) -> Json | None:
         """How far its recording is; nothing while it runs, and where nothing was recorded."""
         return await self._live.finishing(session_id)

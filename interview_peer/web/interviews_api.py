@@ -157,7 +157,10 @@ class InterviewsApi:
             raise SessionNotFound
         if row is None and running is None and (names is None or TOMBSTONE_NAME in names):
             raise SessionNotFound
-        told = _unkept(name, running) if row is None else resource(row, running)
+        if row is None:
+            told = _unkept(name, running, await self._store.outcome(name))
+        else:
+            told = resource(row, running)
         statistics = None if running is None else running.statistics()
         return {
             **told,
@@ -202,20 +205,24 @@ def _plan(row: Row[Any]) -> Json | None:
     return {key: row.plan.get(key) for key in ("instructions", "voice", "model", "language")}
 
 
-def _unkept(name: str, running: Interview | None) -> Json:
-    """One that the database does not hold: greeted and no more, or older than the database."""
+def _unkept(name: str, running: Interview | None, outcome: tuple[str, str | None] | None) -> Json:
+    """One that the database does not hold: greeted and no more, or older than the database. Of the
+    latter its manifest tells the ``outcome``."""
     blank: Json = dict.fromkeys(
         (
             *("persona", "plan", "candidate_reference", "metadata", "limits", "callback"),
             *("created_at", "started_at", "ended_at", "expires_at", "seconds", "usage"),
         )
     )
-    phase, reason = (running.phase, running.reason) if running is not None else (Phase.ENDED, None)
+    phase, reason = outcome or (Phase.ENDED.value, None)
+    if running is not None:
+        phase = running.phase.value
+        reason = None if running.reason is None else running.reason.value
     return {
         "id": name,
         "origin": "open",
-        "phase": phase.value,
-        "reason": None if reason is None else reason.value,
+        "phase": phase,
+        "reason": reason,
         **blank,
     }
 

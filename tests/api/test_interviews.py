@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 
 from interview_peer.app import Server
 from interview_peer.errors import StateUnavailable
+from interview_peer.finishing.job import finish
 from interview_peer.state.database import Transaction
 from interview_peer.state.happenings import Happening
 from interview_peer.state.records import Records
@@ -20,6 +21,7 @@ from interview_peer.state.schema import deliveries, interviews, notices, now_us,
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import Json, SessionId
 from interview_peer.web.interview_store import InterviewStore
+from tests.recording.folders import ignore, record
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
 from tests.support.operator import KEY, PATH, Operator
@@ -502,3 +504,15 @@ async def test_a_limit_is_read_whole(operator: Operator, limit: str) -> None:
 async def test_a_number_too_large_to_keep_is_the_callers_fault(operator: Operator) -> None:
     reply = await operator.ask("POST", PATH, json={"metadata": {"n": 10**400}})
     assert reply.status == 422
+
+
+async def test_interview_that_the_database_never_had_is_told_by_its_manifest(
+    operator: Operator, tmp_path: Path
+) -> None:
+    for name, close in (("ended-before", True), ("crashed-before", False)):
+        folder = await asyncio.to_thread(record, tmp_path, name, until=1.0, close=close)
+        await asyncio.to_thread(finish, folder, ignore)
+    ended = await operator.show({"id": "ended-before"})
+    assert (ended["phase"], ended["reason"]) == ("ended", "client_request")
+    crashed = await operator.show({"id": "crashed-before"})
+    assert (crashed["phase"], crashed["reason"]) == ("ended", "recovered")
