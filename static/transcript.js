@@ -37,6 +37,10 @@ export class Transcript {
       case "input_audio_buffer.speech_stopped":
         this.#listening = false;
         return true;
+      case "input_audio_buffer.timeout_triggered":
+        // Silence becomes an item, so that a reply follows; nobody said what is made of it.
+        if (!this.#turns.has(event.item_id)) this.#hidden.add(event.item_id);
+        return false;
       case "input_audio_buffer.committed":
         this.#turn(event.item_id, CANDIDATE);
         this.#place(event.item_id, event.previous_item_id);

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,10 +15,12 @@ import pytest
 from interview_peer.app import Server
 from interview_peer.types import Json
 from interview_peer.web import events_api
-from tests.support.caller import Caller
+from tests.support.caller import Caller, calling
+from tests.support.inprocess import serving
 from tests.support.operator import KEY, PATH, Operator
 from tests.support.waiting import eventually
 
+from .conftest import JOIN_SECRET
 from .test_interviews import UNKNOWN, join
 
 
@@ -183,3 +186,23 @@ async def test_a_reader_that_stops_is_dropped_and_the_interview_goes_on(
     assert statistics["followers"] == {"followers": 1, "dropped": 1}
     async with following(served, made) as back:
         assert (await back.until("snapshot"))["phase"] == "live"
+
+
+async def test_a_server_that_goes_ends_the_streams_at_once(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as streams:
+        async with (
+            serving(tmp_path, admin_key=KEY, join_secret=JOIN_SECRET) as server,
+            calling(server.url) as caller,
+            calling(server.url) as candidate,
+        ):
+            operator = Operator(caller)
+            waiting = await streams.enter_async_context(following(server, await operator.make()))
+            made = await operator.make()
+            await join(candidate, made)
+            live = await streams.enter_async_context(following(server, made))
+            await live.until("snapshot")
+            leaving = asyncio.get_running_loop().time()
+        # It waits five seconds for answers that do not end.
+        assert asyncio.get_running_loop().time() - leaving < 4.5
+        assert (await live.until("end")) == {"reason": "server_shutdown"}
+        assert await live.next() is None and await waiting.next() is None

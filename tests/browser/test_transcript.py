@@ -169,6 +169,21 @@ CASES: dict[str, tuple[list[Json], list[tuple[str, str, str]]]] = {
         ],
         [("candidate", "", "failed")],
     ),
+    "a silence that became an item, and what a transcription made of it": (
+        [
+            {
+                "type": "input_audio_buffer.timeout_triggered",
+                "item_id": "I",
+                "audio_start_ms": 0,
+                "audio_end_ms": 5000,
+            },
+            *_candidate("I", None)[2:],
+            *_begins("R", "A", "I"),
+            *_ends("R", "A", "Are you there?"),
+            _heard("I", "Thank you for watching."),
+        ],
+        [("interviewer", "Are you there?", "complete")],
+    ),
     "an item placed before one that came earlier": (
         [
             *_begins("R", "A", None),
