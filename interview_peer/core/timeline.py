@@ -36,6 +36,7 @@ is missing. Pure: time comes in with the packets, nothing is read from a clock.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from interview_peer.core.opus import (
@@ -47,6 +48,7 @@ from interview_peer.core.opus import (
     packet_samples,
     silence,
 )
+from interview_peer.core.packets import Packet
 
 HOLD_SECONDS = 0.2
 """How long a packet waits for earlier ones."""
@@ -100,6 +102,14 @@ _NEVER = 1 << 62
 
 _SURELY_SHORT = 1_000
 """Bytes that any frame may have."""
+
+_PLAIN = frozenset(
+    toc for toc, samples in enumerate(FRAME_SAMPLES) if samples == _SILENT_PACKET and not toc & 3
+)
+"""First bytes of packets that are one frame of 20 ms."""
+
+_NEARLY_SHORTEST = SHORTEST // 2
+"""A gap below this is none that could be written."""
 
 
 @dataclass(slots=True)
@@ -210,6 +220,47 @@ class Timeline:
         self._write(number, time, arrival, payload, output)
         if self._held:
             self._release(arrival, output)
+        return output
+
+    def place_all(self, packets: Iterable[Packet]) -> list[bytes]:
+        """``place`` for packets in order of arrival.
+
+        Takes the short way for a packet that follows the one before it, which nearly all do: its
+        place is there, and nothing else changes.
+        """
+        output: list[bytes] = []
+        started_at, counters = self._started_at, self.counters
+        for packet in packets:
+            at, sequence, timestamp, payload, source = packet
+            arrival = int((at - started_at) * SAMPLE_RATE)
+            number, time = self._newest + 1, self._newest_time + _SILENT_PACKET
+            delay = arrival - time
+            offset = self._offset
+            if (
+                sequence == number & 0xFFFF
+                and number == self._next
+                and timestamp == time & 0xFFFFFFFF
+                and source == self._source
+                and self._look_until is None
+                and not self._held
+                and arrival - self._last_arrival <= _RESUME
+                and offset - _BELOW <= delay <= offset + _RESUME
+                and arrival < self._period_ends
+                and payload
+                and payload[0] in _PLAIN
+                and len(payload) < _SURELY_SHORT
+                and -_TOLERANCE <= time + offset - self._written < _NEARLY_SHORTEST
+            ):
+                self._last_arrival = arrival
+                self._newest, self._newest_time, self._next = number, time, number + 1
+                if delay < self._smallest:
+                    self._smallest = delay
+                output.append(payload)
+                self._written += _SILENT_PACKET
+                self._toc = payload[0]
+                counters.packets += 1
+            else:
+                output += self.place(*packet)
         return output
 
     def fill_to(self, now: float) -> list[bytes]:

@@ -254,12 +254,9 @@ class _Track:
         return self.muxer.add(self.timeline.pad_to(position)) + self.muxer.end()
 
     def _place(self) -> list[bytes]:
-        waiting, place = self.queue.waiting, self.timeline.place
-        packets: list[bytes] = []
+        waiting = self.queue.waiting
         # Only as many as wait now: the event loop goes on appending.
-        for _ in range(len(waiting)):
-            packets += place(*waiting.popleft())
-        return packets
+        return self.timeline.place_all([waiting.popleft() for _ in range(len(waiting))])
 
 
 class _File:
