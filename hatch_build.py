@@ -6,6 +6,7 @@ An editable installation gets it beside its source, a wheel inside. Nothing else
 
 from __future__ import annotations
 
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ class NativeForwarder(BuildHookInterface[Any]):
         except Exception as error:
             # Whatever is missing (compiler, headers, setuptools): the rest works without.
             self.app.display_warning(f"the native forwarder was not built: {error}")
+            if editable:
+                # One of an older source would be loaded, and might want other arguments.
+                name = SOURCE.rpartition("/")[2].removesuffix(".c")
+                stale = target / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
+                stale.unlink(missing_ok=True)
             return
         if not editable:
             build_data["pure_python"] = False

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,6 +241,28 @@ def test_wheel_holds_pages_personas_and_speech(tmp_path: Path) -> None:
     assert "interview_peer/static/index.html" in held
     assert wanted - held == set()
     assert not any(name.startswith(("tests/", "static/")) for name in held)
+
+
+def test_native_code_that_no_longer_compiles_leaves_none_of_before(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hatchling", reason="hatchling is not installed: use make test")
+    builder: Any = importlib.import_module("hatch_build")
+    room = tmp_path / builder.ROOM
+    room.mkdir(parents=True)
+    (room / "_native.c").write_text("#error this machine cannot\n")
+    before = room / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+    before.write_bytes(b"made of an older source")
+    os.utime(before, (1, 1))
+    told: list[str] = []
+    app = SimpleNamespace(display_warning=told.append)
+    hook = builder.NativeForwarder(str(tmp_path), {}, None, None, "", "wheel", app)
+    hook.initialize("editable", {})
+    hook.finalize("editable", {}, "")
+    assert [sentence.partition(":")[0] for sentence in told] == [
+        "the native forwarder was not built"
+    ]
+    assert [file.name for file in room.iterdir()] == ["_native.c"]
 
 
 def test_every_field_and_status_of_a_transcript_is_documented() -> None:

@@ -74,6 +74,14 @@ typedef struct {
     PyObject *keep;      /* owners of rx and tx */
 } Lane;
 
+/* What time.monotonic() reads. On macOS that stands still while the machine sleeps, and
+ * CLOCK_MONOTONIC does not. */
+#ifdef __APPLE__
+#define MONOTONIC CLOCK_UPTIME_RAW
+#else
+#define MONOTONIC CLOCK_MONOTONIC
+#endif
+
 static double clock_seconds(clockid_t clock)
 {
     struct timespec t;
@@ -183,7 +191,7 @@ static int lane_take(Lane *lane, unsigned char *buffer, int size, double receive
     if (!lane->armed || size <= 12 || buffer[0] < 128 || buffer[0] >= 192 ||
         (buffer[1] >= 192 && buffer[1] <= 208) || get32(buffer + 8) != lane->in_ssrc)
         return 0;
-    at = clock_seconds(CLOCK_MONOTONIC);
+    at = clock_seconds(MONOTONIC);
     if (srtp_unprotect(lane->rx, buffer, &length)) {
         lane->unprotect++;
         return 1;
@@ -196,7 +204,10 @@ static int lane_take(Lane *lane, unsigned char *buffer, int size, double receive
     ahead = (uint16_t)(sequence - lane->floor);
     if (start >= length || (buffer[0] & 0x20) || (buffer[1] & 0x7F) != lane->in_payload_type ||
         ahead >= 0x8000) {
-        PyObject *done = PyObject_CallFunction(lane->irregular, "id", length, at);
+        /* It may put another in its own place. */
+        PyObject *take = Py_NewRef(lane->irregular != NULL ? lane->irregular : Py_None);
+        PyObject *done = PyObject_CallFunction(take, "id", length, at);
+        Py_DECREF(take);
         if (done == NULL)
             return -1;
         Py_DECREF(done);
@@ -294,7 +305,7 @@ static PyObject *lane_arm(Lane *lane, PyObject *args, PyObject *keywords)
         "out_payload_type", "sequence_offset", "timestamp_offset", "floor", "last_sequence",
         "last_timestamp", "last_at", "highest", "jitter", "transit", "heard_at", NULL};
     unsigned long long rx, tx;
-    PyObject *keep, *to;
+    PyObject *keep, *to, *before;
     lane->armed = 0;
     if (srtp_protect == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "configure() was not called");
@@ -313,11 +324,13 @@ static PyObject *lane_arm(Lane *lane, PyObject *args, PyObject *keywords)
     }
     if (read_address(to, &lane->to, &lane->to_length) < 0)
         return NULL;
+    before = lane->keep;
+    lane->keep = Py_NewRef(keep);
     lane->rx = (void *)(uintptr_t)rx;
     lane->tx = (void *)(uintptr_t)tx;
-    Py_INCREF(keep);
-    Py_XSETREF(lane->keep, keep);
     lane->armed = 1;
+    /* Last, for it may run finalisers, which may disarm. */
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 

@@ -709,6 +709,8 @@ class Engine:
             # aiortc stumbles over a section without transport, left by an offer it half applied.
             log.warning("a connection did not close cleanly: %s", type(error).__name__)
         if first:
+            # A packet that came meanwhile may have armed the lane again.
+            self.halt()
             self._rx = self._tx = None
             self.remote = None
             self.port.unregister(self)

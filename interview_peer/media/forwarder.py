@@ -180,6 +180,9 @@ class Forwarder:
     def _unordinary(self, size: int, at: float) -> None:
         """Forward a packet that native code could not, and let it have those that follow."""
         self._take_back()
+        if self._source is not None:
+            # Whatever becomes of the packet, its sender lives.
+            self._source.engine.last_heard = at
         self.packet(size, at)
         self._lend()
 

@@ -29,6 +29,7 @@ import interview_peer
 from interview_peer.errors import ConfigurationError
 from interview_peer.media import engine
 from tests.media.legs import connected, packets_of, until
+from tests.support.inprocess import serving
 
 PACKAGE = Path(interview_peer.__file__).parent
 ENGINE = PACKAGE / "media" / "engine.py"
@@ -331,6 +332,15 @@ def test_start_is_refused_on_a_version_never_tried(
     sentence = caught.value.message
     assert sentence.startswith(f"{package} 99.1 is installed")
     assert engine.TESTED_VERSIONS[package] in sentence
+
+
+async def test_server_does_not_start_on_a_version_never_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engine.TESTED_VERSIONS, "aioice", "0.0.1")
+    with pytest.raises(ConfigurationError, match="install aioice==0.0.1"):
+        async with serving(tmp_path):
+            pass
 
 
 # -- what it does together ------------------------------------------------------------------------

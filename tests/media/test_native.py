@@ -10,6 +10,7 @@ import os
 import random
 import secrets
 import socket
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
@@ -269,6 +270,96 @@ async def test_a_lost_leg_ends_native_forwarding_at_once() -> None:
         assert run.forwarder.counters.not_ready == 5
 
 
+async def test_packet_that_comes_while_its_leg_closes_leaves_no_lane_armed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with path() as run:
+        await run.say(*stream(1, 2))
+        pc = run.entry.engine.pc
+        real = pc.close
+
+        async def fails() -> None:
+            await run.say(*stream(3, 2))
+            assert run.natively()
+            raise RuntimeError("a section without transport")
+
+        monkeypatch.setattr(pc, "close", fails)
+        await run.entry.close()
+        assert not run.natively()
+        await real()
+
+
+async def test_leg_lost_in_the_middle_of_a_batch_is_sent_nothing_more() -> None:
+    port = await UdpPort.open("127.0.0.1")
+    async with path(shared=port) as run:
+        taken: list[int] = []
+
+        def tap(at: float, ssrc: int, sequence: int, timestamp: int, payload: bytes) -> None:
+            taken.append(sequence)
+            if sequence == 4:
+                run.exit._far_end_lost("test")
+
+        run.forwarder.tap = tap
+        await run.say(*stream(1, 2))
+        assert run.natively()
+        # All of them wait in the socket when it is read.
+        for packet in stream(3, 10):
+            assert run.speaker.engine.send_rtp(packet)
+        await until(lambda: len(taken) == 12, "all packets")
+        counters = run.forwarder.counters
+        assert (counters.forwarded, counters.not_ready) == (4, 8)
+        assert run.exit.sending.packets == 4
+    port.close()
+
+
+async def test_port_closed_in_the_middle_of_a_batch_is_read_no_more() -> None:
+    port = await UdpPort.open("127.0.0.1")
+    async with path(shared=port) as run:
+        taken: list[int] = []
+
+        def tap(at: float, ssrc: int, sequence: int, timestamp: int, payload: bytes) -> None:
+            taken.append(sequence)
+            if sequence == 4:
+                port.close()
+
+        run.forwarder.tap = tap
+        await run.say(*stream(1, 2))
+        assert run.natively()
+        for packet in stream(3, 10):
+            assert run.speaker.engine.send_rtp(packet)
+        await until(lambda: len(taken) == 4, "the packets before")
+        assert taken == [1, 2, 3, 4]
+        assert port.dropped["receive_error"] == 0
+
+
+async def test_full_or_broken_socket_costs_the_packet_and_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Of a UDP socket on loopback the kernel drops what does not fit without a word.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    with ours:
+        async with path() as run:
+            port = run.exit.port
+            monkeypatch.setattr(port, "descriptor", ours.fileno)
+            monkeypatch.setattr(port, "destination", lambda addr: None)
+            await run.say(*stream(1, 1))
+            assert run.natively()
+            with theirs:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        ours.send(b"full")
+                await run.say(*stream(2, 3))
+                assert run.forwarder.counters.not_sent == port.dropped["send_full"] == 3
+                theirs.recv(100)
+                await run.say(*stream(5, 1))
+                assert run.forwarder.counters.forwarded == 2
+            await run.say(*stream(6, 1))
+            assert run.forwarder.counters.not_sent == 4
+            assert port.dropped["send_error"] == 1
+            assert run.exit.sending.packets == 2
+
+
 async def test_leg_that_leaves_takes_its_lane_along() -> None:
     port = await UdpPort.open("127.0.0.1")
     async with path(shared=port) as run:
@@ -335,6 +426,26 @@ async def test_report_speaks_of_what_native_code_received() -> None:
         assert block is not None
         assert int.from_bytes(block[5:8], "big") == 10
         assert run.entry.engine.last_heard == run.entry.reception.last_at
+
+
+async def test_packet_that_is_not_forwarded_still_shows_that_its_sender_lives() -> None:
+    async with path() as run:
+        await run.say(*stream(1, 3))
+        assert run.natively()
+        before = time.monotonic()
+        await run.say(rtp(4, 4 * 960, b"noise", payload_type=13))
+        run.entry.settle_received()
+        assert run.entry.engine.last_heard >= before
+
+
+async def test_times_are_those_of_pythons_clock() -> None:
+    async with path() as run:
+        await run.say(*stream(1, 3))
+        assert run.natively()
+        before = time.monotonic()
+        await run.say(*stream(4, 1))
+        assert run.natively()
+        assert before <= run.entry.reception.last_at <= time.monotonic()
 
 
 def test_numbers_are_pythons() -> None:
