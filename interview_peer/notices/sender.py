@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -20,6 +21,7 @@ from .. import __version__
 from ..core.backoff import retry_after
 from . import signing
 from .guard import Guard
+from .names import Names
 
 TOTAL_SECONDS: Final = 15.0
 CONNECT_SECONDS: Final = 5.0
@@ -60,7 +62,7 @@ class Sender:
             total=total_seconds, connect=connect_seconds, sock_connect=connect_seconds
         )
         self._connections = connections
-        self._resolver = resolver
+        self._resolver = resolver or Names()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
@@ -68,6 +70,7 @@ class Sender:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+        await self._resolver.close()
 
     async def send(
         self, url: str, notice_id: str, body: bytes, secrets: Sequence[str], now: int
@@ -98,7 +101,8 @@ class Sender:
         return Attempt(now, took, status, error, asked)
 
     def _session(self, url: str) -> aiohttp.ClientSession:
-        secure = not url.startswith("http://")
+        # Of whatever spelling: without TLS only allowed networks may be reached.
+        secure = urlsplit(url).scheme != "http"
         if secure not in self._sessions:
             self._sessions[secure] = aiohttp.ClientSession(
                 connector=self.guard.connector(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -375,6 +377,57 @@ async def test_a_name_that_is_nobodys_has_a_word() -> None:
 
     attempt = await sent("https://nobody.test/", resolver=Nobody([]))
     assert (attempt.status, attempt.error) == (None, "no_such_host")
+
+
+async def test_names_that_hang_hold_up_neither_other_names_nor_other_threads(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, answers = socket.getaddrinfo, threading.Event()
+    asked: Counter[str] = Counter()
+
+    def hanging(host: str, *rest: Any) -> Any:
+        asked[host] += 1
+        if host.endswith(".test"):
+            answers.wait()
+            raise socket.gaierror("nobody knows it")
+        return real(host, *rest)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    sender = Sender(Guard(LOOPBACK), total_seconds=0.3)
+    try:
+        # More than the event loop has threads for everybody, and each name more than once.
+        urls = [f"https://hangs-{number}.test/" for number in range(36)] * 2
+        attempts = await asyncio.gather(
+            *(sender.send(url, "msg_1", b"{}", [SECRET], now_us()) for url in urls)
+        )
+        assert {attempt.error for attempt in attempts} == {"timeout"}
+        assert set(asked.values()) == {1}
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(str)
+        url = f"http://localhost:{receiver.port}/"
+        attempt = await sender.send(url, "msg_2", b"{}", [SECRET], now_us())
+        assert attempt.status == 204
+    finally:
+        answers.set()
+        await sender.close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "secure"), [("http", False), ("HTTP", False), ("https", True), ("HTTPS", True)]
+)
+async def test_an_address_is_judged_by_what_is_spoken_however_that_is_spelled(
+    scheme: str, secure: bool
+) -> None:
+    judged = []
+
+    class Noting(Guard):
+        def permits(self, host: str, port: int, *, secure: bool = True) -> bool:
+            judged.append(secure)
+            return False
+
+    attempt = await sent(f"{scheme}://93.184.216.34:443/", Noting())
+    assert attempt.error == "address_refused"
+    assert set(judged) == {secure}
 
 
 async def test_a_receiver_without_tls_is_refused(receiver: Receiver) -> None:
