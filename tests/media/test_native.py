@@ -29,6 +29,7 @@ from interview_peer.media.meters import BOUNDS
 from interview_peer.media.udp import UdpPort
 from tests.media.legs import connected, packets_of, until
 from tests.media.rtp import OPUS, read, rtp
+from tests.support.lossy_link import LossyLink
 
 
 @pytest.fixture(autouse=True)
@@ -330,6 +331,77 @@ async def test_port_closed_in_the_middle_of_a_batch_is_read_no_more() -> None:
         await until(lambda: len(taken) == 4, "the packets before")
         assert taken == [1, 2, 3, 4]
         assert port.dropped["receive_error"] == 0
+
+
+async def test_two_streams_in_one_batch_go_each_its_own_way() -> None:
+    port = await UdpPort.open("127.0.0.1")
+    async with path(shared=port) as one, path(shared=port) as other:
+        for run in (one, other):
+            await run.say(*stream(1, 2))
+        for number in range(3, 13):
+            for run, name in ((one, b"one"), (other, b"other")):
+                # Both use the same SSRC, sequence numbers and times.
+                assert run.speaker.engine.send_rtp(rtp(number, number * 960, name))
+        for run, name in ((one, b"one"), (other, b"other")):
+            assert {packet.payload for packet in (await run.hears(12))[2:]} == {name}
+            assert len(run.heard) == 12
+            assert run.natively()
+        assert port.dropped == {}
+    port.close()
+
+
+async def test_a_browser_that_moves_is_followed_both_ways_by_native_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = await UdpPort.open("127.0.0.1")
+    link = await LossyLink.open(port.address)
+    async with (
+        connected(far_port=port, change_answer=link.through) as browser,
+        connected(dtls_server=False) as model,
+    ):
+        up, down = Forwarder(), Forwarder()
+        up.connect(browser.far, model.near)
+        down.connect(model.near, browser.far)
+        at_model, at_browser = packets_of(model.far), packets_of(browser.near)
+        number = 0
+
+        async def both_ways() -> None:
+            nonlocal number
+            number += 1
+            for speaker in (browser.near, model.far):
+                assert speaker.engine.send_rtp(rtp(number, number * 960, b"%d" % number))
+            await until(lambda: len(at_model) == number, f"packet {number} at the model")
+
+        async def browser_has(wanted: int) -> None:
+            await until(lambda: len(at_browser) == wanted, f"{wanted} packets at the browser")
+
+        for _ in range(3):
+            await both_ways()
+        await browser_has(3)
+        old, new = link.far_side, await link.rebind()
+        while browser.far.engine.remote != new:
+            await both_ways()
+        # What was sent to where it had been is lost; nothing is from here on.
+        await both_ways()
+        before = number
+        seen: list[int] = []
+        for forwarder in (up, down):
+            monkeypatch.setattr(forwarder, "packet", lambda size, at: seen.append(size))
+        await until(lambda: _last(at_browser) == before, "the newest packet at the browser")
+        heard = len(at_browser)
+        for _ in range(5):
+            await both_ways()
+        await browser_has(heard + 5)
+        assert seen == [], "Python had to forward"
+        assert old not in port._in_use
+        assert list(port._lanes.values()) == [browser.far.engine.lane]
+        assert [int(read(packet).payload) for packet in at_model] == list(range(1, number + 1))
+    link.close()
+    port.close()
+
+
+def _last(packets: list[bytes]) -> int:
+    return int(read(packets[-1]).payload)
 
 
 async def test_full_or_broken_socket_costs_the_packet_and_is_counted(
