@@ -250,7 +250,8 @@ def end_of(left: Left, data_dir: Path) -> list[Happening]:
         text = (folder.path / JOURNAL_NAME).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return [_without_journal(left, folder)]
-    lines = text.splitlines()
+    # At line feeds alone: words may hold other characters that end lines elsewhere.
+    lines = text.split("\n")
     story = _story(lines, left.created_at or _made_at(folder))
     built = rebuild(lines)
     written = built.document(left.id, story.began_at)

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from sqlalchemy import insert, text
 
 from interview_peer.errors import ConfigurationError
 from interview_peer.session import recovery as recovery_module
-from interview_peer.session.recovery import Recovery
+from interview_peer.session.recovery import Left, Recovery, end_of
 from interview_peer.state import migrate
 from interview_peer.state.chronicle import Chronicle
 from interview_peer.state.database import Database, Transaction
+from interview_peer.state.happenings import Finished
 from interview_peer.state.nodes import Heartbeat, NodeName
 from interview_peer.state.schema import interviews, nodes, now_us
 from interview_peer.storage.folder import UNTOLD, InterviewFolder
-from interview_peer.types import SessionId
+from interview_peer.storage.journal import Journal
+from interview_peer.types import Direction, SessionId
 from tests.state.telling import NODE, TOLD, body, interview, life, records, said, told
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import recorded, serving
@@ -32,6 +35,11 @@ from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import eventually
 
 SPOKEN = "response.output_audio_transcript.done"
+HEARD = {
+    "type": "conversation.item.input_audio_transcription.completed",
+    "item_id": "item_1",
+    "content_index": 0,
+}
 
 
 @contextlib.asynccontextmanager
@@ -465,6 +473,18 @@ async def test_mark_stands_while_an_interview_runs_and_goes_when_its_end_is_writ
             what="that it is told",
             good=lambda marked: not marked,
         )
+
+
+def test_words_that_hold_line_separators_of_other_kinds_are_recovered(tmp_path: Path) -> None:
+    folder = InterviewFolder(tmp_path, SessionId("one"))
+    folder.create()
+    words = "first\u2028second\u0085third"
+    journal = Journal(folder.session_id, 0.0, datetime(2026, 1, 1, tzinfo=UTC))
+    journal.record(Direction.TO_BROWSER, 1.0, HEARD | {"transcript": words})
+    (folder.path / "events.jsonl").write_bytes(journal.take())
+    end = end_of(Left(folder.session_id, None), tmp_path)[-1]
+    assert isinstance(end, Finished)
+    assert [turn.text for turn in end.turns or ()] == [words]
 
 
 def test_node_keeps_its_name_over_restarts(tmp_path: Path) -> None:
