@@ -77,6 +77,8 @@ def write(
         for path in contents(folder.path)
     ]
     damaged = [file.name for file in listed if file.damage]
+    # Speech that the disk did not keep up with is silence in whole files.
+    dropped = any(counters.get("overflow") for counters in facts.counters.values())
     document = {
         "schema": SCHEMA,
         "session_id": facts.session_id,
@@ -84,7 +86,7 @@ def write(
         "reason": facts.reason,
         "started_at": facts.started_at,
         "seconds": round(seconds, 6),
-        "complete": not (facts.recovered or facts.failure or damaged),
+        "complete": not (facts.recovered or facts.failure or damaged or dropped),
         "failure": facts.failure,
         "repaired": list(repaired),
         "damaged": damaged,
