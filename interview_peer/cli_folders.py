@@ -111,7 +111,10 @@ def verify(folder: Path) -> None:
     where = folder.resolve()
     if where.parent.name == INTERVIEWS:
         interview = InterviewFolder(where.parents[1], SessionId(where.name))
-        stored, finished = read_stored(interview), read_finished(interview)
+        try:
+            stored, finished = read_stored(interview), read_finished(interview)
+        except OSError as error:
+            raise _disk_problem(error, folder) from error
         gone = finished and not any((where / file.name).exists() for file in finished.files)
         if stored is not None and stored.tags is not None and gone:
             raise CommandFailed(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..errors import InvalidSessionId
 from ..storage.folder import INTERVIEWS, InterviewFolder
 from ..storage.worker import StorageWorker
 from ..types import Json, SessionId
@@ -381,8 +382,12 @@ def unfinished(data_dir: Path, settled: set[str] | None = None) -> list[Intervie
 def finished_before(data_dir: Path) -> list[InterviewFolder]:
     """Folders that have a manifest, by name. Raises ``OSError`` as ``unfinished`` does."""
     interviews = data_dir / INTERVIEWS
-    paths = sorted(interviews.glob(f"*/{MANIFEST_NAME}"))
-    return [InterviewFolder(data_dir, SessionId(path.parent.name)) for path in paths]
+    found = []
+    for path in sorted(interviews.glob(f"*/{MANIFEST_NAME}")):
+        # A copy under another name is no interview, and keeps none from being found.
+        with contextlib.suppress(InvalidSessionId):
+            found.append(InterviewFolder(data_dir, SessionId(path.parent.name)))
+    return found
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from sqlalchemy import select
 
+from ..errors import InvalidSessionId
 from ..finishing.worker import finished_before
 from ..state.database import Database, Transaction
 from ..state.happenings import Erased, Happening, Recorded, RecordingLost, RecordingMade
@@ -139,7 +140,10 @@ def _graves(data_dir: Path) -> dict[SessionId, str]:
     """Every erased interview, and why."""
     found: dict[SessionId, str] = {}
     for path in sorted((data_dir / INTERVIEWS).glob(f"*/{TOMBSTONE_NAME}")):
-        folder = InterviewFolder(data_dir, SessionId(path.parent.name))
+        try:
+            folder = InterviewFolder(data_dir, SessionId(path.parent.name))
+        except InvalidSessionId:
+            continue
         tombstone = read_tombstone(folder)
         if tombstone is not None:
             found[folder.session_id] = tombstone.why

@@ -196,9 +196,9 @@ class Archive:
         if self._runs(session_id):
             raise InterviewRunning
         try:
-            if await self._shelf.find(session_id) is None and not await self._has_folder(
-                session_id
-            ):
+            known = await self._shelf.find(session_id) is not None
+            known = known or await self._has_folder(session_id)
+            if not known and not await self._shelf.is_begun(session_id):
                 raise SessionNotFound
         except (RecordingErased, ManifestDamaged):
             # Asked again, the answer is the same, and an erasure that hangs is pushed on.

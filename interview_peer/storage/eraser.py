@@ -18,7 +18,7 @@ from typing import Final
 from ..errors import RecordingElsewhere, StoreUnavailable
 from ..types import Json, SessionId
 from .claim import HELD_SECONDS, claimed
-from .finished import TOMBSTONE_NAME, Place, Tombstone, read_stored, read_tombstone
+from .finished import STORED_NAME, TOMBSTONE_NAME, Place, Tombstone, read_stored, read_tombstone
 from .folder import InterviewFolder
 from .shelf import Shelf
 from .store import Store
@@ -111,7 +111,11 @@ class Eraser:
         if known is not None and known.complete:
             return known
         places = self._places(folder, known)
-        stored = bool(places) if known is None else known.stored
+        if known is None:
+            # A mark that says nothing any more still says that copies were begun.
+            stored = bool(places) or (folder.path / STORED_NAME).exists()
+        else:
+            stored = known.stored
         if not folder.exists():
             folder.create()
         erased_at = self._now().isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +30,11 @@ TOMBSTONE_NAME: Final = "erased.json"
 CANDIDATE_FILE: Final = f"{Speaker.CANDIDATE.value}.ogg"
 INTERVIEWER_FILE: Final = f"{Speaker.INTERVIEWER.value}.ogg"
 MIXED_FILE: Final = "mixed.webm"
+
+_RECORDED: Final = re.compile(
+    r"(candidate|interviewer)(\.unreadable)?\.ogg|mixed\.webm|waveform\.json|events\.jsonl"
+    r"|transcript\.(json|txt|vtt|srt)|erased\.json"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +169,31 @@ def parse_manifest(data: bytes) -> Finished | None:
             for one in document["files"]
         )
         started_at = datetime.fromisoformat(document["started_at"])
+        finished = Finished(document, data, files, started_at, seconds)
         if started_at.tzinfo is None or not all(_plain(one.name) for one in files):
             return None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if not math.isfinite(seconds) or finished.ended_at < started_at:
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    return Finished(document, data, files, started_at, seconds)
+    return finished
 
 
 def read_stored(folder: InterviewFolder) -> Stored | None:
-    """Which store the folder's files are in, or are brought to; None if they go nowhere yet."""
-    document = _read_json(folder.path / STORED_NAME)
-    place = None if document is None else _place(document)
-    if document is None or place is None:
+    """Which store the folder's files are in, or are brought to; None if they go nowhere yet.
+
+    Raises ``OSError`` if that is written down and cannot be read now: whoever took it for none
+    would forget where copies are.
+    """
+    path = folder.path / STORED_NAME
+    try:
+        document = _parsed(path.read_bytes())
+    except OSError:
+        if not os.path.lexists(path):
+            return None
+        raise
+    place = _place(document)
+    if place is None:
         return None
     tags = document.get("tags")
     return Stored(place, tags if isinstance(tags, dict) else None, _places(document, "earlier"))
@@ -179,8 +201,14 @@ def read_stored(folder: InterviewFolder) -> Stored | None:
 
 def read_tombstone(folder: InterviewFolder) -> Tombstone | None:
     """What is left of an erased interview; None if it was not erased."""
-    document = _read_json(folder.path / TOMBSTONE_NAME)
-    return None if document is None else parse_tombstone(document)
+    path = folder.path / TOMBSTONE_NAME
+    try:
+        return parse_tombstone(_parsed(path.read_bytes()))
+    except OSError:
+        # Without a free descriptor a file that is not there cannot be opened either, and nothing
+        # must be erased for that; looking for its name needs none. If it is there, what it stands
+        # for happened, whatever became of its text.
+        return parse_tombstone({}) if os.path.lexists(path) else None
 
 
 def parse_tombstone(document: Json) -> Tombstone:
@@ -217,12 +245,15 @@ def _plain(name: str) -> bool:
     return bool(name) and Path(name).name == name and not name.startswith(".")
 
 
-def _read_json(path: Path) -> Json | None:
+def is_recording(names: Collection[str]) -> bool:
+    """Whether objects of these names in a store are a recording, or the beginning of one, and
+    nothing that somebody else keeps there."""
+    return MANIFEST_NAME in names or (bool(names) and all(map(_RECORDED.fullmatch, names)))
+
+
+def _parsed(data: bytes) -> Json:
     try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError):
-        # It is there, so what it stands for happened, whatever became of its text.
+        document = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

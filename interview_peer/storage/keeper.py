@@ -20,7 +20,14 @@ from ..errors import InvalidSessionId, RecordingNotReady, StoreUnavailable
 from ..types import Json, SessionId
 from .claim import HELD_SECONDS
 from .eraser import BY_AGE, ON_REQUEST, Eraser, nobody
-from .finished import MANIFEST_NAME, Tombstone, read_finished, read_stored, read_tombstone
+from .finished import (
+    TOMBSTONE_NAME,
+    Tombstone,
+    is_recording,
+    read_finished,
+    read_stored,
+    read_tombstone,
+)
 from .folder import INTERVIEWS, InterviewFolder
 from .mover import IdInStore, LocalDamage, Mover, local_files
 from .shelf import Shelf
@@ -202,20 +209,26 @@ class Keeper:
         for folder in self._folders():
             if folder.session_id in self._settled:
                 continue
-            tombstone = read_tombstone(folder)
-            if tombstone is not None:
-                if tombstone.complete:
-                    self._settled.add(folder.session_id)
-                else:
-                    left.append(folder.session_id)
-            elif self._store is not None and (finished := read_finished(folder)) is not None:
-                stored = read_stored(folder)
-                gone = not local_files(folder, finished)
-                if stored is not None and stored.tags is not None and gone:
-                    self._settled.add(folder.session_id)
-                else:
-                    left.append(folder.session_id)
+            try:
+                settled = self._is_settled(folder)
+            except OSError as error:
+                _not_seen(folder, error)
+                continue
+            if settled:
+                self._settled.add(folder.session_id)
+            elif settled is False:
+                left.append(folder.session_id)
         return left
+
+    def _is_settled(self, folder: InterviewFolder) -> bool | None:
+        """Whether nothing is left to do with a folder; None if there may be, later."""
+        tombstone = read_tombstone(folder)
+        if tombstone is not None:
+            return tombstone.complete
+        if self._store is None or (finished := read_finished(folder)) is None:
+            return None
+        stored = read_stored(folder)
+        return stored is not None and stored.tags is not None and not local_files(folder, finished)
 
     def _folders(self) -> list[InterviewFolder]:
         try:
@@ -313,21 +326,31 @@ class Keeper:
 
     def _old(self, limit: datetime) -> tuple[set[str], list[SessionId]]:
         """Every interview of the disk, and those that ended before ``limit``."""
-        folders = self._folders()
-        old = [
-            folder.session_id
-            for folder in folders
-            if read_tombstone(folder) is None and _ended_at(folder) < limit
-        ]
+        folders, old = self._folders(), []
+        for folder in folders:
+            # One that cannot be read must not keep the others for ever.
+            try:
+                if read_tombstone(folder) is None and _ended_at(folder) < limit:
+                    old.append(folder.session_id)
+            except OSError as error:
+                _not_seen(folder, error)
         return {folder.session_id for folder in folders}, old
 
     async def _old_in_store(self, limit: datetime, here: set[str]) -> list[SessionId]:
-        """Interviews that only the store knows, uploaded before ``limit``."""
+        """Interviews that only the store knows, whose upload ended, or broke off, before ``limit``.
+
+        A disk that was lost in the middle of an upload leaves sound without a manifest.
+        """
         assert self._store is not None
-        old: list[SessionId] = []
+        found: dict[str, dict[str, datetime]] = {}
         for held in await self._store.under():
             session_id, _, name = held.key.rpartition("/")
-            if name == MANIFEST_NAME and held.modified < limit and session_id not in here:
+            if session_id not in here:
+                found.setdefault(session_id, {})[name] = held.modified
+        old: list[SessionId] = []
+        for session_id, objects in found.items():
+            erased = objects.keys() == {TOMBSTONE_NAME}
+            if not erased and is_recording(objects.keys()) and max(objects.values()) < limit:
                 with suppress(InvalidSessionId):
                     old.append(self._shelf.folder(session_id).session_id)
         return old
@@ -337,9 +360,19 @@ def _ended_at(folder: InterviewFolder) -> datetime:
     finished = read_finished(folder)
     if finished is not None:
         return finished.ended_at
-    times = [folder.path.stat().st_mtime]
-    for one in folder.path.iterdir():
+    here = [*folder.path.iterdir()]
+    originals = [one for one in here if one.suffix in (".ogg", ".jsonl") and one.name[0] != "."]
+    times = [] if originals else [folder.path.stat().st_mtime]
+    # What is made of the originals is made anew whenever finishing is tried again.
+    for one in originals or here:
         # A file may go at this moment, and a link may lead nowhere.
         with suppress(OSError):
             times.append(one.stat().st_mtime)
-    return datetime.fromtimestamp(max(times), UTC)
+    return datetime.fromtimestamp(max(times or [folder.path.stat().st_mtime]), UTC)
+
+
+def _not_seen(folder: InterviewFolder, error: OSError) -> None:
+    log.warning(
+        "a recording cannot be looked at",
+        extra={"session": folder.session_id, "why": type(error).__name__},
+    )

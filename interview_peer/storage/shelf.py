@@ -23,6 +23,7 @@ from .finished import (
     Finished,
     FinishedFile,
     Place,
+    is_recording,
     parse_manifest,
     read_manifest,
     read_stored,
@@ -144,6 +145,18 @@ class Shelf:
         if finished is None:
             raise ManifestDamaged
         return Found(finished, self.store.place)
+
+    async def is_begun(self, session_id: str) -> bool:
+        """Whether the configured store has anything of an interview that this disk knows nothing
+        of: a disk that was lost in the middle of an upload leaves sound without a manifest.
+
+        Raises ``InvalidSessionId``, ``StoreUnavailable``.
+        """
+        self.folder(session_id)
+        if self.store is None:
+            return False
+        held = await self.store.under(session_id)
+        return is_recording({one.key.partition("/")[2] for one in held})
 
     async def holds_sound(self, session_id: str) -> bool:
         """Whether there is, or may soon be, something in the folder to make a recording of."""

@@ -141,6 +141,17 @@ def test_facts_that_were_written_are_believed_after_a_restart(tmp_path: Path) ->
     assert not (folder.path / ".facts.json").exists()
 
 
+def test_a_recording_that_lacks_packets_is_not_called_complete(tmp_path: Path) -> None:
+    folder = record(tmp_path, until=1.0)
+    facts = json.loads((folder.path / FACTS_NAME).read_bytes())
+    facts["counters"]["candidate"]["overflow"] = 1
+    (folder.path / FACTS_NAME).write_text(json.dumps(facts))
+    finish(folder, ignore)
+    document = manifest.read(folder.path)
+    assert (document["complete"], document["failure"], document["damaged"]) == (False, None, [])
+    assert verify(folder.path) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1}', b'{"schema": 9}', b"[]"])
 def test_facts_that_cannot_be_read_are_pieced_together(tmp_path: Path, content: bytes) -> None:
     folder = record(tmp_path)
@@ -194,6 +205,10 @@ def test_what_is_unfinished_is_found_among_everything_else(tmp_path: Path) -> No
     (tmp_path / "interviews" / "not an id!").mkdir()
     (tmp_path / "interviews" / "file.txt").write_text("x")
     assert {folder.session_id for folder in unfinished(tmp_path)} == {"killed", "ended"}
+    # A copy that somebody put beside it is no interview.
+    copy = tmp_path / "interviews" / "whole.bak"
+    copy.mkdir()
+    (copy / "manifest.json").write_text("{}")
     assert [folder.session_id for folder in finished_before(tmp_path)] == ["whole"]
 
 

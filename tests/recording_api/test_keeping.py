@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -409,3 +410,55 @@ async def test_two_erasures_at_once_agree(folder: InterviewFolder, bucket: Netwo
         first, second = await asyncio.gather(keeper.erase(ONE), keeper.erase(ONE))
         assert first == second
         assert keeper.erased == 1
+
+
+def without_descriptors(patch: pytest.MonkeyPatch, *names: str) -> None:
+    """As if the process had no free descriptor: no such file opens, whether it is there or not."""
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name in names:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path)
+
+    patch.setattr(Path, "read_bytes", read_bytes)
+
+
+async def test_nothing_is_taken_for_erased_because_no_more_files_can_be_opened(
+    folder: InterviewFolder, bucket: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = listed(folder)
+    shelf = Shelf(folder.path.parents[1], bucket.store())
+    keeper = Keeper(shelf)
+    without_descriptors(monkeypatch, TOMBSTONE_NAME)
+    await keeper.look()
+    assert await shelf.find("one") is not None
+    await keeper._move(ONE)
+    assert set(await held(bucket.store())) == {*(one.name for one in files), MANIFEST_NAME}
+    assert local(folder) == {MANIFEST_NAME, STORED_NAME}
+
+
+async def test_where_copies_are_is_not_forgotten_because_no_more_files_can_be_opened(
+    folder: InterviewFolder, bucket: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await Keeper(Shelf(folder.path.parents[1], bucket.store("old")))._move(ONE)
+    mark = (folder.path / STORED_NAME).read_bytes()
+    keeper = Keeper(Shelf(folder.path.parents[1], bucket.store("new"), bucket.reopen))
+    with monkeypatch.context() as patch:
+        without_descriptors(patch, STORED_NAME)
+        with pytest.raises(OSError, match="Too many"):
+            await keeper._move(ONE)
+        with pytest.raises(OSError, match="Too many"):
+            await keeper.erase(ONE)
+    assert (folder.path / STORED_NAME).read_bytes() == mark
+    assert (await keeper.erase(ONE)).tombstone.complete
+    assert set(await held(bucket.store("old"))) == {TOMBSTONE_NAME}
+
+
+async def test_copies_that_nobody_knows_the_place_of_keep_an_erasure_open(
+    folder: InterviewFolder, tmp_path: Path
+) -> None:
+    (folder.path / STORED_NAME).write_text("nonsense")
+    erasure = await Keeper(Shelf(tmp_path, None)).erase(ONE)
+    assert (erasure.tombstone.complete, erasure.waits_for) == (False, "RECORDING_ELSEWHERE")
+    assert local(folder) == {TOMBSTONE_NAME}

@@ -572,3 +572,18 @@ async def test_a_file_that_breaks_off_in_the_store_does_not_look_whole(
                 await Client(server.url, kept).ask(path)
         bucket.act = None
         assert (await client.ask(path, Range="bytes=2999990-")).body == data[-10:]
+
+
+async def test_what_only_the_store_has_of_a_broken_off_upload_can_be_erased(
+    bucket: Network, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    store = bucket.store()
+    await store.put_bytes(b"a voice", "half/candidate.ogg", "audio/ogg")
+    await store.put_bytes(b"a cat", "photos/cat.jpg", "image/jpeg")
+    async with serving(tmp_path, **with_store(bucket)) as server:
+        client = Client(server.url, http)
+        gone = await client.ask("/api/interviews/half", "DELETE")
+        assert (gone.status, gone.json["complete"]) == (200, True)
+        assert (await client.ask("/api/interviews/photos", "DELETE")).status == 404
+        assert (await client.ask("/api/interviews/half/recording")).status == 410
+    assert {one.key for one in await store.under()} == {f"half/{TOMBSTONE_NAME}", "photos/cat.jpg"}

@@ -135,3 +135,71 @@ async def test_what_was_moved_to_the_store_ages_as_well(
     # The id stays taken on this disk.
     with contextlib.closing(os.scandir(disk / "interviews" / "one")) as left:
         assert [entry.name for entry in left] == [TOMBSTONE_NAME]
+
+
+async def test_an_upload_that_broke_off_and_lost_its_disk_ages_and_nobody_elses_objects_do(
+    bucket: Network, tmp_path: Path
+) -> None:
+    store = bucket.store()
+    for key in ("half/candidate.ogg", "photos/cat.jpg", "photos/manifest.txt"):
+        await store.put_bytes(b"voice", key, "audio/ogg")
+    await store.put_bytes(b"{}", f"grave/{TOMBSTONE_NAME}", "application/json")
+    aged: list[str] = []
+    for days in (29, 31):
+        clock = Clock(datetime.now(UTC) + timedelta(days=days))
+        keeper = Keeper(Shelf(tmp_path, store), retention=MONTH, now=clock, aged=aged.append)
+        await keeper.look()
+        assert aged == ([] if days == 29 else ["half"])
+    assert {one.key for one in await store.under()} == {
+        f"half/{TOMBSTONE_NAME}",
+        f"grave/{TOMBSTONE_NAME}",
+        "photos/cat.jpg",
+        "photos/manifest.txt",
+    }
+
+
+async def test_a_folder_that_cannot_be_finished_ages_although_it_is_tried_again(
+    folder: InterviewFolder, tmp_path: Path
+) -> None:
+    (folder.path / MANIFEST_NAME).unlink()
+    for path in folder.path.iterdir():
+        os.utime(path, (ENDED_AT.timestamp(), ENDED_AT.timestamp()))
+    # What every try makes anew.
+    (folder.path / "mixed.webm").touch()
+    (folder.path / ".waveform.json.part").touch()
+    keeper = Keeper(
+        Shelf(tmp_path, None), retention=MONTH, now=Clock(ENDED_AT + MONTH + timedelta(hours=1))
+    )
+    await keeper.look()
+    assert names(folder) == {TOMBSTONE_NAME}
+
+
+@pytest.mark.parametrize("seconds", ["1e300", "NaN", "-1e300"])
+async def test_one_folder_with_nonsense_in_its_manifest_keeps_no_other_from_ageing(
+    folder: InterviewFolder, tmp_path: Path, seconds: str
+) -> None:
+    other = InterviewFolder(tmp_path, SessionId("another"))
+    other.create()
+    (other.path / MANIFEST_NAME).write_text(
+        f'{{"started_at": "2026-01-01T12:00:00Z", "files": [], "seconds": {seconds}}}'
+    )
+    await Keeper(Shelf(tmp_path, None), retention=MONTH, now=Clock(ENDED_AT + 2 * MONTH)).look()
+    assert names(folder) == {TOMBSTONE_NAME}
+
+
+async def test_one_folder_that_cannot_be_read_keeps_no_other_from_ageing(
+    folder: InterviewFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = InterviewFolder(tmp_path, SessionId("another"))
+    other.create()
+    listed_ = Path.iterdir
+
+    def iterdir(path: Path) -> object:
+        if path == other.path:
+            raise PermissionError(13, "no")
+        return listed_(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    await Keeper(Shelf(tmp_path, None), retention=MONTH, now=Clock(ENDED_AT + 2 * MONTH)).look()
+    monkeypatch.undo()
+    assert names(folder) == {TOMBSTONE_NAME}
