@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..core.backoff import Before, Meaning, free_at, meaning, pause
 from ..state.database import Database
 from ..state.schema import attempts, deliveries, endpoints, interviews, notices
-from .outbox import DEAD, DEFAULT, DELIVERED, DUE, PAUSED
+from .outbox import DEAD, DEFAULT, DELIVERED, DUE, PAUSED, stays_off
 from .sender import Attempt
 
 log = logging.getLogger(__name__)
@@ -331,7 +331,7 @@ class Ledger:
             lanes[row.interview_id] += row.first_failed_at is None
         if put_off:
             await tx.execute(_PUT_OFF, put_off)
-        if paused:
+        if paused and await stays_off(tx, place):
             await tx.execute(update(deliveries).where(_d.id.in_(paused)).values(state=PAUSED))
         if taken:
             holder = {"ids": [one.id for one in taken], "owner": self._owner, "until": until}

@@ -115,11 +115,10 @@ class Outbox:
         kept = await tx.execute(
             select(endpoints.c.id, endpoints.c.events, endpoints.c.active).order_by(endpoints.c.id)
         )
-        targets += [
-            Target(row.id, endpoint_id=row.id, paused=not row.active)
-            for row in kept
-            if wants(row.events, kind)
-        ]
+        for row in kept.all():
+            if wants(row.events, kind):
+                paused = not row.active and await stays_off(tx, row.id)
+                targets.append(Target(row.id, endpoint_id=row.id, paused=paused))
         return targets
 
     async def test(self, tx: AsyncConnection, endpoint_id: str, now: int) -> str:
@@ -127,6 +126,17 @@ class Outbox:
         target = Target(endpoint_id, endpoint_id=endpoint_id)
         (delivery_id,) = await self.write(tx, Notice(None, WebhookTest()), now, only=target)
         return delivery_id
+
+
+async def stays_off(tx: AsyncConnection, endpoint_id: str) -> bool:
+    """Whether an endpoint is switched off, and is not switched on before this transaction's end.
+
+    To be asked before anything is paused for it: who switches it on makes due what is paused, and
+    would not see what another transaction pauses at the same time.
+    """
+    off = endpoints.c.active.is_(False)
+    query = select(endpoints.c.id).where(endpoints.c.id == endpoint_id, off)
+    return (await tx.execute(query.with_for_update(read=True))).first() is not None
 
 
 def wants(events: Sequence[str] | None, kind: str) -> bool:

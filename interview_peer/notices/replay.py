@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import and_, func, insert, select, tuple_, update
+from sqlalchemy import and_, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import InvalidWebhook, StateUnavailable, WebhookNotFound
 from ..state.database import Database
 from ..state.schema import deliveries, endpoints, notices, to_us
 from ..types import Json
-from .outbox import DEAD, DUE, PAUSED, Target, delivery_row, wants
+from .outbox import DEAD, DUE, PAUSED, Target, delivery_row, stays_off, wants
 
 PAGE: Final = 500
 """Notices looked at in one transaction of a replay."""
@@ -168,6 +168,8 @@ class Replay:
             deliveries.c.notice_id.in_([row.id for row in rows]),
             deliveries.c.lease_owner.is_(None),
             deliveries.c.state != PAUSED if asked.everything else deliveries.c.state == DEAD,
+            # What waits for its first attempt is on its way, and keeps its place behind others.
+            or_(deliveries.c.state != DUE, deliveries.c.first_failed_at.is_not(None)),
         )
         missing = 0
         if kept is not None:
@@ -202,7 +204,8 @@ async def _add_missing(tx: AsyncConnection, kept: Any, rows: Sequence[Any], now:
         )
     )
     has = set(found.scalars())
-    target = Target(kept.id, endpoint_id=kept.id, paused=not kept.active)
+    paused = not kept.active and await stays_off(tx, kept.id)
+    target = Target(kept.id, endpoint_id=kept.id, paused=paused)
     made = [
         delivery_row(target, row.id, row.interview_id, row.sequence, now)
         for row in rows

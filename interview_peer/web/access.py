@@ -47,6 +47,9 @@ FAILURES_AT_ONCE: Final = 10
 """Refused tokens and keys of one address, before it is told to wait."""
 LAST_USE_SECONDS: Final = 60.0
 """How exactly it is kept when a key was last used."""
+RENEW_SECONDS: Final = 1.0
+"""How long the answer to an offer waits until its resume token is written down: whoever comes back
+has but a few seconds."""
 
 
 @dataclass(slots=True)
@@ -170,7 +173,7 @@ class Access:
             await tx.execute(insert(resume_tokens).values(**row))
 
         try:
-            await self._database.run(work)
+            await self._database.run(work, patience=RENEW_SECONDS)
         except (StateUnavailable, IntegrityError):
             # Memory knows it, which is where the interview is; it goes on without the database.
             log.warning("a resume token is not written down", extra={"session": name})

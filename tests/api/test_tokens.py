@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -30,7 +31,7 @@ from interview_peer.state import migrate
 from interview_peer.state.database import Database
 from interview_peer.types import Json, SessionId
 from interview_peer.web import access as access_module
-from interview_peer.web.access import Access
+from interview_peer.web.access import Access, Admission
 
 SECRET = "a-join-secret-of-more-than-32-characters"
 NAME = SessionId("interview-1")
@@ -172,6 +173,16 @@ async def test_an_address_that_is_refused_too_often_has_to_wait(access: Access) 
     assert kinds[:-1] == [TokenInvalid] * access_module.FAILURES_AT_ONCE
     assert kinds[-1] is RateLimited
     assert (await access.admit(signed(), "192.0.2.1")).interview_id == NAME
+
+
+async def test_coming_back_does_not_wait_for_a_database_that_is_away(tmp_path: Path) -> None:
+    database = await Database.open("postgresql://u:p@127.0.0.1:1/none", tmp_path)
+    access = Access(settings(), database)
+    async with asyncio.timeout(3):
+        token = await access.renew(Admission(NAME), lambda name: True)
+        # The interview is in memory, and so is what brings back to it.
+        assert (await access.admit(token, None)).interview_id == NAME
+    await database.close()
 
 
 # -- an identity provider

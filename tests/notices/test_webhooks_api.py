@@ -367,6 +367,18 @@ async def test_a_replay_sends_the_dead_of_its_time(api: Api, receiver: Receiver)
     assert await api.ask("POST", path, 202, json=everything) == done(1)
 
 
+async def test_a_replay_of_everything_leaves_what_was_never_tried_in_its_order(
+    api: Api, receiver: Receiver
+) -> None:
+    await api.made(receiver.url)
+    ids = await api.office.tell_many([await api.office.interview()], 3)
+    body = {"since": ANCIENT, "all": True}
+    assert (await api.ask("POST", "/api/webhooks/replay", 202, json=body))["due"] == 0
+    receiver.answer = status(500)
+    await api.notices.worker.drain()
+    assert receiver.ids == ids[:1]
+
+
 async def test_a_replay_gives_a_new_endpoint_what_it_missed(api: Api, receiver: Receiver) -> None:
     interview = await api.office.interview()
     ids = [await api.office.tell(interview) for _ in range(3)]
