@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from interview_peer import __version__
+from interview_peer.media import native
 from interview_peer.types import Json
 
 from . import health, machine
@@ -78,6 +79,7 @@ def _conditions(results: Results, seconds: float, notes: Sequence[str], repeat_i
         f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, interview_peer {__version__}",
         f"- Machine: {machine.processor()}",
         f"- Versions: {versions}",
+        f"- Our audio is forwarded by {_forwarder()}",
         f"- Windows of {seconds:g} s; medians of {results.repetitions}; the whole run took "
         f"{results.minutes:.0f} minutes",
         f"- Load average at the end: {os.getloadavg()[1]:.1f} over 5 minutes. In {calm} of "
@@ -87,6 +89,10 @@ def _conditions(results: Results, seconds: float, notes: Sequence[str], repeat_i
         *(f"- {note}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _forwarder() -> str:
+    return "native code" if native.BUILT else "Python alone: the native code was not compiled here"
 
 
 def _our_table(results: Results) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from bench import figures, goals, machine, packets, pump, report
 from interview_peer.core import opus
+from interview_peer.media import native
 from interview_peer.types import Json
 
 UDP_TABLE = """\
@@ -234,6 +235,12 @@ def verdicts(results: figures.Results) -> dict[str, bool | None]:
 def our_row(results: figures.Results, interviews: str) -> str:
     page = report.document(results, 3.0, []).split("## Our server")[1]
     return next(line for line in page.splitlines() if line.startswith(f"| {interviews} |"))
+
+
+@pytest.mark.parametrize(("built", "told"), [(True, "native code"), (False, "Python alone")])
+def test_page_tells_what_forwarded(built: bool, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "BUILT", built)
+    assert f"- Our audio is forwarded by {told}" in report.document(figures.Results(), 4.0, [])
 
 
 def test_page_shows_a_missed_goal() -> None:
