@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import click
-from aiohttp import web
+from aiohttp import TCPConnector, web
 
 from . import __version__
 from .core import speech_redaction
@@ -31,6 +31,7 @@ from .media.engine import check_versions
 from .media.meters import DelayMeter, LoopWatch, media_health
 from .media.udp import RECEIVE_BUFFER_BYTES, UdpPort
 from .model.openai_realtime import RealtimeConnector
+from .notices.names import Names
 from .notices.service import Notices
 from .personas import Personas
 from .session.announcer import Announcer
@@ -131,9 +132,13 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         # INTERVIEW_UDP_HOST is for what comes in; what we open ourselves takes the ordinary route.
         model_host = functools.partial(towards_model, await _addresses_of(base_url))
 
+        # Not in the event loop's own few threads, which may all wait for a disk.
+        names = Names()
+        stack.push_async_callback(names.close)
         # No environment proxies or cookies: the key goes to the configured address alone.
         http = await stack.enter_async_context(
             aiohttp.ClientSession(
+                connector=TCPConnector(resolver=names),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": f"interview_peer/{__version__}"},
             )

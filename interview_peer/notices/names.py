@@ -1,4 +1,4 @@
-"""Looks up the names of receivers, in threads of its own.
+"""Looks up the names of receivers and of the voice service, in threads of its own.
 
 The system's lookup cannot be cut off: a name server that is silent holds its thread for many
 seconds longer than an attempt waits. In the event loop's own few threads that would hold up files,
@@ -26,7 +26,7 @@ class Names(AbstractResolver):
     """A resolver for connectors. Belongs to the event loop."""
 
     def __init__(self, threads: int = THREADS) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="notices-names")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="names")
         self._asked: dict[_Asked, asyncio.Future[Any]] = {}
         """Lookups that are under way, also such as nobody waits for any more."""
 

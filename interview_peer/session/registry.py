@@ -69,7 +69,9 @@ class Interviews:
         if len(self._interviews) >= self._max_interviews * RECORDS_PER_INTERVIEW:
             raise AtCapacity
         name = SessionId(session_id or str(uuid.uuid4()))
-        if InterviewFolder(self._around.data_dir, name).exists() or name in self._interviews:
+        folder = InterviewFolder(self._around.data_dir, name)
+        # A name that was made up is new, and the event loop need not wait for a disk to say so.
+        if name in self._interviews or (session_id and folder.exists()):
             raise SessionIdTaken
         interview = Interview(name, self.personas.default, self._around)
         self._interviews[name] = interview

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,12 +17,14 @@ import pytest
 from interview_peer.app import Server
 from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
-from interview_peer.storage.folder import INTERVIEWS
+from interview_peer.storage.folder import INTERVIEWS, InterviewFolder
 from tests.state.telling import told as told_types
 from tests.support.caller import Caller, calling
-from tests.support.inprocess import serving
+from tests.support.inprocess import live, serving
 from tests.support.server import running_server
 from tests.support.waiting import eventually
+
+from .peers import Browser, voice_service
 
 pytestmark = pytest.mark.timeout(180)
 WITHIN = 90.0
@@ -191,3 +194,28 @@ async def test_a_file_that_may_not_grow_ends_the_recording_and_says_so_in_the_ma
     document = await asyncio.to_thread(manifest.read, folder)
     assert (document["failure"], document["complete"]) == ("EFBIG", False)
     assert await asyncio.to_thread(verify, folder) == []
+
+
+async def test_what_waits_for_a_hanging_disk_keeps_no_interview_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with voice_service() as service:
+        settings = live(service.base_url.replace("127.0.0.1", "localhost"))
+        async with serving(tmp_path, **settings) as server:
+            loop, answers = asyncio.get_running_loop(), threading.Event()
+            waiting = [loop.run_in_executor(None, answers.wait) for _ in range(64)]
+            url = server.url.replace("localhost", "127.0.0.1")
+            browser = Browser(url, server.browser_port.address)
+
+            def exists(folder: InterviewFolder) -> bool:
+                assert threading.current_thread() is not threading.main_thread()
+                return True
+
+            monkeypatch.setattr(InterviewFolder, "exists", exists)
+            try:
+                async with asyncio.timeout(15):
+                    await browser.connect()
+            finally:
+                answers.set()
+                await asyncio.gather(*waiting)
+                await browser.close()

@@ -54,7 +54,10 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Server]:
     # No connection to the voice service stays open for reuse, so that descriptors can be counted.
     unpooled = functools.partial(aiohttp.TCPConnector, force_close=True)
     try:
-        with mock.patch("aiohttp.client.TCPConnector", unpooled):
+        with (
+            mock.patch("aiohttp.client.TCPConnector", unpooled),
+            mock.patch("interview_peer.app.TCPConnector", unpooled),
+        ):
             async with running(Settings(**{**chosen, **settings})) as server:
                 yield server
     finally:
