@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..core.backoff import Before, Meaning, free_at, meaning, pause
 from ..state.database import Database
 from ..state.schema import attempts, deliveries, endpoints, interviews, notices
-from .outbox import DEAD, DEFAULT, DELIVERED, DUE, PAUSED, stays_off
+from .outbox import DEAD, DEFAULT, DELIVERED, DUE, GONE, PAUSED, stays_off
 from .sender import Attempt
 
 log = logging.getLogger(__name__)
@@ -466,7 +466,7 @@ class Ledger:
                 _d.state == DUE,
                 _d.lease_owner.is_(None),
             )
-            .values(state=DEAD, last_error="gone")
+            .values(state=DEAD, last_error=GONE)
         )
 
     async def _switch_off_if_hopeless(

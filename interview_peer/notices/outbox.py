@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..state.schema import deliveries, endpoints, interviews, notices
@@ -37,6 +37,11 @@ PAUSED: Final = "paused"
 DELIVERED: Final = "delivered"
 DEAD: Final = "dead"
 STATES: Final = (DUE, PAUSED, DELIVERED, DEAD)
+
+GONE: Final = "gone"
+"""The error of what is not sent, because its receiver answered 410 before."""
+
+_REFUSED_STATUS: Final = 410
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +80,13 @@ class Outbox:
             ValueError: its body is too large.
         """
         callback: Any = None
+        refused: set[str] = set()
         if notice.interview_id is not None:
-            found = await tx.execute(
-                select(interviews.c.callback).where(interviews.c.id == notice.interview_id)
-            )
-            callback = found.scalar_one_or_none()
+            found = await tx.execute(_INTERVIEW, {"interview": notice.interview_id})
+            callback, any_refused = found.one_or_none() or (None, False)
+            if any_refused:
+                found = await tx.execute(_REFUSED, {"interview": notice.interview_id})
+                refused = set(found.scalars())
         if only is not None:
             targets = [only]
         else:
@@ -98,9 +105,12 @@ class Outbox:
             )
         )
         rows = [
-            delivery_row(target, notice.id, notice.interview_id, sequence, now)
+            dict(delivery_row(target, notice.id, notice.interview_id, sequence, now))
             for target in targets
         ]
+        for row in rows:
+            gone = row["destination"] in refused
+            row |= {"state": DEAD if gone else row["state"], "last_error": GONE if gone else None}
         if rows:
             await tx.execute(insert(deliveries), rows)
         return [str(row["id"]) for row in rows]
@@ -189,6 +199,20 @@ async def erase(tx: AsyncConnection, interview_id: SessionId) -> int:
         await tx.execute(_REWRITE, blank)
     return gone.rowcount
 
+
+_OF_REFUSED: Final = (
+    deliveries.c.interview_id == bindparam("interview"),
+    deliveries.c.endpoint_id.is_(None),
+    deliveries.c.state == DEAD,
+    deliveries.c.last_status == _REFUSED_STATUS,
+)
+
+_INTERVIEW: Final = select(
+    interviews.c.callback, exists().where(*_OF_REFUSED).label("refused")
+).where(interviews.c.id == bindparam("interview"))
+
+# Endpoints are not among them: they are switched off instead.
+_REFUSED: Final = select(deliveries.c.destination).where(*_OF_REFUSED).distinct()
 
 _REWRITE: Final = (
     update(notices).where(notices.c.id == bindparam("which")).values(body=bindparam("text"))

@@ -64,6 +64,7 @@ _Row = Row[*tuple[Any, ...]]
 
 FINAL: Final = frozenset({Phase.ENDED.value, Phase.FAILED.value})
 ROWS_AT_ONCE: Final = 500
+_MOST_MS: Final = 2**31 - 1
 
 
 class Records:
@@ -351,7 +352,8 @@ def _turn_row(interview_id: str, position: int, turn: Turn) -> Json:
         "started_at": turn.started_at,
         "ended_at": turn.ended_at,
         "status": turn.status.value,
-        "heard_ms": turn.heard_ms,
+        # The service's number; none that a column cannot hold may cost all that the end tells.
+        "heard_ms": None if turn.heard_ms is None else min(max(turn.heard_ms, 0), _MOST_MS),
         "kind": turn.kind.value,
         "heard_text": None if turn.heard_text is None else _storable(turn.heard_text),
     }

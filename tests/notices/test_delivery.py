@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -311,6 +311,27 @@ async def test_410_from_a_callback_ends_what_that_interview_had_for_it(
         assert await worker.drain() is None
     assert await office.states() == {"dead": 2, "delivered": 2}
     assert [got.sequence for got in receiver.got if got.interview == other] == [1, 2]
+
+
+async def test_after_410_what_comes_later_of_that_interview_is_kept_and_not_sent(
+    database: Database, receiver: Receiver
+) -> None:
+    office = Office(database)
+    callback = {"url": receiver.url + "/own", "secret": SECRET, "events": None}
+    one, other = await office.interview(callback), await office.interview(callback)
+
+    async def answer(got: Got) -> web.StreamResponse:
+        gone = got.interview == one and got.path.endswith("/own")
+        return web.Response(status=410 if gone else 200)
+
+    receiver.answer = answer
+    async with working(database, receiver.url + "/default") as worker:
+        for _ in range(3):
+            await office.tell_many([one, other], 1)
+            assert await worker.drain() is None
+    sent = Counter((got.interview, got.path.rpartition("/")[2]) for got in receiver.got)
+    assert sent == {(one, "own"): 1, (one, "default"): 3, (other, "own"): 3, (other, "default"): 3}
+    assert await office.states() == {"dead": 3, "delivered": 9}
 
 
 async def test_a_receiver_that_does_not_answer_is_left_after_the_time_limit(

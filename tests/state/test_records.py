@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from interview_peer.core.lifecycle import Reason
 from interview_peer.notices.outbox import Outbox
@@ -20,7 +20,7 @@ from interview_peer.state.happenings import (
     Started,
     Turns,
 )
-from interview_peer.state.schema import endpoints, interviews, now_us
+from interview_peer.state.schema import endpoints, interviews, now_us, turns
 from interview_peer.types import SessionId
 from tests.state.telling import TOLD, body, finished, interview, life, records, said, told, turn
 
@@ -66,6 +66,21 @@ async def test_interview_of_the_api_keeps_what_its_maker_said(database: Database
     assert await told(database, "two") == TOLD[1:]
     started = await body(database, "two", "interview.started")
     assert (started["candidate_reference"], started["metadata"]) == ("c-7", {"job": 1})
+
+
+async def test_numbers_of_the_service_that_no_column_holds_do_not_cost_the_end(
+    database: Database,
+) -> None:
+    first, second = (
+        dataclasses.replace(turn(number), heard_ms=heard)
+        for number, heard in enumerate((10**30, -5))
+    )
+    end = finished("one", (first, second))
+    assert await database.run(lambda tx: records().write(tx, end))
+    assert await said(database, "one") == ["words 0", "words 1"]
+    async with database.begin() as tx:
+        heard = select(turns.c.heard_ms).order_by(turns.c.position)
+        assert [*(await tx.execute(heard)).scalars()] == [2**31 - 1, 0]
 
 
 async def test_failure_is_told_as_failure(database: Database) -> None:
