@@ -59,6 +59,7 @@ from .storage.shelf import Shelf
 from .storage.store import S3Access, Store
 from .storage.stores import reopening
 from .storage.worker import StorageWorker
+from .types import Json
 from .web.api import make_app
 from .web.http import Runner
 
@@ -215,14 +216,18 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         erasures.start(after=state.recovered)
         stack.push_async_callback(erasures.close)
 
+        def health() -> Json:
+            interviews.settle()
+            return {
+                **media_health(browser_port, to_browser, loop_watch, descriptors),
+                "large_events": reader.statistics(),
+            }
+
         runner = Runner(
             make_app(
                 settings,
                 interviews,
-                lambda: {
-                    **media_health(browser_port, to_browser, loop_watch, descriptors),
-                    "large_events": reader.statistics(),
-                },
+                health,
                 state,
                 archive,
             ),
@@ -392,6 +397,8 @@ def _forwards_natively(wanted: str) -> bool:
             "INTERVIEW_FORWARDER is native, but this installation has no native forwarder; "
             "install a C compiler and Python's headers and install again, or leave it at auto."
         )
+    if native.missing is not None:
+        log.info("audio is forwarded by Python", extra={"reason": native.missing})
     return wanted != "python" and native.BUILT
 
 

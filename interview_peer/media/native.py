@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from ._native import Lane, Reader
     from .udp import Address
 
+missing: str | None = None
+"""Why there is none."""
+
 try:
     from . import _native as built
-except ImportError:
+except ImportError as error:
     built = None  # type: ignore[assignment]
+    missing = str(error)
 
 BUILT: Final = built is not None
 """Whether this installation has it: it is compiled where there is a C compiler."""

@@ -251,6 +251,11 @@ class Interview:
             message["reason"] = self.reason.value
         return message
 
+    def settle(self) -> None:
+        """Bring the meters up to date with what native code forwarded."""
+        self._up.settle()
+        self._down.settle()
+
     def statistics(self) -> Json:
         """What each leg and each direction has carried so far; for operators."""
         legs = {"browser": self._browser, "model": self._model_leg}

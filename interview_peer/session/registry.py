@@ -54,6 +54,11 @@ class Interviews:
     def __len__(self) -> int:
         return len(self._interviews)
 
+    def settle(self) -> None:
+        """Bring the meters of all interviews up to date."""
+        for interview in self._interviews.values():
+            interview.settle()
+
     def start(self) -> None:
         """Begin forgetting what is idle, abandoned or long over."""
         self._sweeper = asyncio.create_task(self._sweep(), name="sweep interviews")

@@ -53,6 +53,27 @@ async def test_interview_is_heard_both_ways_by_what_was_chosen_and_the_log_tells
         assert interview.statistics()["to_model"]["forwarded"] >= 1
 
 
+async def test_health_counts_every_packet_up_to_the_request(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        caller.speak()
+        await caller.sound()
+        interview = server.interviews.find(caller.session_id)
+        await until(lambda: interview._up._lent or not native.BUILT, "native forwarding")
+        leg = interview._browser
+        assert leg is not None
+        # Nobody but the request may bring the counts up to date.
+        leg._stop_pulse()
+        before = leg._reception.packets
+        lane = leg.engine.lane
+        sent = lane.last_at if lane is not None else 0.0
+        await until(lambda: lane is None or lane.last_at > sent, "another packet")
+        reply = await caller.get("/healthz")
+        assert lane is None or leg._reception.packets > before
+        assert reply.json()["media"]["to_model"]["sampled"] > 0
+
+
 async def test_native_code_that_is_wanted_and_lacks_ends_the_start_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
