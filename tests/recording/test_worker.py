@@ -18,7 +18,7 @@ from interview_peer.finishing.verify import verify
 from interview_peer.finishing.worker import Finisher
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.storage.worker import StorageWorker
-from interview_peer.types import SessionId
+from interview_peer.types import Json, SessionId
 from tests.support.caller import calling
 from tests.support.inprocess import nothing_left, serving, traces
 from tests.support.waiting import eventually
@@ -138,6 +138,32 @@ async def test_a_job_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
         await idle(finisher)
         state = finisher.state(folder.session_id)
     assert state == {"state": "failed", "progress": 0.0, "reason": "stalled"}
+
+
+async def test_a_job_goes_behind_all_others_and_how_far_it_is_can_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path)
+    shares: list[float] = []
+    niceness: set[int] = set()
+    read = worker._read
+
+    def listened(line: bytes) -> Json:
+        said = read(line)
+        job = next(iter(finisher._jobs.values()))
+        assert job.document() == {"state": "running", "progress": shares[-1] if shares else 0.0}
+        if "progress" in said and job.process is not None:
+            shares.append(said["progress"])
+            # The last line may be read when the process is over.
+            with contextlib.suppress(ProcessLookupError):
+                niceness.add(os.getpriority(os.PRIO_PROCESS, job.process.pid))
+        return said
+
+    monkeypatch.setattr(worker, "_read", listened)
+    async with finishing(tmp_path) as finisher:
+        await idle(finisher)
+    assert shares == sorted(shares) and 0 < shares[0] < 1
+    assert niceness == {min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)}
 
 
 async def test_facts_that_cannot_be_written_do_not_keep_a_folder_from_being_finished(
