@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 15.0
 AT_ONCE: Final = 500
+READ_PAUSES: Final = (0.5, 2.0, 8.0)
+"""Seconds before each further look at folders that the disk refuses, for want of descriptors maybe:
+an end that is told without its journal is told for good."""
 TRANSCRIPT: Final = "transcript.json"
 RUNNING: Final = tuple(
     phase.value for phase in (Phase.CONNECTING, Phase.LIVE, Phase.DETACHED, Phase.ENDING)
@@ -113,8 +116,12 @@ class Recovery:
             self.told.set()
         while self._heartbeat is not None:
             await asyncio.sleep(LOOK_SECONDS)
-            with contextlib.suppress(StateUnavailable):
+            try:
                 await self.look()
+            except StateUnavailable:
+                log.debug("nothing is recovered while the database is away")
+            except Exception as error:
+                log.error("recovering broke", extra={"error": type(error).__name__})
 
     async def look(self) -> None:
         """Close what nodes left that are gone by now. Raises ``StateUnavailable``."""
@@ -139,18 +146,35 @@ class Recovery:
         return living, {*known.scalars()} - living
 
     async def _close_all(self, left: list[Left]) -> None:
-        for one in left:
-            try:
-                end = await asyncio.to_thread(end_of, one, self._data_dir)
-            except (OSError, InvalidSessionId) as error:
-                log.error(
-                    "an interview's folder cannot be read",
-                    extra={"session": one.id, "error": type(error).__name__},
-                )
-                end = [_lost(one)]
-            log.warning("interview recovered", extra={"session": one.id})
-            for happening in end:
-                self._tell(happening)
+        for pause in (*READ_PAUSES, None):
+            left = [one for one in left if not await self._close(one, last=pause is None)]
+            if not left or pause is None:
+                return
+            await asyncio.sleep(pause)
+
+    async def _close(self, one: Left, *, last: bool) -> bool:
+        """Tell one interview's end; false if the disk refuses and is to be asked once more."""
+        try:
+            end = await asyncio.to_thread(end_of, one, self._data_dir)
+        except (OSError, InvalidSessionId) as error:
+            if isinstance(error, OSError) and not last:
+                return False
+            log.error(
+                "an interview's folder cannot be read",
+                extra={"session": one.id, "error": type(error).__name__},
+            )
+            end = [_lost(one)]
+        except Exception as error:
+            # One that we cannot read must not keep all others open; the next start sees it again.
+            log.error(
+                "an interview could not be recovered",
+                extra={"session": one.id, "error": type(error).__name__},
+            )
+            return True
+        log.warning("interview recovered", extra={"session": one.id})
+        for happening in end:
+            self._tell(happening)
+        return True
 
     async def _left_at_start(self, tx: Transaction) -> list[Left]:
         """Ours from before. Of others it is too early to say whether they live."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -437,6 +439,40 @@ async def test_folder_of_a_node_that_is_gone_is_told_by_another_and_only_that(
         row = await interview(database, "by-gone")
         assert (row.phase, row.reason) == ("ended", "recovered")
         assert (await told(database, "by-gone"))[:2] == ["interview.created", "interview.started"]
+
+
+async def test_folders_that_cannot_be_read_at_once_are_read_later_and_hold_up_no_other(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery_module, "READ_PAUSES", (0.01, 0.01))
+    for name in ("broken", "refused", "shy", "well"):
+        recorded_by(NODE, tmp_path, name)
+        await left_by(database, NODE, name)
+    asked: Counter[str] = Counter()
+
+    def reading(left: Left, data_dir: Path) -> Any:
+        asked[left.id] += 1
+        if left.id == "broken":
+            raise ValueError("not foreseen")
+        if left.id == "refused" or (left.id == "shy" and asked["shy"] < 2):
+            raise OSError(errno.EMFILE, "too many open files")
+        return end_of(left, data_dir)
+
+    monkeypatch.setattr(recovery_module, "end_of", reading)
+    chronicle = Chronicle(database, records())
+    chronicle.start()
+    recovery = Recovery(database, tmp_path, NODE, chronicle.tell)
+    await recovery.start()
+    await asyncio.wait_for(recovery.told.wait(), 10)
+    await chronicle.drained()
+    await recovery.close()
+    await chronicle.close()
+    assert asked == {"broken": 1, "refused": 3, "shy": 2, "well": 1}
+    assert await phase_of(database, "broken") == "live"
+    # Read after all, it is told with what its journal knows.
+    rows = {name: await interview(database, name) for name in ("shy", "well", "refused")}
+    assert rows["shy"].ended_at == rows["well"].ended_at != rows["refused"].ended_at
+    assert await phase_of(database, "refused") == "ended"
 
 
 async def test_mark_that_was_left_on_a_told_folder_is_taken_off_and_tells_nothing(
