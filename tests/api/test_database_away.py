@@ -1,9 +1,11 @@
-"""PostgreSQL goes away under a running server: what callers are told, what goes on, what comes
+"""The database goes away under a running server: what callers are told, what goes on, what comes
 after."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from interview_peer.app import Server
 from interview_peer.core.lifecycle import Phase
 from interview_peer.state import migrate
-from interview_peer.state.database import Database
+from interview_peer.state.database import FILE, Database
 from interview_peer.types import Json
 from tests.notices.office import SECRET
 from tests.notices.receiver import Receiver
@@ -50,6 +52,39 @@ async def on_postgres(
         webhook_allow=("127.0.0.0/8",),
     ) as server:
         yield server
+
+
+@pytest.mark.timeout(90)
+async def test_a_locked_file_is_told_stops_no_interview_and_misses_nothing(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, admin_key=KEY) as server,
+        calling(server.url) as caller,
+        calling(server.url) as candidate,
+    ):
+        operator = Operator(caller)
+        await candidate.open()
+        await candidate.connect()
+        await candidate.event("response.done")
+        await server.state.chronicle.drained()
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            replies = await asyncio.gather(
+                operator.ask("GET", PATH), operator.ask("POST", PATH, json={})
+            )
+            for reply in replies:
+                assert (reply.status, reply.json()["error"]["code"]) == (503, "STATE_UNAVAILABLE")
+                assert int(reply.headers["retry-after"]) > 0
+            candidate.say({"type": "response.create"})
+            await candidate.event("response.done")
+            await candidate.send({"type": "end_session"})
+            await candidate.message("session_ended")
+            assert server.state.chronicle.statistics()["waiting"] > 0
+            other.execute("ROLLBACK")
+        async with asyncio.timeout(20):
+            await server.state.chronicle.drained()
+        assert server.state.chronicle.lost == 0
+        kept = (await operator.ask("GET", f"{PATH}/{candidate.session_id}")).json()
+        assert (kept["phase"], kept["reason"]) == ("ended", "client_request")
 
 
 @pytest.mark.timeout(150)
