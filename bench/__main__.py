@@ -39,7 +39,7 @@ PAUSE_SECONDS = 2.0
 """Before a disturbed window is measured again."""
 
 SET_UPS = 10
-START_PLANNED = {"direct": 2.0, "ours": 10.0, "backlog": 8.0, "plain": 4.0, "janus": 3.0}
+START_PLANNED = {"direct": 2.0, "ours": 10.0, "backlog": 9.5, "plain": 4.0, "janus": 3.0}
 """Seconds until a subject is ready and, if it is ours, set-ups were timed."""
 SET_UP_PLANNED = 0.06
 DRAIN_PLANNED = 0.6

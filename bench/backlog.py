@@ -16,7 +16,7 @@ from interview_peer.state.database import Database
 
 from . import notices
 
-NOTICES: Final = 10_000
+NOTICES: Final = 100_000
 """Far more than go out during a window."""
 
 ANSWER_SECONDS: Final = 0.05

@@ -347,7 +347,7 @@ def main() -> None:
         for url in urls:
             with tempfile.TemporaryDirectory() as folder:
                 asyncio.run(
-                    measure(url, Path(folder), 5_000 // share, 50_000 // share, seconds, progress)
+                    measure(url, Path(folder), 5_000 // share, 100_000 // share, seconds, progress)
                 )
 
 

@@ -71,7 +71,7 @@ async def test_backlog_is_worked_on_while_a_window_is_measured(tmp_path: Path) -
     window = json.loads(raw.read_text())["windows"][-1]
     assert window["subject"] == "backlog"
     assert window["notices_per_second"] > 0
-    assert 0 < window["notices_waiting"] < 10_000
+    assert 0 < window["notices_waiting"] < 100_000
     assert b"| 1 with backlog |" in output
 
 
