@@ -34,6 +34,7 @@ from .model.openai_realtime import RealtimeConnector
 from .notices.names import Names
 from .notices.service import Notices
 from .personas import Personas
+from .session import outdated
 from .session.announcer import Announcer
 from .session.archive import Archive
 from .session.erasures import Erasures
@@ -215,6 +216,18 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         erasures = Erasures(state.database, settings.data_dir, state.place, archive.erase)
         erasures.start(after=state.recovered)
         stack.push_async_callback(erasures.close)
+        if days is not None:
+            sources = outdated.Sources(
+                state.database,
+                shelf,
+                state.place,
+                state.chronicle.tell,
+                state.chronicle.drained,
+                busy=interviews.runs,
+            )
+            without_files = outdated.Outdated(sources, timedelta(days=days))
+            without_files.start(after=state.recovered)
+            stack.push_async_callback(without_files.close)
 
         def health() -> Json:
             interviews.settle()

@@ -49,7 +49,7 @@ LIBRARIES: dict[str, Callable[[str], bool]] = {
     "sqlalchemy": lambda module: module.startswith(
         (
             *("state/", "notices/", "web/"),
-            *(f"session/{one}.py" for one in ("announcer", "erasures", "recovery")),
+            *(f"session/{one}.py" for one in ("announcer", "erasures", "outdated", "recovery")),
         )
     ),
     "alembic": lambda module: module.startswith("state/"),
