@@ -28,10 +28,12 @@ logger = logging.getLogger(__name__)
 pytestmark = pytest.mark.timeout(300)
 
 ROUNDS = 20
-LONGEST = 2.2
-"""Seconds from the interview's beginning to the latest kill."""
+EARLIEST, LATEST = 0.3, 6.0
+"""Seconds from the signalling connection to the kill: the first come before there is any sound."""
 
 MISSING = 1.0
+"""Seconds of speech that a kill may cost at most; so long after the leg was connected there are
+files."""
 
 
 @contextlib.asynccontextmanager
@@ -65,32 +67,48 @@ class Round:
     session_id: str
     killed_at: float
     """Unix time."""
+    connected_at: float | None
+    """When the leg was connected; None if it was not."""
     passed: dict[Speaker, dict[bytes, float]]
     """Every packet of speech that went through the server, and when."""
 
 
 async def one_round(folder: Path, seconds: float) -> Round:
-    """Hold an interview and kill its server after so many seconds."""
+    """Begin an interview and kill its server after so many seconds, wherever it is then."""
     async with doomed(folder) as (url, process), calling(url) as caller:
         await caller.open()
-        await caller.connect()
-        caller.speak()
-        await asyncio.sleep(seconds)
+        loop = asyncio.get_running_loop()
+        kill_at = loop.time() + seconds
+        # Said as soon as there is a leg; two sentences last beyond the latest kill.
+        caller.speak(line=1)
+        caller.speak(line=3)
+        connecting = asyncio.create_task(caller.connect(), name="connect a caller")
+        connected_at: float | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(kill_at):
+                await caller.media_connected.wait()
+                connected_at = time.time()
+        await asyncio.sleep(kill_at - loop.time())
         killed_at = time.time()
         os.kill(process.pid, signal.SIGKILL)
+        if not connecting.done():
+            connecting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await connecting
         await process.wait()
         passed = {
             Speaker.CANDIDATE: dict(caller.said_at),
             Speaker.INTERVIEWER: dict(caller.heard_at),
         }
-        return Round(caller.session_id, killed_at, passed)
+        return Round(caller.session_id, killed_at, connected_at, passed)
 
 
 def missing(path: Path, one: Round) -> float:
     """Seconds between the kill and the oldest speech that passed and is not in the files."""
     oldest = one.killed_at
     for speaker, passed in one.passed.items():
-        recorded = packets_of(path / f"{speaker.value}.ogg")
+        file = path / f"{speaker.value}.ogg"
+        recorded = packets_of(file) if file.exists() else set()
         oldest = min([oldest, *(at for packet, at in passed.items() if packet not in recorded)])
     return one.killed_at - oldest
 
@@ -108,19 +126,22 @@ async def test_twenty_kills_cost_less_than_a_second_each_and_all_is_recovered(
     interviews = tmp_path / "data" / "interviews"
     lost: list[float] = []
     recorded: list[str] = []
-    packets = 0
-    for _ in range(ROUNDS):
-        # Whole pages are on the disk within a second, so a kill before that is a round too.
-        one = await one_round(tmp_path, chance.uniform(0.3, LONGEST))
+    packets = early = 0
+    step = (LATEST - EARLIEST) / ROUNDS
+    for number in range(ROUNDS):
+        # One at a random moment of each part, so that none of them is left out by chance.
+        one = await one_round(tmp_path, EARLIEST + step * (number + chance.random()))
         path = interviews / one.session_id
+        lost.append(await asyncio.to_thread(missing, path, one))
+        packets += sum(map(len, one.passed.values()))
+        early += one.connected_at is None or one.killed_at - one.connected_at < MISSING
         if await asyncio.to_thread((path / "candidate.ogg").exists):
-            lost.append(await asyncio.to_thread(missing, path, one))
-            packets += sum(map(len, one.passed.values()))
             recorded.append(one.session_id)
-    logger.info("missing after %d kills: %s", len(lost), [round(one, 2) for one in lost])
+    logger.info("missing after each kill: %s", [round(one, 2) for one in lost])
     assert packets > ROUNDS * 50, "hardly anything was said"
     record_property("most missing s", round(max(lost), 3))
-    assert len(lost) >= ROUNDS * 0.8
+    assert early <= ROUNDS * 0.5, "the legs were connected too late to tell anything"
+    assert len(recorded) >= ROUNDS - early, "files are opened too late"
     assert max(lost) <= MISSING, lost
 
     async with running_server(tmp_path):

@@ -269,9 +269,9 @@ class Caller:
             await self.media_connected.wait()
             await self.channel_opened.wait()
 
-    def speak(self, seconds: float = 60.0) -> None:
-        """Say a sentence, or its first seconds, after what is being said."""
-        self._words += scripts()[1].lines[1].packets[: round(seconds / FRAME_SECONDS)]
+    def speak(self, seconds: float = 60.0, line: int = 1) -> None:
+        """Say a line of a script, or its first seconds, after what is being said."""
+        self._words += scripts()[1].lines[line].packets[: round(seconds / FRAME_SECONDS)]
 
     async def sound(self, count: int = 1, within: float = WITHIN) -> None:
         """Wait until so many further audio packets have come that are not mere silence."""
