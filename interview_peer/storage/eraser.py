@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ON_REQUEST: Final = "request"
 BY_AGE: Final = "retention"
+AGAIN_SECONDS: Final = 60.0
+"""After an upload was called off, the store may take its last bytes for so long."""
 
 
 async def nobody(session_id: SessionId) -> None:
@@ -54,10 +56,11 @@ class Eraser:
         self.erased = 0
         """Interviews erased."""
 
-    async def here(self, session_id: SessionId, why: str) -> Tombstone:
+    async def here(self, session_id: SessionId, why: str, *, called_off: bool = False) -> Tombstone:
         """Erase the local files; ``why`` counts for one that was not erased before.
 
-        A tombstone that is not ``complete`` says that ``there`` is to follow.
+        ``called_off`` says that an upload was, for this: ``once_more`` is to follow. A tombstone
+        that is not ``complete`` says that ``there`` is to follow.
 
         Raises:
             RecordingNotReady: somebody still writes into the folder.
@@ -66,7 +69,7 @@ class Eraser:
         await self._drop(session_id)
         folder = self._shelf.folder(session_id)
         async with claimed(folder, self._held_seconds):
-            tombstone = await asyncio.to_thread(self._erase, folder, why)
+            tombstone = await asyncio.to_thread(self._erase, folder, why, called_off)
         self._shelf.forget(session_id)
         return tombstone
 
@@ -98,6 +101,24 @@ class Eraser:
         await asyncio.to_thread(_bury, folder, done)
         return done
 
+    async def once_more(self, session_id: SessionId) -> float:
+        """Erase what an upload that was called off brought after all; seconds to wait until then.
+
+        0 if there is nothing left to look for. Raises as ``there``.
+        """
+        folder = self._shelf.folder(session_id)
+        tombstone = await asyncio.to_thread(read_tombstone, folder)
+        if tombstone is None or tombstone.again_at is None:
+            return 0.0
+        wait = tombstone.again_at - self._now().timestamp()
+        # A clock that was set back must not put it off for long.
+        if 0.0 < wait <= AGAIN_SECONDS:
+            return wait
+        for place in tombstone.places:
+            await self._erase_at(self._shelf.stores.at(place), session_id, tombstone)
+        await asyncio.to_thread(_bury, folder, dataclasses.replace(tombstone, again_at=None))
+        return 0.0
+
     async def _erase_at(self, store: Store, session_id: SessionId, done: Tombstone) -> None:
         key = f"{session_id}/{TOMBSTONE_NAME}"
         await store.put_bytes(_encoded(_document(session_id, done)), key, "application/json")
@@ -105,7 +126,7 @@ class Eraser:
         while copies := [one.key for one in await store.under(session_id) if one.key != key]:
             await store.delete(copies)
 
-    def _erase(self, folder: InterviewFolder, why: str) -> Tombstone:
+    def _erase(self, folder: InterviewFolder, why: str, called_off: bool) -> Tombstone:
         """In a thread, with the folder held."""
         known = read_tombstone(folder)
         if known is not None and known.complete:
@@ -125,6 +146,9 @@ class Eraser:
             False,
             stored,
             places if stored else (),
+            self._now().timestamp() + AGAIN_SECONDS
+            if called_off
+            else (known.again_at if known else None),
         )
         _bury(folder, tombstone)
         for entry in folder.path.iterdir():
@@ -156,7 +180,10 @@ class Eraser:
 
 def _bury(folder: InterviewFolder, tombstone: Tombstone) -> None:
     places = [place.document() for place in tombstone.places]
-    folder.write_json(TOMBSTONE_NAME, {**_document(folder.session_id, tombstone), "places": places})
+    document = {**_document(folder.session_id, tombstone), "places": places}
+    if tombstone.again_at is not None:
+        document["again_at"] = tombstone.again_at
+    folder.write_json(TOMBSTONE_NAME, document)
 
 
 def _document(session_id: str, tombstone: Tombstone) -> Json:

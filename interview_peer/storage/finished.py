@@ -119,6 +119,9 @@ class Tombstone:
     """Whether copies were, or may have been, in a store."""
     places: tuple[Place, ...] = ()
     """Those stores, as far as they are known."""
+    again_at: float | None = None
+    """Unix time at which to look once more for what an upload that was called off still brought;
+    None if there is no need to, any more."""
 
 
 def read_finished(folder: InterviewFolder) -> Finished | None:
@@ -213,12 +216,14 @@ def read_tombstone(folder: InterviewFolder) -> Tombstone | None:
 
 def parse_tombstone(document: Json) -> Tombstone:
     """A tombstone's JSON. What it does not say counts as not done yet."""
+    again_at = document.get("again_at")
     return Tombstone(
         str(document.get("erased_at", "")),
         str(document.get("why", "request")),
         document.get("complete") is True,
         document.get("stored") is not False,
         _places(document, "places"),
+        float(again_at) if isinstance(again_at, int | float) else None,
     )
 
 

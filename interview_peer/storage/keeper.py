@@ -159,20 +159,30 @@ class Keeper:
 
     async def _erase_alone(self, session_id: SessionId, why: str, lock: asyncio.Lock) -> Erasure:
         self._due.pop(session_id, None)
-        if self._current is not None and self._current[0] == session_id:
+        called_off = self._current is not None and self._current[0] == session_id
+        if called_off and self._current is not None:
             self._current[1].cancel()
             await asyncio.wait([self._current[1]])
         async with lock:
-            tombstone = await self._eraser.here(session_id, why)
+            tombstone = await self._eraser.here(session_id, why, called_off=called_off)
             if tombstone.complete:
+                self._rest(session_id, tombstone)
                 return Erasure(tombstone)
             try:
                 tombstone = await self._eraser.there(session_id)
             except StoreUnavailable as error:
                 self._again(session_id)
                 return Erasure(tombstone, error.code)
-            self._settled.add(session_id)
+            self._rest(session_id, tombstone)
             return Erasure(tombstone)
+
+    def _rest(self, session_id: SessionId, tombstone: Tombstone) -> None:
+        """It is erased; what may still come is looked for by the task."""
+        if tombstone.again_at is None:
+            self._settled.add(session_id)
+        else:
+            self._due[session_id] = 0.0
+            self._wake.set()
 
     # -- the task -------------------------------------------------------------------------------
 
@@ -224,7 +234,7 @@ class Keeper:
         """Whether nothing is left to do with a folder; None if there may be, later."""
         tombstone = read_tombstone(folder)
         if tombstone is not None:
-            return tombstone.complete
+            return tombstone.complete and tombstone.again_at is None
         if self._store is None or (finished := read_finished(folder)) is None:
             return None
         stored = read_stored(folder)
@@ -294,6 +304,9 @@ class Keeper:
             if not tombstone.complete:
                 await self._eraser.here(session_id, tombstone.why)
                 await self._eraser.there(session_id)
+            if (wait := await self._eraser.once_more(session_id)) > 0.0:
+                self._due[session_id] = asyncio.get_running_loop().time() + wait
+            else:
                 self._settled.add(session_id)
             return False
         if self._mover is None or not await self._mover.move(session_id):

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from interview_peer.errors import RecordingDamaged, RecordingErased, StoreUnavailable
+from interview_peer.storage import eraser
 from interview_peer.storage.finished import (
     MANIFEST_NAME,
     STORED_NAME,
@@ -377,8 +379,37 @@ async def test_erasing_calls_off_an_upload(folder: InterviewFolder, bucket: Netw
         bucket.act = None
         async with asyncio.timeout(20):
             assert (await keeper.erase(ONE)).tombstone.complete
-        assert keeper.waiting == 0
     assert local(folder) == set(await held(bucket.store())) == {TOMBSTONE_NAME}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_what_an_upload_brings_after_it_was_called_off_is_erased_too(
+    folder: InterviewFolder, bucket: Network, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    store = bucket.store()
+    bucket.act = never
+    monkeypatch.setattr(eraser, "AGAIN_SECONDS", 60.0 if restart else 1.5)
+    late = datetime.now(UTC) + timedelta(seconds=61)
+
+    async def begun() -> int:
+        return sum(bucket.puts.values())
+
+    async def looked() -> bool:
+        stone = read_tombstone(folder)
+        return stone is not None and stone.complete and stone.again_at is None
+
+    async with keeping(folder, store) as keeper:
+        await eventually(begun, within=20, what="an upload begins")
+        bucket.act = None
+        assert (await keeper.erase(ONE)).tombstone.complete
+        await store.put_bytes(b"voice", "one/candidate.ogg", "audio/ogg")
+        assert not await looked()
+        if restart:
+            await keeper.close()
+        more = keeping(folder, store, now=lambda: late) if restart else contextlib.nullcontext()
+        async with more:
+            await eventually(looked, within=20, what="it is looked at again")
+    assert local(folder) == set(await held(store)) == {TOMBSTONE_NAME}
 
 
 @pytest.mark.parametrize("restart", [False, True])
