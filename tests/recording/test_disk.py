@@ -21,6 +21,7 @@ from interview_peer.storage.folder import INTERVIEWS, InterviewFolder
 from tests.state.telling import told as told_types
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import live, serving
+from tests.support.machine import lacking
 from tests.support.server import running_server
 from tests.support.waiting import eventually
 
@@ -36,7 +37,7 @@ def mounted(path: Path) -> Iterator[Path]:
     path.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(path)]
     if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let us mount a file system")
+        lacking("this machine does not let us mount a file system")
     try:
         yield path
     finally:
@@ -55,6 +56,17 @@ def recordings_disk(tmp_path: Path) -> Iterator[Path]:
     """The same for the recordings in ``tmp_path`` alone."""
     with mounted(tmp_path / INTERVIEWS) as path:
         yield path
+
+
+def test_a_machine_without_mounts_fails_where_every_test_must_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("CI", "true")
+    outcomes = (pytest.fail.Exception, pytest.skip.Exception)
+    with pytest.raises(outcomes, match="mount") as outcome, mounted(tmp_path / "disk"):
+        raise AssertionError("it was mounted")
+    assert outcome.type is pytest.fail.Exception
 
 
 def remount(path: Path, options: str) -> None:
