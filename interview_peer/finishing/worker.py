@@ -153,13 +153,26 @@ class Finisher:
         await self._take_up()
         self._task = asyncio.create_task(self._run(after), name="finish interviews")
 
-    async def take(self, folder: InterviewFolder, facts: Facts) -> None:
+    async def take(
+        self, folder: InterviewFolder, facts: Facts, let_go: Callable[[], None] | None = None
+    ) -> None:
         """Finish this folder when its turn comes; what is known of it is kept on disk until then.
+
+        ``let_go`` gives up the caller's claim of the folder; it is called in the storage thread
+        once that is on disk, or is known not to come there, and must not raise.
 
         Raises ``OSError`` if the disk refuses that; the folder is finished with what can be found.
         """
+
+        def keep() -> None:
+            try:
+                facts.write(folder)
+            finally:
+                if let_go is not None:
+                    let_go()
+
         try:
-            await self._storage.run(lambda: facts.write(folder))
+            await self._storage.run(keep)
         finally:
             self._add(folder)
 

@@ -740,7 +740,7 @@ class Interview:
                 interview_id=self.id, at=self._wall_started_at, persona=self.persona.name
             )
         )
-        recorder = Recorder(self._folder, self._started_at, self._wall_started_at)
+        recorder = Recorder(self._folder, self._started_at, self._wall_started_at, keep_claim=True)
         self._recorder = recorder
         loop = asyncio.get_running_loop()
 
@@ -819,16 +819,21 @@ class Interview:
         Raises ``OSError`` if the disk refuses; the folder is handed over all the same.
         """
         storage = self._around.storage
-        summary = await storage.finish(recorder, now)
-        phase = Phase.FAILED if self.reason in FAILURES else Phase.ENDED
-        reason = self.reason.value if self.reason is not None else None
-        facts = Facts.at_end(self.id, self._wall_started_at, phase.value, reason, summary)
         try:
-            await storage.run(lambda: self._folder.write_json("transcript.json", document))
+            summary = await storage.finish(recorder, now)
+            phase = Phase.FAILED if self.reason in FAILURES else Phase.ENDED
+            reason = self.reason.value if self.reason is not None else None
+            facts = Facts.at_end(self.id, self._wall_started_at, phase.value, reason, summary)
+            try:
+                await storage.run(lambda: self._folder.write_json("transcript.json", document))
+            finally:
+                # A full disk may have room again by then. Not let go before: on a shared disk
+                # another server would finish the folder as one that a crash left.
+                await self._around.finishing.take(self._folder, facts, recorder.release)
+            return summary
         finally:
-            # A full disk may have room again by then.
-            await self._around.finishing.take(self._folder, facts)
-        return summary
+            # Also where this was called off while the disk hung.
+            storage.later(recorder.release)
 
     def _journal(self, direction: Direction | None, at: float, event: Json | str) -> None:
         if self._recorder is not None:

@@ -63,11 +63,17 @@ class Recorder:
     """Records one interview into ``folder``, which must exist by the first flush.
 
     ``started_at`` and all times are ``time.monotonic()`` seconds; ``wall_started_at`` is the same
-    moment as an aware date. Nothing touches the disk before the first ``flush``.
+    moment as an aware date. Nothing touches the disk before the first ``flush``. With
+    ``keep_claim`` the folder stays claimed after ``close``, until ``release``.
     """
 
     def __init__(
-        self, folder: InterviewFolder, started_at: float, wall_started_at: datetime
+        self,
+        folder: InterviewFolder,
+        started_at: float,
+        wall_started_at: datetime,
+        *,
+        keep_claim: bool = False,
     ) -> None:
         self.folder = folder
         self.failed: str | None = None
@@ -80,6 +86,8 @@ class Recorder:
         self._started_at = started_at
         self._files: dict[str, _File] = {}
         self._claim: int | None = None
+        self._keep_claim = keep_claim
+        self._overflowing = False
         self._synced_at = started_at
         self._summary: RecordingSummary | None = None
 
@@ -144,12 +152,18 @@ class Recorder:
                 except Exception as error:
                     self._fail(error)
             self._close_files()
-            if self._claim is not None:
-                os.close(self._claim)
-                self._claim = None
+            if not self._keep_claim:
+                self.release()
             self._forget()
             self._summary = self._summarise()
         return self._summary
+
+    def release(self) -> None:
+        """Let the folder go after ``close``, for others to finish. Never raises, harmless twice."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            with suppress(OSError):
+                os.close(claim)
 
     def _write_due(self, now: float) -> None:
         files = self._open()
@@ -176,8 +190,8 @@ class Recorder:
 
     def _open(self) -> dict[str, _File]:
         if not self._files:
-            # Tells every other process that this interview goes on, until ``close`` or the end of
-            # this process.
+            # Tells every other process that this interview goes on, until ``release`` or the end
+            # of this process.
             self._claim = self.folder.hold()
             for track in (self._candidate, self._interviewer):
                 self._files[track.name] = file = _File(self.folder.open_new(track.name))

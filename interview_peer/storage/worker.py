@@ -103,6 +103,12 @@ class StorageWorker:
             raise RuntimeError("the storage worker does not run")
         return await asyncio.shield(asyncio.wrap_future(self._executor.submit(work)))
 
+    def later(self, work: Callable[[], object]) -> None:
+        """Have a piece of file work done in the thread, for which nobody waits; ``work`` must not
+        raise. Nothing is done when the worker does not run."""
+        if self._executor is not None:
+            self._executor.submit(work)
+
     async def finish(self, recorder: Recording, now: float) -> RecordingSummary:
         """Close the recorder in the thread and return what it came to.
 

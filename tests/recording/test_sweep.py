@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from interview_peer.finishing import manifest, worker
+from interview_peer.finishing.facts import Facts
 from interview_peer.finishing.verify import verify
 from interview_peer.finishing.worker import Finisher, unfinished
 from interview_peer.session import interview
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.storage.worker import StorageWorker
-from interview_peer.types import SessionId
+from interview_peer.types import Json, SessionId
 from tests.support.caller import calling
-from tests.support.inprocess import serving
+from tests.support.inprocess import recorded, serving
 from tests.support.waiting import eventually
 
 from .folders import finished, record
@@ -83,6 +84,62 @@ async def test_an_interview_that_a_hanging_disk_outlasts_is_finished_when_it_ans
     assert (document["phase"], document["reason"]) == ("ended", "client_request")
     assert document["speakers"]["candidate"]["packets"] > 0
     assert await asyncio.to_thread(verify, folder) == []
+
+
+async def test_a_folder_is_claimed_until_all_that_its_finishing_needs_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: dict[str, bool] = {}
+    write_json, write_facts = InterviewFolder.write_json, Facts.write
+
+    def transcript(folder: InterviewFolder, name: str, value: Json) -> None:
+        write_json(folder, name, value)
+        held[name] = folder.held()
+
+    def facts(known: Facts, folder: InterviewFolder) -> None:
+        write_facts(known, folder)
+        held["facts"] = folder.held()
+
+    monkeypatch.setattr(InterviewFolder, "write_json", transcript)
+    monkeypatch.setattr(Facts, "write", facts)
+    async with serving(tmp_path) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        await caller.sound(3)
+        await caller.send({"type": "end_session"})
+        await caller.message("session_ended")
+        assert held == {"transcript.json": True, "facts": True}
+        folder = tmp_path / "interviews" / caller.session_id
+        # Let go, or nobody could finish it.
+        await until_finished(folder)
+    assert (await asyncio.to_thread(manifest.read, folder))["phase"] == "ended"
+
+
+async def test_a_closing_that_is_called_off_lets_the_folder_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interview, "FILES_SECONDS", 0.3)
+    answers = threading.Event()
+    async with serving(tmp_path) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        await caller.sound(20)
+        await recorded(server, caller)
+        hang = asyncio.create_task(server.storage.run(answers.wait))
+        try:
+            await caller.send({"type": "end_session"})
+            await caller.message("session_ended")
+            await server.finishing.drop(SessionId(caller.session_id))
+        finally:
+            answers.set()
+        await hang
+        folder = InterviewFolder(tmp_path, SessionId(caller.session_id))
+
+        async def free() -> bool:
+            return not await asyncio.to_thread(folder.held)
+
+        await eventually(free, within=10, what="the folder is let go")
+        assert any(folder.path.glob("*.ogg"))
 
 
 async def test_a_server_that_stops_does_not_wait_for_what_a_hanging_disk_keeps(

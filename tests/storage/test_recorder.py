@@ -120,6 +120,19 @@ def test_packets_beyond_the_bound_are_counted_and_become_silence(tmp_path: Path)
     assert summary.duration_seconds == pytest.approx(72, abs=0.003)
 
 
+def test_a_claim_that_is_kept_outlasts_the_closing_until_it_is_released(tmp_path: Path) -> None:
+    before = descriptors()
+    folder = InterviewFolder(tmp_path, SessionId("abc"))
+    folder.create()
+    recorder = Recorder(folder, START, datetime(2026, 1, 1, tzinfo=UTC), keep_claim=True)
+    recorder.close(START + 1)
+    assert folder.held()
+    recorder.release()
+    recorder.release()
+    assert not folder.held()
+    assert descriptors() == before
+
+
 def test_the_disk_is_synced_at_most_every_two_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
