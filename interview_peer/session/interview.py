@@ -166,7 +166,9 @@ class Interview:
         self._held_until = 0.0
         self._recorder: Recorder | None = None
         self.recording_failed: str | None = None
-        """One word for what stopped the recording before the end; None while all is well."""
+        """One word for what stopped the recording before the end, or made a hole in it; None while
+        all is well."""
+        self._files_end = False
         self._early: list[tuple[Direction | None, float, Json | str]] = []
         self._early_characters = 0
         self._folder = InterviewFolder(around.data_dir, session_id)
@@ -766,7 +768,9 @@ class Interview:
             self._recorder = None
             self._recording_broke("no_folder")
         else:
-            self._around.storage.register(recorder)
+            # One that is being closed already is not flushed any more, and nobody would end that.
+            if not self._files_end:
+                self._around.storage.register(recorder)
 
     def _recording_broke(self, reason: str) -> None:
         """Have it told at once that the recording stopped; the interview goes on."""
@@ -781,6 +785,7 @@ class Interview:
     async def _end_files(self, now: float) -> Files:
         """Finish the files and say what they came to."""
         document = self._relay.transcript.document(self.id, self._wall_started_at)
+        self._files_end = True
         if self._recorder is None:
             # What was said is known even where the disk refused everything.
             return Files(document, failed="no_folder") if self._opened else Files()

@@ -231,3 +231,33 @@ async def test_what_waits_for_a_hanging_disk_keeps_no_interview_from_beginning(
                 answers.set()
                 await asyncio.gather(*waiting)
                 await browser.close()
+
+
+async def test_an_interview_that_ends_before_its_folder_is_made_is_not_flushed_for_ever(
+    tmp_path: Path,
+) -> None:
+    answers = threading.Event()
+    async with serving(tmp_path) as server, calling(server.url) as caller:
+        hang = asyncio.create_task(server.storage.run(answers.wait))
+        try:
+            await caller.open()
+            await caller.connect()
+            await caller.send({"type": "end_session"})
+
+            async def closing() -> int:
+                return int(server.storage.statistics()["closing"])
+
+            await eventually(closing, within=15, what="the files are being closed")
+        finally:
+            answers.set()
+        await hang
+        # When this is told, all of the interview's own tasks are over.
+        await server.interviews.find(caller.session_id).finished.wait()
+        assert server.storage.statistics()["recorders"] == 0
+        folder = tmp_path / INTERVIEWS / caller.session_id
+
+        async def done() -> bool:
+            return (folder / "manifest.json").exists()
+
+        await eventually(done, within=WITHIN, what="finished")
+    assert await asyncio.to_thread(verify, folder) == []
