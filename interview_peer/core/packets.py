@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 Packet = tuple[float, int, int, bytes, int]
@@ -16,12 +17,14 @@ class PacketQueue:
     while it is shorter than ``limit``.
     """
 
-    __slots__ = ("limit", "put", "refused", "waiting")
+    __slots__ = ("limit", "on_refused", "put", "refused", "waiting")
 
     def __init__(self, limit: int) -> None:
         self.limit: Final = limit
         self.waiting: deque[Packet] = deque()
         self.refused = 0
+        self.on_refused: Callable[[], None] | None = None
+        """Called once, by who puts, when a packet is refused for want of room. Must not raise."""
         waiting, append = self.waiting, self.waiting.append
 
         # A closure, not a method: it is called for every packet.
@@ -31,6 +34,9 @@ class PacketQueue:
                 append((at, sequence, timestamp, payload, source))
             else:
                 self.refused += 1
+                if self.on_refused is not None:
+                    told, self.on_refused = self.on_refused, None
+                    told()
 
         self.put = put
 

@@ -773,7 +773,7 @@ class Interview:
                 self._around.storage.register(recorder)
 
     def _recording_broke(self, reason: str) -> None:
-        """Have it told at once that the recording stopped; the interview goes on."""
+        """Have it told at once that the recording stopped, or lost sound; the interview goes on."""
         if self.recording_failed is None:
             self.recording_failed = reason
             self._around.tell(happenings.RecordingBroke(interview_id=self.id, reason=reason))

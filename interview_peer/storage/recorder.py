@@ -31,6 +31,9 @@ WAITING_PACKETS = 3_000
 """Packets of one speaker kept while the disk does not answer: a minute of 20 ms packets, about
 half a megabyte. What comes beyond is dropped, counted, and silence in the file."""
 
+OVERFLOW = "overflow"
+"""The word for packets that were refused because the disk hung; the files go on behind them."""
+
 SYNC_SECONDS = 2.0
 """At most this long is lost when the machine, not only the process, goes down."""
 
@@ -79,9 +82,12 @@ class Recorder:
         self.failed: str | None = None
         """Why writing stopped for good, or None."""
         self.on_failure: Callable[[str], None] | None = None
-        """Is told that word once, when it happens, in the storage thread. Must not raise."""
+        """Is told that word once, when it happens, in the storage thread; ``OVERFLOW``, also once,
+        by who hands in packets. Must not raise."""
         self._candidate = _Track(Speaker.CANDIDATE, started_at)
         self._interviewer = _Track(Speaker.INTERVIEWER, started_at)
+        for track in (self._candidate, self._interviewer):
+            track.queue.on_refused = self._overflowed
         self._journal = Journal(folder.session_id, started_at, wall_started_at)
         self._started_at = started_at
         self._files: dict[str, _File] = {}
@@ -125,6 +131,18 @@ class Recorder:
         """Return a copy of what happened to a speaker's packets up to the last flush."""
         track = self._track(speaker)
         return replace(track.timeline.counters, overflow=track.queue.refused)
+
+    def _overflowed(self) -> None:
+        """Have it told that sound is being lost. The files are written when the disk answers."""
+        if self._overflowing or self.failed is not None or self._summary is not None:
+            return
+        self._overflowing = True
+        logger.error(
+            "recording loses sound, the disk does not answer",
+            extra={"session": self.folder.session_id, "reason": OVERFLOW},
+        )
+        if self.on_failure is not None:
+            self.on_failure(OVERFLOW)
 
     # In the storage thread
 

@@ -44,7 +44,8 @@ SCHEMAS: Final[Json] = {
             "finishing": {**MAYBE_OBJECT, "description": "How far the mix and the manifest are."},
             "failure": {
                 **MAYBE_TEXT,
-                "description": "What stopped the recording while the interview went on.",
+                "description": "What stopped the recording while the interview went on; overflow: a"
+                " disk that hung cost sound.",
             },
             "kept": {"enum": ["disk", "store"]},
             "started_at": MAYBE_MOMENT,

@@ -17,6 +17,7 @@ import pytest
 from interview_peer.app import Server
 from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
+from interview_peer.storage import recorder
 from interview_peer.storage.folder import INTERVIEWS, InterviewFolder
 from tests.state.telling import told as told_types
 from tests.support.caller import Caller, calling
@@ -261,3 +262,38 @@ async def test_an_interview_that_ends_before_its_folder_is_made_is_not_flushed_f
 
         await eventually(done, within=WITHIN, what="finished")
     assert await asyncio.to_thread(verify, folder) == []
+
+
+async def test_sound_that_a_hanging_disk_costs_is_told_at_once_and_the_files_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder, "WAITING_PACKETS", 40)
+    answers = threading.Event()
+    async with serving(tmp_path) as server:
+        async with talking(server.url) as caller:
+            hang = asyncio.create_task(server.storage.run(answers.wait))
+            try:
+                await caller.sound(60)
+                # The disk hangs still.
+                await told_of_failure(server, caller.session_id)
+                listing = await server.archive.listing(caller.session_id)
+                assert (listing["state"], listing["failure"]) == ("running", "overflow")
+            finally:
+                answers.set()
+            await hang
+        folder = tmp_path / INTERVIEWS / caller.session_id
+
+        async def done() -> bool:
+            return (folder / "manifest.json").exists()
+
+        await eventually(done, within=WITHIN, what="finished")
+        await server.state.chronicle.drained()
+        notices = await told_types(server.state.database, caller.session_id)
+        assert notices.count("recording.failed") == 1
+    document = await asyncio.to_thread(manifest.read, folder)
+    assert (document["failure"], document["complete"]) == (None, False)
+    assert document["speakers"]["candidate"]["overflow"] > 0
+    # What came when the disk answered again is there too.
+    assert document["speakers"]["candidate"]["packets"] > 40
+    assert await asyncio.to_thread(verify, folder) == []
+    assert told(caplog, "recording loses sound, the disk does not answer") == ["overflow"]

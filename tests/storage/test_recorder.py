@@ -120,6 +120,23 @@ def test_packets_beyond_the_bound_are_counted_and_become_silence(tmp_path: Path)
     assert summary.duration_seconds == pytest.approx(72, abs=0.003)
 
 
+def test_the_first_refused_packet_of_either_speaker_is_told_once_and_the_files_go_on(
+    tmp_path: Path,
+) -> None:
+    recorder = opened(tmp_path)
+    told: list[str] = []
+    recorder.on_failure = told.append
+    talk(recorder, 0, WAITING_PACKETS)
+    assert told == []
+    talk(recorder, WAITING_PACKETS, 2)
+    assert told == ["overflow"]
+    talk(recorder, 0, WAITING_PACKETS + 2, Speaker.INTERVIEWER)
+    recorder.flush(START + 70)
+    talk(recorder, WAITING_PACKETS + 500, WAITING_PACKETS + 2)
+    assert told == ["overflow"]
+    assert recorder.close(START + 140).failed is None
+
+
 def test_a_claim_that_is_kept_outlasts_the_closing_until_it_is_released(tmp_path: Path) -> None:
     before = descriptors()
     folder = InterviewFolder(tmp_path, SessionId("abc"))
