@@ -336,9 +336,8 @@ def _lost(left: Left, *, recorded: bool = False) -> Finished:
 
 
 def _document(left: Left) -> Json | None:
-    if not left.turns or left.created_at is None:
-        return None
-    return document(left.id, left.created_at, left.turns)
+    """The transcript as far as the database has it; without a turn, too, for receivers wait."""
+    return None if left.created_at is None else document(left.id, left.created_at, left.turns)
 
 
 def _made_at(folder: InterviewFolder) -> datetime:

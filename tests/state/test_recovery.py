@@ -523,6 +523,15 @@ def test_words_that_hold_line_separators_of_other_kinds_are_recovered(tmp_path: 
     assert [turn.text for turn in end.turns or ()] == [words]
 
 
+def test_interview_of_which_nothing_is_left_has_a_transcript_without_turns(tmp_path: Path) -> None:
+    left = Left(SessionId("gone"), datetime(2026, 11, 20, 10, tzinfo=UTC))
+    (end,) = end_of(left, tmp_path)
+    assert isinstance(end, Finished)
+    assert end.reason.value == "recovered"
+    assert end.transcript is not None
+    assert end.transcript["turns"] == []
+
+
 def test_node_keeps_its_name_over_restarts(tmp_path: Path) -> None:
     first = NodeName.claim(tmp_path, alone=True)
     with pytest.raises(ConfigurationError, match="^Another interview_peer is running"):
