@@ -125,9 +125,6 @@ def our_server(
     with _folder() as folder:
         if prepare is not None:
             prepare(folder / "data")
-        if not recording:
-            (folder / "data").mkdir()
-            (folder / "data" / "interviews").write_text("in the way")
         environment = {
             "OPENAI_API_KEY": "bench-key",
             "OPENAI_BASE_URL": far_end,
@@ -147,7 +144,12 @@ def our_server(
         command = [sys.executable, "-m", "interview_peer", "serve", "--port", "0"]
         log = folder / "server.log"
         with _process(command, place, log, environment=environment, cwd=folder) as process:
-            yield Subject(_ready(process, log), process.pid)
+            url = _ready(process, log)
+            if not recording:
+                # Only now: a server that could not record from the beginning does not start.
+                shutil.rmtree(folder / "data" / "interviews")
+                (folder / "data" / "interviews").write_text("in the way")
+            yield Subject(url, process.pid)
 
 
 @contextlib.contextmanager
