@@ -432,7 +432,7 @@ class Settings(BaseSettings):
             raise ValueError("not a secret")
         return SecretStr(secret)
 
-    @pydantic.field_validator("openai_base_url", "public_url")
+    @pydantic.field_validator("openai_base_url", "public_url", "s3_endpoint")
     @classmethod
     def _check_base_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -503,19 +503,6 @@ class Settings(BaseSettings):
         if not _STORE_PLACE.fullmatch(url.netloc + url.path) or "?" in value or "#" in value:
             raise ValueError("not a bucket with a prefix")
         return value
-
-    @pydantic.field_validator("s3_endpoint")
-    @classmethod
-    def _check_s3_endpoint(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        value = value.strip()
-        url = urlsplit(value)
-        if not _VISIBLE.fullmatch(value) or url.scheme not in ("http", "https"):
-            raise ValueError("not a web address")
-        if not url.hostname or url.port == 0 or "@" in url.netloc or "?" in value or "#" in value:
-            raise ValueError("not an address of a store")
-        return value.rstrip("/")
 
     @pydantic.field_validator("s3_region")
     @classmethod

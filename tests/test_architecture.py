@@ -15,18 +15,19 @@ ENGINE = "media/engine.py"
 EVERYONES = {"", "errors", "types"}
 ROOMS = {
     "core": EVERYONES,
-    "media": EVERYONES | {"core", "logs", "settings"},
+    "media": EVERYONES | {"core", "tasks", "logs", "settings"},
     "model": EVERYONES | {"core", "media", "logs", "settings"},
-    "storage": EVERYONES | {"core", "logs", "settings"},
+    "storage": EVERYONES | {"core", "tasks", "logs", "settings"},
     "finishing": EVERYONES | {"core", "storage", "logs", "settings"},
-    "simulator": EVERYONES | {"core", "media", "logs", "settings"},
+    "simulator": EVERYONES | {"core", "tasks", "media", "logs", "settings"},
     "personas": EVERYONES | {"core"},
-    "state": EVERYONES | {"core", "notices", "logs"},
+    "state": EVERYONES | {"core", "tasks", "notices", "logs"},
     "notices": EVERYONES | {"core", "state", "logs", "settings"},
     "session": EVERYONES
-    | {"core", "media", "model", "personas", "state", "storage", "finishing", "logs", "settings"},
+    | {"core", "media", "model", "personas", "state", "storage", "finishing", "logs", "settings"}
+    | {"tasks"},
     "web": EVERYONES
-    | {"core", "notices", "personas", "session", "state", "storage", "logs", "settings"},
+    | {"core", "notices", "personas", "session", "state", "storage", "logs", "settings", "tasks"},
 }
 """What a room may import of the package, beside itself. Modules of the top level are not listed:
 ``app`` and ``cli`` put everything together; the others are held by the rules below."""
@@ -36,6 +37,7 @@ LEAVES = {
     "errors": set[str](),
     "settings": EVERYONES | {"core"},
     "logs": EVERYONES,
+    "tasks": set[str](),
 }
 
 LIBRARIES: dict[str, Callable[[str], bool]] = {

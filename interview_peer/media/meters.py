@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import bisect
 import collections
-import contextlib
 import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from ..tasks import stop
 from ..types import Json
 from .descriptors import Descriptors
 
@@ -196,11 +196,8 @@ class LoopWatch:
         if self._rounds is not None:
             self._rounds.on_held = _nothing_of_held
             self._rounds = None
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        await stop(task)
 
     def note(self, seconds: float, at: float) -> None:
         """The loop was held for so long, until ``at`` (monotonic)."""

@@ -421,6 +421,19 @@ class UdpPort:
         else:
             self._other(size, first, addr, peer)
 
+    def _deliver(self, size: int, addr: Address, endpoint: Endpoint | None) -> bool:
+        """Give the datagram in the buffer to whom it is for; whether it is a sender's audio, which
+        alone is forwarded at once."""
+        first, second = self.buffer[0], self.buffer[1]
+        if not (127 < first < 192 and size > 12):
+            self._other(size, first, addr, endpoint)
+            return False
+        if endpoint is None:
+            self._stray(size, addr)
+            return False
+        endpoint.packet(size, time.monotonic())
+        return not 192 <= second <= 208
+
     def _left_to_us(self, size: int, addr: Address | None, received: float) -> None:
         """Handle a datagram that native code read and cannot forward.
 
@@ -437,17 +450,11 @@ class UdpPort:
         else:
             addr = _plain(addr)
             endpoint = self._in_use.get(addr)
-        first, second = self.buffer[0], self.buffer[1]
-        if not (127 < first < 192 and size > 12):
-            self._other(size, first, addr, endpoint)
-        elif endpoint is None:
-            self._stray(size, addr)
-        else:
-            endpoint.packet(size, time.monotonic())
-            if received and not 192 <= second <= 208:
-                delay = max(0.0, time.time() - received)
-                self.delay.add(delay)
-                endpoint.delay.add(delay)
+        if self._deliver(size, addr, endpoint) and endpoint is not None and received:
+            # The wall clock may be set back meanwhile; a delay is never negative.
+            delay = max(0.0, time.time() - received)
+            self.delay.add(delay)
+            endpoint.delay.add(delay)
 
     def _measured(self, sample: bool) -> None:
         """Handle one datagram, the oldest that waits, and note how long it was with us."""
@@ -458,13 +465,7 @@ class UdpPort:
             return
         addr = _plain(addr)
         endpoint = self._in_use.get(addr)
-        first, second = self.buffer[0], self.buffer[1]
-        if not (127 < first < 192 and size > 12):
-            self._other(size, first, addr, endpoint)
-        elif endpoint is None:
-            self._stray(size, addr)
-        else:
-            endpoint.packet(size, time.monotonic())
+        is_audio = self._deliver(size, addr, endpoint)
         for level, kind, data in control:
             if level != socket.SOL_SOCKET or kind != _SO_TIMESTAMPNS:
                 continue
@@ -472,8 +473,7 @@ class UdpPort:
             # The wall clock may be set back meanwhile; a delay is never negative.
             delay = max(0.0, time.time() - seconds - nanoseconds / 1e9)
             self._late = delay > DOUBT_SECONDS
-            if endpoint is None or not 127 < first < 192 or 192 <= second <= 208:
-                # Only audio is forwarded at once.
+            if endpoint is None or not is_audio:
                 continue
             if sample:
                 self.delay.add(delay)

@@ -23,6 +23,7 @@ from ..state.records import FINAL
 from ..state.schema import interviews, recordings
 from ..storage.finished import TOMBSTONE_NAME, read_finished, read_tombstone
 from ..storage.folder import INTERVIEWS, InterviewFolder
+from ..tasks import stop
 from ..types import SessionId
 
 log = logging.getLogger(__name__)
@@ -71,9 +72,7 @@ class Announcer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._work.join()
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await stop(task)
 
     async def _run(self, after: asyncio.Event) -> None:
         await after.wait()

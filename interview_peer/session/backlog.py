@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from .tasks import Tasks
+from ..tasks import Tasks
 
 MOST_CHARACTERS: Final = 32 * 1024 * 1024
 """Together, the one under way included: two of the largest that a model can send."""

@@ -8,7 +8,6 @@ and erases them. The row stops naming the folder when nothing is left in it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
@@ -22,6 +21,7 @@ from ..state.database import Database, Transaction
 from ..state.schema import interviews
 from ..storage.finished import TOMBSTONE_NAME
 from ..storage.folder import INTERVIEWS
+from ..tasks import stop
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,7 @@ class Erasures:
     async def close(self) -> None:
         """Stop; what is left is seen after the next start. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
 
     async def _run(self, after: asyncio.Event) -> None:
         await after.wait()

@@ -48,12 +48,12 @@ from ..state import happenings
 from ..storage.folder import InterviewFolder
 from ..storage.recorder import Recorder, RecordingSummary
 from ..storage.worker import StorageWorker
+from ..tasks import Tasks
 from ..types import Direction, Json, SessionId, Speaker
 from .feed import Feed
 from .finished import Files
 from .reader import EventReader
 from .relay import EventRelay
-from .tasks import Tasks
 
 Observer = Callable[[Json], None]
 """Takes a signalling message (``state``, ``session_ended``, ``error``); must return at once."""

@@ -9,7 +9,6 @@ its turns. It goes as one that is erased on request: the same row stays, the sam
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
@@ -26,6 +25,7 @@ from ..state.records import FINAL
 from ..state.schema import interviews, now_us
 from ..storage.eraser import BY_AGE
 from ..storage.shelf import Shelf
+from ..tasks import stop
 from ..types import SessionId
 
 log = logging.getLogger(__name__)
@@ -87,10 +87,7 @@ class Outdated:
     async def close(self) -> None:
         """Stop; what is left is seen after the next start. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
 
     async def _run(self, after: asyncio.Event) -> None:
         await after.wait()

@@ -36,6 +36,7 @@ from ..state.schema import from_us, interviews, nodes, turns
 from ..storage.finished import MANIFEST_NAME, read_finished
 from ..storage.folder import InterviewFolder, untold
 from ..storage.recorder import JOURNAL_NAME, audio_name
+from ..tasks import stop
 from ..types import ItemId, Json, SessionId, Speaker
 
 log = logging.getLogger(__name__)
@@ -104,10 +105,7 @@ class Recovery:
     async def close(self) -> None:
         """Stop. What was not closed is found by the next start. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
 
     async def _run(self, left: list[Left]) -> None:
         try:

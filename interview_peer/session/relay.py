@@ -29,10 +29,10 @@ from ..core.transcript import Transcript
 from ..core.usage import add_usage
 from ..errors import CallerError
 from ..media.leg import ChannelClosed, Leg, MessageTooLarge
+from ..tasks import Tasks
 from ..types import Direction, Json, Speaker
 from .backlog import Backlog
 from .reader import EventReader, Unreadable
-from .tasks import Tasks
 
 MOST_PARSED_HERE: Final = 64 * 1024
 """Longest event, in characters, that is parsed on the event loop: 1 to 3 ms of small objects."""

@@ -16,6 +16,7 @@ from typing import Final
 from ..errors import InvalidSessionId
 from ..state.happenings import Finished, Happening
 from ..storage.folder import InterviewFolder
+from ..tasks import stop
 from ..types import SessionId
 
 log = logging.getLogger(__name__)
@@ -61,9 +62,7 @@ class Told:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._idle.wait()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await stop(task)
 
     async def _run(self) -> None:
         while True:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Literal
 
+from ..tasks import stop
 from .library import FRAME_MS, Line
 
 IdleAudio = Literal["silence", "stop_jump", "stop_contiguous"]
@@ -67,9 +68,7 @@ class Mouth:
 
     async def close(self) -> None:
         """Stop sending and wait for the task's end. Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await stop(self._task)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

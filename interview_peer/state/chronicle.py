@@ -18,6 +18,7 @@ from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
+from ..tasks import stop
 from ..types import Json
 from .database import Database, is_passing
 from .happenings import Erased, Happening, Turns
@@ -115,9 +116,7 @@ class Chronicle:
         if self._waiting:
             # The next start finds these interviews unfinished and closes them from their files.
             log.error("not everything was written", extra={"waiting": len(self._waiting)})
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await stop(task)
 
     async def _run(self) -> None:
         while True:

@@ -13,7 +13,6 @@ behind. It is held by a lock that ends with the process, however that ends.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -25,6 +24,7 @@ from typing import Final
 from sqlalchemy import BigInteger, cast, delete, func, insert, select, update
 
 from ..errors import ConfigurationError, StateUnavailable
+from ..tasks import stop
 from .database import Database, Transaction
 from .schema import nodes, now_us
 
@@ -127,10 +127,7 @@ class Heartbeat:
     async def close(self) -> None:
         """Stop saying it. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
 
     async def say(self) -> None:
         """Say it once, now. Raises ``StateUnavailable``."""

@@ -8,7 +8,6 @@ wants it to. Small transactions with pauses: whoever writes what happens never w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import time
@@ -23,6 +22,7 @@ from sqlalchemy import and_, delete, exists, or_, select, tuple_, update
 from ..errors import StateUnavailable
 from ..notices.outbox import DEAD, DELIVERED
 from ..notices.types import RecordingFailed
+from ..tasks import stop
 from .database import Database, Transaction
 from .schema import deliveries, interviews, notices, now_us, resume_tokens
 
@@ -90,10 +90,7 @@ class Pruner:
     async def close(self) -> None:
         """Stop. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
 
     async def _run(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ..errors import InvalidSessionId, RecordingNotReady, StoreUnavailable
+from ..tasks import stop
 from ..types import Json, SessionId
 from .claim import HELD_SECONDS
 from .eraser import BY_AGE, ON_REQUEST, Eraser, nobody
@@ -130,10 +131,7 @@ class Keeper:
     async def close(self) -> None:
         """Stop; what is under way is taken up by the next start. Idempotent."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
 
     # -- erasing --------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from interview_peer.storage.recorder import RecordingSummary
+from interview_peer.tasks import stop
 from interview_peer.types import Json
 
 logger = logging.getLogger(__name__)
@@ -131,9 +132,7 @@ class StorageWorker:
         task, self._task = self._task, None
         if task is None:
             return
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await stop(task)
         now = self._clock()
         left = [recorder for slot in self._slots for recorder in slot]
         await asyncio.gather(*(self.finish(recorder, now) for recorder in left))

@@ -50,6 +50,7 @@ from ..state.schema import (
 )
 from ..storage.finished import TOMBSTONE_NAME
 from ..storage.keeper import Erasure
+from ..tasks import stop
 from ..types import ItemId, Json, SessionId, Speaker
 from . import times
 from .joining import API
@@ -453,9 +454,7 @@ class InterviewStore:
 
         task = asyncio.create_task(sweep(), name="expire interviews")
         yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await stop(task)
 
 
 _DAY_US: Final = 24 * 3600 * 1_000_000

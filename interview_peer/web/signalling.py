@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..session.interview import Interview
 from ..session.registry import Interviews
-from ..session.tasks import Tasks
+from ..tasks import Tasks
 from ..types import Json
 from . import messages
 from .access import Admission, token_of

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,32 +14,18 @@ from interview_peer.finishing.verify import verify
 from interview_peer.finishing.worker import Finisher, unfinished
 from interview_peer.session import interview
 from interview_peer.storage.folder import InterviewFolder
-from interview_peer.storage.worker import StorageWorker
 from interview_peer.types import Json, SessionId
 from tests.support.caller import calling
 from tests.support.inprocess import recorded, serving
 from tests.support.waiting import eventually
 
+from .finisher import finishing
 from .folders import finished, record
 
 # Finishing goes behind everything else that the machine does.
 pytestmark = pytest.mark.timeout(180)
 WITHIN = 90.0
 ONE = SessionId("one")
-
-
-@contextlib.asynccontextmanager
-async def finishing(data_dir: Path) -> AsyncIterator[Finisher]:
-    """A finisher that has begun."""
-    storage = StorageWorker()
-    storage.start()
-    finisher = Finisher(data_dir, storage)
-    await finisher.start()
-    try:
-        yield finisher
-    finally:
-        await finisher.close()
-        await storage.close()
 
 
 async def until_finished(folder: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,31 +16,17 @@ from interview_peer.finishing.facts import Facts, from_journal
 from interview_peer.finishing.verify import verify
 from interview_peer.finishing.worker import Finisher
 from interview_peer.storage.folder import InterviewFolder
-from interview_peer.storage.worker import StorageWorker
 from interview_peer.types import Json, SessionId
 from tests.support.caller import calling
 from tests.support.inprocess import nothing_left, serving, traces
 from tests.support.waiting import eventually
 
+from .finisher import finishing
 from .folders import record
 
 # Finishing goes behind everything else that the machine does.
 pytestmark = pytest.mark.timeout(180)
 WITHIN = 90.0
-
-
-@contextlib.asynccontextmanager
-async def finishing(data_dir: Path) -> AsyncIterator[Finisher]:
-    """A finisher that has begun."""
-    storage = StorageWorker()
-    storage.start()
-    finisher = Finisher(data_dir, storage)
-    await finisher.start()
-    try:
-        yield finisher
-    finally:
-        await finisher.close()
-        await storage.close()
 
 
 async def idle(finisher: Finisher) -> None:

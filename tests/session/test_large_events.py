@@ -25,10 +25,10 @@ from interview_peer.media.leg import Leg, MessageTooLarge
 from interview_peer.session import backlog, reader
 from interview_peer.session.reader import EventReader
 from interview_peer.session.relay import MOST_PARSED_HERE, EventRelay
-from interview_peer.session.tasks import Tasks
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.storage.recorder import Recorder
 from interview_peer.storage.worker import StorageWorker
+from interview_peer.tasks import Tasks
 from interview_peer.types import Json, SessionId
 from tests.support.caller import Caller
 from tests.support.waiting import eventually

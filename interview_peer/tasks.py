@@ -12,6 +12,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+async def stop(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task and wait for its end; None is none. Raises what the task broke by."""
+    if task is None:
+        return
+    task.cancel()
+    # Not ``await task``: the caller's own cancellation could not be told from the task's.
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
 class Tasks:
     """The tasks of one owner. ``drain`` waits until none is left."""
 
