@@ -8,17 +8,15 @@ Not responsible for how a client talks to us (``web``), nor for finding an inter
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from .. import logs
 from ..core import sdp
-from ..core.lifecycle import FAILURES, Happening, Lifecycle, Phase, Reason
+from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
 from ..core.persona import Persona
 from ..core.redaction import Redactor
 from ..core.speech_redaction import SpeechRedactor
@@ -31,12 +29,10 @@ from ..errors import (
     OutOfDescriptors,
     SessionBusy,
     SessionEnded,
-    SessionIdTaken,
     TokenUsed,
     UpstreamError,
     UpstreamTimeout,
 )
-from ..finishing.facts import Facts
 from ..finishing.worker import Finisher
 from ..media.descriptors import Descriptors
 from ..media.forwarder import Forwarder
@@ -45,24 +41,17 @@ from ..media.meters import DelayMeter
 from ..media.udp import UdpPort
 from ..model.openai_realtime import Call, RealtimeConnector
 from ..state import happenings
-from ..storage.folder import InterviewFolder
-from ..storage.recorder import Recorder, RecordingSummary
 from ..storage.worker import StorageWorker
 from ..tasks import Tasks
-from ..types import Direction, Json, SessionId, Speaker
+from ..types import Json, SessionId
 from .feed import Feed
 from .finished import Files
 from .reader import EventReader
+from .recording import Recording
 from .relay import EventRelay
 
 Observer = Callable[[Json], None]
 """Takes a signalling message (``state``, ``session_ended``, ``error``); must return at once."""
-
-MAX_EARLY: Final = 512
-"""Events kept until the files are open; without a disk that is all that is kept."""
-
-MAX_EARLY_CHARACTERS: Final = 1024 * 1024
-"""The same by length."""
 
 CLOSE_SECONDS: Final = 10.0
 """How long one leg or the hang-up may take to close before the ending goes on without it."""
@@ -84,9 +73,6 @@ FAILURE_SENTENCES: Final = {
 
 EVENTS_SECONDS: Final = 20.0
 """How long the ending waits for events that are still being read."""
-
-FILES_SECONDS: Final = 20.0
-"""How long the ending waits for the disk."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,24 +150,25 @@ class Interview:
         self._deadline: asyncio.TimerHandle | None = None
         self._hold: asyncio.TimerHandle | None = None
         self._held_until = 0.0
-        self._recorder: Recorder | None = None
-        self.recording_failed: str | None = None
-        """One word for what stopped the recording before the end, or made a hole in it; None while
-        all is well."""
-        self._files_end = False
-        self._early: list[tuple[Direction | None, float, Json | str]] = []
-        self._early_characters = 0
-        self._folder = InterviewFolder(around.data_dir, session_id)
-        self._started_at = time.monotonic()
-        self._wall_started_at = datetime.now(UTC)
         # The model must always hear something, or its speech detection waits for ever.
         self._up = Forwarder(fill=True)
         self._down = Forwarder()
+        self._recording = Recording(
+            session_id,
+            around.data_dir,
+            around.node_id,
+            around.storage,
+            around.finishing,
+            around.tell,
+            self._up,
+            self._down,
+            self._tasks,
+        )
         self.feed = Feed()
         """What is told to those who follow it live."""
         self._relay = EventRelay(
-            self._journal,
-            self._since_start,
+            self._recording.journal,
+            self._recording.since_start,
             around.redactor,
             around.reader,
             self._tasks,
@@ -192,7 +179,6 @@ class Interview:
             around.speech,
         )
         self._turn_watch = TurnWatch()
-        self._opened = False
         self._live_since: float | None = None
 
     # -- what others may know -----------------------------------------------------------------
@@ -217,9 +203,15 @@ class Interview:
         return max(self._touched, self._relay.last_event_at, heard)
 
     @property
+    def recording_failed(self) -> str | None:
+        """One word for what stopped the recording before the end, or made a hole in it; None while
+        all is well."""
+        return self._recording.failed
+
+    @property
     def seconds(self) -> float:
         """How long it has lasted since its first offer was answered; 0 before."""
-        return self._elapsed()
+        return self._recording.elapsed()
 
     @property
     def watched(self) -> bool:
@@ -228,10 +220,10 @@ class Interview:
 
     def transcript_so_far(self) -> Json | None:
         """The transcript's document as it is now; None before the recording began."""
-        if not self._opened:
+        if not self._recording.began:
             return None
         transcript = self._relay.transcript
-        return transcript.document(self.id, self._wall_started_at, final=False)
+        return transcript.document(self.id, self._recording.wall_started_at, final=False)
 
     def touch(self) -> None:
         """Note that a message came over signalling."""
@@ -340,7 +332,7 @@ class Interview:
                         group.create_task(self._call_model(), name=f"call model {self.id}")
                 except* InterviewPeerError as errors:
                     raise _first(errors) from None
-            self._begin_files()
+            self._recording.begin(self.persona.name)
         except BaseException as error:
             await self._abandon_negotiation()
             if isinstance(error, OutOfDescriptors):
@@ -596,9 +588,9 @@ class Interview:
             extra["reason"] = self.reason.value
         self._log.info("phase", extra=extra)
         now = time.monotonic()
-        self._journal(None, now, {"type": "interview.phase", **extra})
+        self._recording.journal(None, now, {"type": "interview.phase", **extra})
         if phase is Phase.ENDING:
-            self._relay.transcript.close(self._since_start(now))
+            self._relay.transcript.close(self._recording.since_start(now))
         if phase is Phase.ENDING and self.reason in FAILURE_SENTENCES:
             self._tell(
                 {
@@ -617,7 +609,7 @@ class Interview:
 
     def _chronicle(self, happening: Happening, phase: Phase) -> None:
         """Have a new phase written down. An open client's interview begins with its files."""
-        if not (self._opened or self.origin == "api"):
+        if not (self._recording.began or self.origin == "api"):
             return
         match phase:
             case Phase.CREATED:
@@ -637,7 +629,7 @@ class Interview:
 
     def _spoken(self, *, over: bool = False) -> None:
         """Have what is new in the conversation written down."""
-        if not self._opened:
+        if not self._recording.began:
             return
         news = self._turn_watch.look(self._relay.transcript.turns(), over=over)
         if news is not None:
@@ -674,7 +666,8 @@ class Interview:
             await self._close_all(self.call_id, self._browser, self._next_browser, self._model_leg)
             self._browser = self._next_browser = self._model_leg = None
             await self._relay.finish(EVENTS_SECONDS)
-            files = await self._end_files(now)
+            document = self._relay.transcript.document(self.id, self._recording.wall_started_at)
+            files = await self._recording.end(now, document, self.reason)
         except Exception:
             self._log.exception("the interview did not end cleanly")
         finally:
@@ -691,7 +684,7 @@ class Interview:
             self.finished.set()
 
     def _chronicle_end(self, now: float, files: Files) -> None:
-        if not (self._opened or self.origin == "api"):
+        if not (self._recording.began or self.origin == "api"):
             return
         self._spoken(over=True)
         self._around.tell(
@@ -699,10 +692,10 @@ class Interview:
                 interview_id=self.id,
                 phase=self.phase,
                 reason=self.reason or Reason.INTERNAL,
-                opened_at=self._wall_started_at if self._opened else None,
+                opened_at=self._recording.wall_started_at if self._recording.began else None,
                 seconds=None if self._live_since is None else round(now - self._live_since, 3),
                 usage=self._relay.usage or None,
-                turns=tuple(self._relay.transcript.turns()) if self._opened else None,
+                turns=tuple(self._relay.transcript.turns()) if self._recording.began else None,
                 transcript=files.transcript,
                 recording_failed=files.failed,
             )
@@ -726,142 +719,10 @@ class Interview:
         for observer in tuple(self._observers):
             observer(message)
 
-    # -- files ----------------------------------------------------------------------------------
-
-    def _begin_files(self) -> None:
-        """Start recording; the disk is waited for by the storage thread alone.
-
-        A disk that fails or hangs stops no interview: what is to be written waits, within
-        bounds, and is then dropped and counted.
-        """
-        self._started_at = time.monotonic()
-        self._wall_started_at = datetime.now(UTC)
-        self._opened = True
-        self._around.tell(
-            happenings.Opened(
-                interview_id=self.id, at=self._wall_started_at, persona=self.persona.name
-            )
-        )
-        recorder = Recorder(self._folder, self._started_at, self._wall_started_at, keep_claim=True)
-        self._recorder = recorder
-        loop = asyncio.get_running_loop()
-
-        def failed(reason: str) -> None:
-            # Too late for a loop that is closed: then there is nobody left to tell.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._recording_broke, reason)
-
-        recorder.on_failure = failed
-        for direction, at, event in self._early:
-            recorder.event(direction, max(at, self._started_at), event)
-        self._early.clear()
-        self._up.tap = recorder.queue(Speaker.CANDIDATE)
-        self._down.tap = recorder.queue(Speaker.INTERVIEWER)
-        self._tasks.start(self._make_folder(recorder), "make folder of")
-
-    async def _make_folder(self, recorder: Recorder) -> None:
-        try:
-            await self._around.storage.run(self._create_folder)
-        except (OSError, SessionIdTaken) as error:
-            self._log.error("no folder for the recording", extra={"error": type(error).__name__})
-            self._up.tap = self._down.tap = None
-            self._recorder = None
-            self._recording_broke("no_folder")
-        else:
-            # One that is being closed already is not flushed any more, and nobody would end that.
-            if not self._files_end:
-                self._around.storage.register(recorder)
-
-    def _recording_broke(self, reason: str) -> None:
-        """Have it told at once that the recording stopped, or lost sound; the interview goes on."""
-        if self.recording_failed is None:
-            self.recording_failed = reason
-            self._around.tell(happenings.RecordingBroke(interview_id=self.id, reason=reason))
-
-    def _create_folder(self) -> None:
-        self._folder.create()
-        self._folder.mark_untold(self._around.node_id)
-
-    async def _end_files(self, now: float) -> Files:
-        """Finish the files and say what they came to."""
-        document = self._relay.transcript.document(self.id, self._wall_started_at)
-        self._files_end = True
-        if self._recorder is None:
-            # What was said is known even where the disk refused everything.
-            return Files(document, failed="no_folder") if self._opened else Files()
-        closing = asyncio.create_task(
-            self._close_files(self._recorder, now, document), name=f"close files of {self.id}"
-        )
-        try:
-            # A disk that hangs must not keep the interview from ending.
-            async with asyncio.timeout(FILES_SECONDS):
-                summary = await asyncio.shield(closing)
-        except (OSError, TimeoutError, asyncio.CancelledError) as error:
-            if not closing.done():
-                self._around.finishing.adopt(self._folder, closing)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            self._log.error("files are not complete", extra={"error": type(error).__name__})
-            return Files(document, failed="disk")
-        self._log.info(
-            "interview over",
-            extra={
-                "seconds": round(summary.duration_seconds, 1),
-                "turns": len(document["turns"]),
-                "up": self._up.counters.forwarded,
-                "down": self._down.counters.forwarded,
-                "events": summary.events,
-                "recording": summary.failed or "complete",
-            },
-        )
-        return Files(document, summary.failed)
-
-    async def _close_files(
-        self, recorder: Recorder, now: float, document: Json
-    ) -> RecordingSummary:
-        """Close the recording, write the transcript and hand the folder over; as long as it takes.
-
-        Raises ``OSError`` if the disk refuses; the folder is handed over all the same.
-        """
-        storage = self._around.storage
-        try:
-            summary = await storage.finish(recorder, now)
-            phase = Phase.FAILED if self.reason in FAILURES else Phase.ENDED
-            reason = self.reason.value if self.reason is not None else None
-            facts = Facts.at_end(self.id, self._wall_started_at, phase.value, reason, summary)
-            try:
-                await storage.run(lambda: self._folder.write_json("transcript.json", document))
-            finally:
-                # A full disk may have room again by then. Not let go before: on a shared disk
-                # another server would finish the folder as one that a crash left.
-                await self._around.finishing.take(self._folder, facts, recorder.release)
-            return summary
-        finally:
-            # Also where this was called off while the disk hung.
-            storage.later(recorder.release)
-
-    def _journal(self, direction: Direction | None, at: float, event: Json | str) -> None:
-        if self._recorder is not None:
-            # A large event may have come before the recording began, and be read only now.
-            self._recorder.event(direction, max(at, self._started_at), event)
-            return
-        # The model's channel may open before the reply that begins the recording.
-        size = self._early_characters + (len(event) if isinstance(event, str) else 0)
-        if len(self._early) < MAX_EARLY and size <= MAX_EARLY_CHARACTERS:
-            self._early_characters = size
-            self._early.append((direction, at, event))
-
-    def _elapsed(self) -> float:
-        return self._since_start(time.monotonic())
-
-    def _since_start(self, at: float) -> float:
-        # Until the recording begins, there is no time before it.
-        return max(0.0, at - self._started_at) if self._opened else 0.0
-
     def _heard_at(self, audio_ms: int) -> float | None:
         """Where in the recording that is which the model heard so far into all it heard."""
         at = self._up.sent_at(audio_ms)
-        return None if at is None or not self._opened else max(0.0, at - self._started_at)
+        return None if at is None or not self._recording.began else self._recording.since_start(at)
 
 
 def _first(errors: BaseExceptionGroup[InterviewPeerError]) -> InterviewPeerError:

@@ -12,7 +12,7 @@ from interview_peer.finishing import manifest, worker
 from interview_peer.finishing.facts import Facts
 from interview_peer.finishing.verify import verify
 from interview_peer.finishing.worker import Finisher, unfinished
-from interview_peer.session import interview
+from interview_peer.session import recording
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import Json, SessionId
 from tests.support.caller import calling
@@ -45,7 +45,7 @@ async def until_state(finisher: Finisher, wanted: str) -> None:
 async def test_an_interview_that_a_hanging_disk_outlasts_is_finished_when_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interview, "FILES_SECONDS", 0.3)
+    monkeypatch.setattr(recording, "FILES_SECONDS", 0.3)
     answers = threading.Event()
     async with serving(tmp_path) as server, calling(server.url) as caller:
         await caller.open()
@@ -102,7 +102,7 @@ async def test_a_folder_is_claimed_until_all_that_its_finishing_needs_is_written
 async def test_a_closing_that_is_called_off_lets_the_folder_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interview, "FILES_SECONDS", 0.3)
+    monkeypatch.setattr(recording, "FILES_SECONDS", 0.3)
     answers = threading.Event()
     async with serving(tmp_path) as server, calling(server.url) as caller:
         await caller.open()

@@ -97,7 +97,7 @@ async def test_a_disk_that_hangs_keeps_no_interview_from_beginning(
         released.set()
     await caller.send({"type": "disconnect"})
     await caller.message("session_ended")
-    folder = local.interviews.find(caller.session_id)._folder.path
+    folder = local.interviews.find(caller.session_id)._recording.folder.path
     names = await asyncio.to_thread(lambda: {path.name for path in folder.iterdir()})
     assert {"candidate.ogg", "interviewer.ogg", "events.jsonl", "transcript.json"} <= names
 

@@ -88,7 +88,7 @@ def traces() -> Traces:
 
 async def recorded(server: Server, caller: Caller) -> None:
     """Wait until the files of this caller's interview are open, so that they can be counted."""
-    path = server.interviews.find(caller.session_id)._folder.path
+    path = server.interviews.find(caller.session_id)._recording.folder.path
 
     async def look() -> int:
         return await asyncio.to_thread(lambda: len(list(path.glob("[!.]*.*"))))
