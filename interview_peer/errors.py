@@ -13,16 +13,17 @@
     │   │   RangeNotSatisfiable
     │   ├── InvalidField           names the field
     │   │   └── UnknownPersona, LimitExceeded, CallbackSecretRequired
-    │   ├── IdempotencyConflict, InterviewElsewhere, KeyNotFound
+    │   ├── IdempotencyConflict, InterviewElsewhere, InterviewNotLive, KeyNotFound
     │   ├── Unauthorized
     │   │   └── TokenRequired, TokenInvalid, TokenExpired, TokenUsed
     │   ├── InvalidWebhook, InvalidWebhookUrl, WebhookNotFound, DeliveryNotFound, TooManyWebhooks
     │   ├── RateLimited
-    │   │   └── TooManyConnections
+    │   │   └── TooManyConnections, TooMuchToSay
     │   └── NotFound, MethodNotAllowed
     ├── UpstreamError          the voice service refused or failed         502, 503
     │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
-    │   └── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
+    │   ├── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
+    │   └── ModelRefused           within an interview
     ├── AtCapacity             as many interviews as we take               503
     │   └── OutOfDescriptors   no more files or sockets can be opened
     ├── ConnectTimeout         a leg never connected                       503
@@ -296,6 +297,14 @@ class InterviewElsewhere(CallerError):
     openai_code = "interview_elsewhere"
 
 
+class InterviewNotLive(CallerError):
+    """The interviewer can be told nothing, or nobody would hear it."""
+
+    code = "INTERVIEW_NOT_LIVE"
+    status = 409
+    sentence = "Nobody is in this interview just now. Try again while it is live."
+
+
 class KeyNotFound(CallerError):
     """No admin key has this id."""
 
@@ -354,6 +363,13 @@ class TooManyConnections(RateLimited):
 
     code = "TOO_MANY_CONNECTIONS"
     sentence = "Too many connections of your network are waiting. Try again in a moment."
+
+
+class TooMuchToSay(RateLimited):
+    """Enough is waiting to be said by the interviewer."""
+
+    code = "TOO_MUCH_TO_SAY"
+    sentence = "Enough is waiting to be said in this interview. Try again when it has been said."
 
 
 class InterviewRunning(CallerError):
@@ -499,6 +515,13 @@ class UpstreamTimeout(UpstreamError):
     status = 503
     sentence = "The voice service did not answer in time. Please try again."
     openai_code = "upstream_timeout"
+
+
+class ModelRefused(UpstreamError):
+    """The service did not take what it was told within an interview. The interview goes on."""
+
+    code = "MODEL_REFUSED"
+    sentence = "The voice service refused that. The interview goes on."
 
 
 class AtCapacity(InterviewPeerError):

@@ -37,6 +37,9 @@ KNOWN_CLIENT_EVENTS: Final = frozenset(
 )
 """Every event type that a client may send to the service."""
 
+TAG: Final = "interview_peer"
+"""The key of a reply's metadata under which the server marks those that it asks for itself."""
+
 ASSISTANT_MS_PER_TOKEN: Final = 50
 """How much speech of the model one token of its output stands for."""
 
@@ -178,10 +181,14 @@ class InputTextFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReplyStarted:
-    """The model began to generate a reply. Out of band: it joins no conversation."""
+    """The model began to generate a reply. Out of band: it joins no conversation.
+
+    `tag` is what the request for it was marked with (`TAG`); None for replies of other requests.
+    """
 
     response_id: ResponseId
     out_of_band: bool = False
+    tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +213,17 @@ class ReplyItemAdded:
 
     response_id: ResponseId
     item_id: ItemId
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """The model asks for a function to be run; `arguments` should be JSON, and may be nonsense."""
+
+    response_id: ResponseId
+    item_id: ItemId
+    call_id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +305,7 @@ ModelEvent = (
     | ReplyStarted
     | ReplyDone
     | ReplyItemAdded
+    | ToolCalled
     | ReplyTextDelta
     | ReplyTextDone
     | PlayoutStarted
@@ -506,7 +525,9 @@ def _input_text_failed(event: Json) -> ModelEvent:
 def _reply_started(event: Json) -> ModelEvent:
     response = _object(event, "response")
     out_of_band = response.get("conversation_id", "absent") is None
-    return ReplyStarted(ResponseId(_name(response, "id")), out_of_band)
+    metadata = response.get("metadata")
+    tag = _string_or_none(metadata.get(TAG)) if isinstance(metadata, dict) else None
+    return ReplyStarted(ResponseId(_name(response, "id")), out_of_band, tag)
 
 
 def _reply_done(event: Json) -> ModelEvent:
@@ -531,6 +552,19 @@ def _reply_done(event: Json) -> ModelEvent:
 
 def _reply_item_added(event: Json) -> ModelEvent:
     return ReplyItemAdded(_response_id(event), ItemId(_name(_object(event, "item"), "id")))
+
+
+def _reply_item_done(event: Json) -> ModelEvent:
+    item = _object(event, "item")
+    if item.get("type") != "function_call" or item.get("status", "completed") != "completed":
+        raise _OddShapeError
+    return ToolCalled(
+        _response_id(event),
+        ItemId(_name(item, "id")),
+        _name(item, "call_id"),
+        _string(item, "name"),
+        _string_or_none(item.get("arguments")) or "",
+    )
 
 
 def _reply_text_delta(event: Json) -> ModelEvent:
@@ -577,6 +611,8 @@ _READERS: Final[dict[str, Callable[[Json], ModelEvent]]] = {
     "response.created": _reply_started,
     "response.done": _reply_done,
     "response.output_item.added": _reply_item_added,
+    # Of what is finished only calls are of use here; the rest is told by the items' own events.
+    "response.output_item.done": _reply_item_done,
     "response.output_audio_transcript.delta": _reply_text_delta,
     "response.output_audio_transcript.done": _reply_transcript_done,
     "response.output_text.delta": _reply_written_delta,

@@ -40,6 +40,7 @@ from interview_peer.core.realtime import (
     SessionUpdated,
     SpeechStarted,
     SpeechStopped,
+    ToolCalled,
     UnknownModelEvent,
 )
 from interview_peer.core.turns import ToolCall, Turn, TurnKind, TurnStatus, document, heard_of
@@ -201,7 +202,7 @@ class Transcript:
                         PREFIX_PADDING_MS if prefix is None else prefix,
                         SILENCE_DURATION_MS if silence is None else silence,
                     )
-            case ModelError() | UnknownModelEvent():
+            case ModelError() | ToolCalled() | UnknownModelEvent():
                 pass
             case _:
                 assert_never(event)

@@ -18,6 +18,7 @@ from .. import logs
 from ..core import sdp
 from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
 from ..core.persona import Persona
+from ..core.realtime import ModelEvent
 from ..core.redaction import Redactor
 from ..core.speech_redaction import SpeechRedactor
 from ..core.turns import turn_document
@@ -44,6 +45,8 @@ from ..state import happenings
 from ..storage.worker import StorageWorker
 from ..tasks import Tasks
 from ..types import Json, SessionId
+from .control import Control
+from .farewell import Farewell
 from .feed import Feed
 from .finished import Files
 from .reader import EventReader
@@ -177,7 +180,11 @@ class Interview:
             self._heard_at,
             self.feed.piece,
             around.speech,
+            self._told_by_model,
         )
+        self.control = Control(self._relay.to_model)
+        """What the server itself says to the model."""
+        self._farewell = Farewell(self.control, self._tasks, self.end_soon, self._log)
         self._turn_watch = TurnWatch()
         self._live_since: float | None = None
 
@@ -258,6 +265,7 @@ class Interview:
             "to_model": dataclasses.asdict(self._up.counters),
             "to_browser": dataclasses.asdict(self._down.counters),
             "events": dict(self._relay.counters),
+            "control": dict(self.control.counters),
             "followers": dict(self.feed.counters),
         }
 
@@ -461,6 +469,9 @@ class Interview:
         elif leg is self._model_leg:
             self._relay.from_model(data)
 
+    def _told_by_model(self, event: ModelEvent) -> None:
+        self.control.take(event)
+
     def channel_closed(self, leg: Leg) -> None:
         """The model closing its channel is the end of its session; a browser may open another."""
         self._log.debug("event channel closed", extra={"leg": leg.name})
@@ -518,7 +529,10 @@ class Interview:
             self._relay.to_model({"type": "output_audio_buffer.clear"})
         if gone is not None:
             self._close_later(gone)
-        if self._next_browser is None:
+        if self._farewell.reason is not None:
+            # Nobody hears the goodbye any more.
+            self.end_soon(self._farewell.reason)
+        elif self._next_browser is None:
             self._hold_model()
 
     def _hold_model(self) -> None:
@@ -603,6 +617,7 @@ class Interview:
         self.feed.phase(phase.value, self.reason.value if self.reason is not None else None)
         self._chronicle(happening, phase)
         if phase is Phase.ENDING:
+            self.control.close()
             self._cancel_deadline()
             self._cancel_hold()
             self._ending = self._tasks.start(self._finish(), "end")
@@ -651,6 +666,27 @@ class Interview:
     def end_soon(self, reason: Reason) -> None:
         """The same without waiting."""
         self._happen(Happening.END_REQUESTED, reason)
+
+    async def end_politely(self, reason: Reason, *, instruction: str, seconds: float) -> None:
+        """End the interview after a goodbye, and wait as ``end`` does.
+
+        The model gets ``instruction`` as a system message and says goodbye in its own words. Half
+        of the time is left to what is being said; then that is interrupted. The ending begins when
+        the goodbye was heard, and after ``seconds`` at the latest: also if the model does not
+        answer. Where nobody would hear it, it begins at once. A second call can only make the time
+        shorter.
+        """
+        self.end_politely_soon(reason, seconds, instruction=instruction)
+        await self.finished.wait()
+
+    def end_politely_soon(
+        self, reason: Reason, seconds: float, *, instruction: str = "", words: str = ""
+    ) -> None:
+        """The same without waiting; the goodbye is ``words`` exactly where they are given."""
+        if self.phase is Phase.LIVE:
+            self._farewell.begin(reason, seconds, instruction=instruction, words=words)
+        else:
+            self.end_soon(reason)
 
     async def _finish(self) -> None:
         """Close legs, then files: the one place where an interview's parts come down."""

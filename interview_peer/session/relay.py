@@ -77,6 +77,7 @@ class EventRelay:
         heard_at: Callable[[int], float | None] = lambda audio_ms: None,
         piece: Callable[[str, str, str], None] = lambda item_id, speaker, text: None,
         speech: SpeechRedactor | None = None,
+        told: Callable[[realtime.ModelEvent], None] = lambda event: None,
     ) -> None:
         """Begin without legs.
 
@@ -91,6 +92,7 @@ class EventRelay:
             heard_at: a place in what the model heard (milliseconds), in seconds of the recording.
             piece: is told item, speaker and text of what is not settled yet.
             speech: takes out of texts what may not be kept; pieces of texts are withheld then.
+            told: is told every event of the model's, once it was kept.
         """
         self.transcript = Transcript()
         self.usage: Json = {}
@@ -105,6 +107,7 @@ class EventRelay:
         self._heard_at = heard_at
         self._piece = piece
         self._speech = speech
+        self._told = told
         self._aside: set[str] = set()
         """Replies under way that join no conversation."""
         self._redactor = redactor
@@ -171,11 +174,13 @@ class EventRelay:
         else:
             self._send_to_model(admitted, text)
 
-    def to_model(self, event: Json) -> None:
-        """Say something to the model ourselves; dropped if its channel is not open."""
-        if self._model is not None and self._model.channel_open:
-            self._journal(Direction.TO_MODEL, time.monotonic(), self._kept(event))
-            self._send_to_model(event, json.dumps(event))
+    def to_model(self, event: Json) -> bool:
+        """Say something to the model ourselves; false, and dropped, if its channel is not open."""
+        if self._model is None or not self._model.channel_open:
+            return False
+        self._journal(Direction.TO_MODEL, time.monotonic(), self._kept(event))
+        self._send_to_model(event, json.dumps(event))
+        return True
 
     def _send_to_model(self, event: Json, text: str) -> None:
         assert self._model is not None
@@ -260,6 +265,7 @@ class EventRelay:
         self._place(typed, at)
         if isinstance(typed, _SETTLING):
             self._spoken()
+        self._told(typed)
 
     def _kept(self, event: Json) -> Json:
         """The event as it may be written down: everything but the legs gets this one."""
