@@ -133,6 +133,7 @@ def our_server(
             "INTERVIEW_UDP_PORT": "0",
             "INTERVIEW_DATA_DIR": str(folder / "data"),
             "INTERVIEW_MAX_INTERVIEWS": "1000",
+            "INTERVIEW_DRAIN_SECONDS": "0",
             "LOG_LEVEL": "warning",
         }
         if webhook is not None:

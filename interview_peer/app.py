@@ -37,8 +37,10 @@ from .personas import Personas
 from .session import outdated
 from .session.announcer import Announcer
 from .session.archive import Archive
+from .session.drain import Drain, StopRequest
 from .session.erasures import Erasures
 from .session.interview import Surroundings
+from .session.openings import Openings
 from .session.reader import EventReader
 from .session.recovery import Recovery
 from .session.registry import Interviews
@@ -56,6 +58,7 @@ from .state.records import Records
 from .storage import folder
 from .storage.eraser import BY_AGE
 from .storage.keeper import Keeper
+from .storage.room import MEGABYTE, Room
 from .storage.shelf import Shelf
 from .storage.store import S3Access, Store
 from .storage.stores import reopening
@@ -68,6 +71,15 @@ log = logging.getLogger(__name__)
 
 LOOK_UP_SECONDS: Final = 3.0
 """How long the start waits to learn where the voice service is."""
+
+DRAIN_FILES_SECONDS: Final = 25.0
+"""How long mixes and manifests of interviews that are over are waited for before a planned end."""
+
+DRAIN_RECORDS_SECONDS: Final = 3.0
+"""The same for what is to be written to the database."""
+
+DRAIN_NOTICES_SECONDS: Final = 10.0
+"""The same for notices that receivers can take."""
 
 SIMULATED_KEY = "sk-simulated-key-of-no-worth"
 """The simulator takes any key; a real one is never sent to it by a simulating server."""
@@ -89,6 +101,7 @@ class Server:
     keeper: Keeper
     archive: Archive
     erasures: Erasures
+    drain: Drain
 
 
 @contextlib.asynccontextmanager
@@ -152,6 +165,10 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         storage = StorageWorker()
         storage.start()
         stack.push_async_callback(storage.close)
+        room = Room(settings.data_dir / folder.INTERVIEWS, settings.min_free_mb * MEGABYTE)
+        room.start()
+        stack.callback(room.close)
+        openings = Openings(settings.max_interviews, room)
         connector = RealtimeConnector(base_url, api_key, http)
         stack.push_async_callback(connector.close)
         state = await _open_state(stack, settings)
@@ -191,7 +208,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             personas,
             idle_seconds=settings.idle_seconds,
             keep_seconds=settings.record_keep_seconds,
-            max_interviews=settings.max_interviews,
+            openings=openings,
         )
         finishing.spare(interviews.runs)
         interviews.start()
@@ -236,6 +253,13 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 "large_events": reader.statistics(),
             }
 
+        drain = Drain(
+            interviews,
+            openings,
+            seconds=settings.drain_seconds,
+            finish=lambda: _finish_work(finishing, announcer, state),
+        )
+        stack.push_async_callback(drain.close)
         runner = Runner(
             make_app(
                 settings,
@@ -243,6 +267,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 health,
                 state,
                 archive,
+                drain,
             ),
             shutdown_timeout=5,
         )
@@ -281,6 +306,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 keeper=keeper,
                 archive=archive,
                 erasures=erasures,
+                drain=drain,
             )
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.
@@ -423,8 +449,27 @@ def _is_address(host: str) -> bool:
     return True
 
 
-async def serve(settings: Settings) -> None:
-    """Run until cancelled, after printing one line with the address to open."""
+async def serve(settings: Settings, stop: StopRequest | None = None) -> None:
+    """Run until cancelled, or drained with a wish to end; first print a line with the address."""
     async with running(settings) as server:
+        if stop is not None:
+            stop.serves(server.drain)
         click.echo(f"interview_peer is ready: {server.url}")
-        await asyncio.get_running_loop().create_future()
+        await server.drain.over.wait()
+
+
+async def _finish_work(finishing: Finisher, announcer: Announcer, state: StateParts) -> None:
+    """Wait, within bounds, until recordings are finished and notices are sent; what is left is
+    taken up by the next start."""
+    for work, seconds in (
+        (state.chronicle.drained, DRAIN_RECORDS_SECONDS),
+        (finishing.rested, DRAIN_FILES_SECONDS),
+        (announcer.rested, DRAIN_RECORDS_SECONDS),
+        (state.chronicle.drained, DRAIN_RECORDS_SECONDS),
+        (state.notices.rested, DRAIN_NOTICES_SECONDS),
+    ):
+        try:
+            async with asyncio.timeout(seconds):
+                await work()
+        except TimeoutError:
+            log.warning("not everything was finished before the end; the next start goes on")

@@ -1,7 +1,8 @@
 """The ``interview-peer`` command: flags in, one sentence out when something is wrong.
 
 Exit codes: 0 ended as asked, 1 could not start or broke, 2 a setting or a flag is wrong, 130 ended
-at once by a second Ctrl-C. What the server does once it runs is not decided here.
+at once by a second Ctrl-C, 143 by a second SIGTERM. What the server does once it runs is not
+decided here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from interview_peer import __version__, logs
+from interview_peer.cli_drain import drain
 from interview_peer.cli_folders import CommandFailed, export, finish, transcript, verify
 from interview_peer.cli_interviews import interviews, keys
 from interview_peer.cli_webhooks import webhooks
@@ -77,7 +79,7 @@ def main() -> None:
     """
 
 
-for _command in (interviews, keys, webhooks, transcript, verify, finish, export):
+for _command in (interviews, keys, drain, webhooks, transcript, verify, finish, export):
     main.add_command(_command)
 
 
@@ -106,7 +108,11 @@ def serve(
     reload: bool,
     end_with_stdin: bool,
 ) -> None:
-    """Run the server until Ctrl-C or SIGTERM."""
+    """Run the server until Ctrl-C, or until SIGTERM has emptied it.
+
+    Ctrl-C ends the interviews at once. SIGTERM lets none begin and those that run finish, for
+    INTERVIEW_DRAIN_SECONDS at most. A second one of either ends the process on the spot.
+    """
     settings = load_settings(
         prefer_simulation=prefer_simulation,
         host=host,
@@ -125,9 +131,11 @@ def serve(
         return
 
     from interview_peer import app
+    from interview_peer.session.drain import StopRequest
 
+    stop = StopRequest()
     try:
-        _run(lambda: app.serve(settings), end_with_stdin=end_with_stdin)
+        _run(lambda: app.serve(settings, stop), end_with_stdin=end_with_stdin, gently=stop.gently)
     except OSError as error:
         raise CommandFailed(_bind_problem(error, settings.host, settings.port)) from error
 
@@ -207,9 +215,14 @@ def _configure_logs(settings: Settings) -> None:
 
 
 def _run(
-    main_coroutine: Callable[[], Coroutine[Any, Any, None]], *, end_with_stdin: bool = False
+    main_coroutine: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    end_with_stdin: bool = False,
+    gently: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run until it returns, or until SIGINT, SIGTERM, SIGHUP or stdin's end cancels it once.
+
+    SIGTERM asks ``gently`` first: where that is true, the coroutine will return by itself.
 
     Errors of a start (OSError, StartFailed, ConfigurationError) come out as they are, also from
     within a task group; anything else is a defect, logged with its traceback, and ends with exit
@@ -221,13 +234,14 @@ def _run(
         loop = asyncio.get_running_loop()
         task = asyncio.create_task(main_coroutine(), name="main")
 
-        def stop() -> None:
+        def stop(number: signal.Signals | None = None) -> None:
             nonlocal asked_to_stop
             asked_to_stop = True
-            for number in _STOPS:
+            for handled in _STOPS:
                 # The next one ends the process at once, should the orderly way hang.
-                loop.remove_signal_handler(number)
-            task.cancel()
+                loop.remove_signal_handler(handled)
+            if number is not signal.SIGTERM or not gently():
+                task.cancel()
 
         def stdin_readable() -> None:
             if not os.read(0, 4096):
@@ -235,7 +249,7 @@ def _run(
                 stop()
 
         for number in _STOPS:
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, stop, number)
         if end_with_stdin:
             loop.add_reader(0, stdin_readable)
         await task

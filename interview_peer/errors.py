@@ -25,7 +25,9 @@
     │   ├── UpstreamRateLimited, UpstreamUnreachable, UpstreamTimeout
     │   └── ModelRefused           within an interview
     ├── AtCapacity             as many interviews as we take               503
-    │   └── OutOfDescriptors   no more files or sockets can be opened
+    │   ├── OutOfDescriptors   no more files or sockets can be opened
+    │   ├── Draining           no interview begins here any more
+    │   └── DiskFull           no room for another recording
     ├── ConnectTimeout         a leg never connected                       503
     ├── StateUnavailable       the database does not answer                503
     ├── KeysUnavailable        an identity provider does not answer        503
@@ -54,6 +56,8 @@ class InterviewPeerError(Exception):
     sentence: ClassVar[str] = "Something went wrong on our side. Please try again."
     openai_type: ClassVar[str] = "server_error"
     openai_code: ClassVar[str | None] = None
+    retry_after: ClassVar[int] = 5
+    """Seconds that a caller is asked to wait, where the status is 429 or 503."""
 
     def __init__(self, sentence: str | None = None) -> None:
         super().__init__(sentence or self.sentence)
@@ -356,6 +360,7 @@ class RateLimited(CallerError):
     status = 429
     sentence = "That was asked too often. Wait a moment, then try again."
     openai_code = "rate_limit_exceeded"
+    retry_after = 6
 
 
 class TooManyConnections(RateLimited):
@@ -538,6 +543,22 @@ class OutOfDescriptors(AtCapacity):
 
     code = "OUT_OF_DESCRIPTORS"
     sentence = "This server can take no more interviews just now. Please try again in a minute."
+
+
+class Draining(AtCapacity):
+    """The server is about to stop, so no interview begins here; running ones go on."""
+
+    code = "DRAINING"
+    sentence = "This server is about to restart. Please try again in a few minutes."
+    retry_after = 30
+
+
+class DiskFull(AtCapacity):
+    """Less space is free than a recording needs to begin; running interviews go on."""
+
+    code = "DISK_FULL"
+    sentence = "This server has no room for another recording just now. Please try again later."
+    retry_after = 60
 
 
 class ConnectTimeout(InterviewPeerError):

@@ -101,6 +101,8 @@ _MUST_BE = {
     "record_keep_seconds": "must be a number of seconds from 0 to 86400",
     "max_interviews": "must be a whole number from 1 to 10000",
     "waiting_per_address": "must be a whole number from 1 to 100",
+    "drain_seconds": "must be a number of seconds from 0 to 86400",
+    "min_free_mb": "must be a whole number of megabytes from 0 to 1000000",
     "trusted_proxies": "must be networks such as 10.0.0.0/8, separated by commas",
     "proxy_header": "must be the name of a header, such as X-Forwarded-For or Fly-Client-IP",
     "recordings_url": (
@@ -258,6 +260,17 @@ class Settings(BaseSettings):
         default=100, ge=1, le=10000, validation_alias="INTERVIEW_MAX_INTERVIEWS"
     )
     """Interviews held at once; further ones are refused."""
+
+    drain_seconds: Seconds = Field(
+        default=240.0, ge=0, le=86400, validation_alias="INTERVIEW_DRAIN_SECONDS"
+    )
+    """How long interviews may go on after SIGTERM; 0 ends them at once, without a goodbye."""
+
+    min_free_mb: int = Field(
+        default=200, ge=0, le=1_000_000, validation_alias="INTERVIEW_MIN_FREE_MB"
+    )
+    """Megabytes that must be free on the recordings' disk for an interview to begin; 0 does not
+    look."""
 
     waiting_per_address: int = Field(
         default=10, ge=1, le=100, validation_alias="INTERVIEW_WAITING_PER_ADDRESS"

@@ -51,7 +51,7 @@ def serve_is(monkeypatch: pytest.MonkeyPatch) -> Callable[[Serve], None]:
 
     def put(serve: Serve) -> None:
         app = ModuleType("interview_peer.app")
-        app.__dict__["serve"] = serve
+        app.__dict__["serve"] = lambda settings, stop: serve(settings)
         monkeypatch.setitem(sys.modules, "interview_peer.app", app)
         monkeypatch.setattr(interview_peer, "app", app, raising=False)
 

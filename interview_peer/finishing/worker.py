@@ -109,6 +109,15 @@ class Finisher:
             job.state in ("waiting", "running") for job in self._jobs.values()
         )
 
+    async def rested(self) -> None:
+        """Wait until no folder waits or is being finished. For as long as it takes."""
+        while self.busy:
+            if self._closing:
+                await asyncio.wait(list(self._closing.values()))
+            else:
+                now = [job for job in self._jobs.values() if job.state in ("waiting", "running")]
+                await asyncio.wait([asyncio.ensure_future(job.over.wait()) for job in now])
+
     def listen(self, listener: FinishedListener) -> None:
         """Tell ``listener`` of every folder finished from now on.
 

@@ -65,6 +65,10 @@ class Notices:
         gone = {sort: self.worker.gone[sort] for sort in ("default", "callback", "endpoint")}
         return {"attempts": dict(self.worker.counts), "gone": gone}
 
+    async def rested(self) -> None:
+        """Wait until nothing is due just now; see ``NoticeWorker.rested``."""
+        await self.worker.rested()
+
     async def close(self) -> None:
         """Stop delivering; the database must still be open. Idempotent."""
         await self.worker.close()

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SLOW_MS: Final = 1_000
 QUICK_MS: Final = 250
+REST_SECONDS: Final = 0.1
+"""Between two looks whether everything was sent."""
 REMEMBERED: Final = 1_000
 """Destinations, beyond which what is known of the idle ones is forgotten."""
 
@@ -172,6 +174,25 @@ class NoticeWorker:
             # Otherwise the leases run out, and what arrived is sent again: at least once.
             await self._settle()
         await self._sender.close()
+
+    async def rested(self) -> None:
+        """Wait until nothing is due just now, and what was sent is written down.
+
+        What a receiver refused is due later, and not waited for. For as long as it takes: the
+        caller has a bound.
+        """
+        while not self._closing:
+            with contextlib.suppress(StateUnavailable):
+                due = await self._ledger.destinations()
+                if not (self._senders or self._finished or self._any_due(due)):
+                    return
+            self._woken.set()
+            await asyncio.sleep(REST_SECONDS)
+
+    def _any_due(self, due: Mapping[str, int]) -> bool:
+        now = self._now()
+        rests = {name: place.rest_until for name, place in self._places.items()}
+        return any(max(at, rests.get(name, 0)) <= now for name, at in due.items())
 
     async def drain(self) -> int | None:
         """Without ``start``: deliver all that is due; when the next one will be (None: nothing is).

@@ -65,6 +65,10 @@ class Announcer:
         """Sound and text are gone, by ``request`` or ``retention``."""
         self._tell(Erased(interview_id=session_id, reason=reason))
 
+    async def rested(self) -> None:
+        """Wait until everything that was finished is told. For as long as it takes."""
+        await self._work.join()
+
     async def close(self) -> None:
         """Tell what waits, and stop; what is left is told after the next start. Idempotent."""
         task, self._task = self._task, None

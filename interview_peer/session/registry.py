@@ -10,12 +10,13 @@ import uuid
 from typing import Final
 
 from ..core.lifecycle import Phase, Reason
-from ..errors import AtCapacity, ManifestDamaged, SessionIdTaken, SessionNotFound
+from ..errors import AtCapacity, Draining, ManifestDamaged, SessionIdTaken, SessionNotFound
 from ..personas import Personas
 from ..storage.finished import read_manifest
 from ..storage.folder import InterviewFolder
 from ..types import Json, SessionId
 from .interview import Interview, Surroundings
+from .openings import Openings
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ class Interviews:
         *,
         idle_seconds: float,
         keep_seconds: float,
-        max_interviews: int,
+        openings: Openings,
     ) -> None:
         self.personas = personas
         self._around = around
         self._idle_seconds = idle_seconds
         self._keep_seconds = keep_seconds
-        self._max_interviews = max_interviews
+        self._openings = openings
         self._interviews: dict[SessionId, Interview] = {}
         self._unwatched_since: dict[SessionId, float] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -70,8 +71,11 @@ class Interviews:
             InvalidSessionId: the id is no name.
             SessionIdTaken: an interview of that id exists or took place.
             AtCapacity: too many sessions are known.
+            Draining: nothing is to begin here any more.
         """
-        if len(self._interviews) >= self._max_interviews * RECORDS_PER_INTERVIEW:
+        if self._openings.draining:
+            raise Draining
+        if self.crowded:
             raise AtCapacity
         name = SessionId(session_id or str(uuid.uuid4()))
         folder = InterviewFolder(self._around.data_dir, name)
@@ -140,10 +144,10 @@ class Interviews:
     ) -> str:
         """Let an interview answer an offer, if there is room for one more.
 
-        Raises as ``Interview.answer_offer`` does, and ``AtCapacity``.
+        Raises as ``Interview.answer_offer`` does, and as ``Openings.require``.
         """
-        if interview.phase is Phase.CREATED and self.running >= self._max_interviews:
-            raise AtCapacity
+        if interview.phase is Phase.CREATED:
+            self._openings.require(self.running)
         return await interview.answer_offer(offer_sdp, token)
 
     async def files(self, session_id: str) -> list[str] | None:
@@ -226,6 +230,15 @@ class Interviews:
     def running(self) -> int:
         """Interviews that hold legs now."""
         return sum(one.phase in _RUNNING for one in self._interviews.values())
+
+    def still_running(self) -> list[Interview]:
+        """The interviews that hold legs now."""
+        return [one for one in self._interviews.values() if one.phase in _RUNNING]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether no further session can be known, be it used or not."""
+        return len(self._interviews) >= self._openings.most * RECORDS_PER_INTERVIEW
 
     async def close(self) -> None:
         """End every interview, politely, and forget them all."""

@@ -187,13 +187,13 @@ class Database:
         finally:
             connection.close()
 
-    async def ping(self) -> None:
-        """Ask for an answer. Raises ``StateUnavailable``."""
+    async def ping(self, patience: float | None = None) -> None:
+        """Ask for an answer. Raises ``StateUnavailable``, as ``run`` does."""
 
         async def ask(tx: Transaction) -> None:
             await tx.execute(text("SELECT 1"))
 
-        await self.run(ask)
+        await self.run(ask, patience=patience)
 
     async def _enter(self) -> Transaction:
         connection = await self.engine.connect()

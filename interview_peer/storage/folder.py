@@ -35,11 +35,16 @@ def prepare(root: Path) -> None:
     """
     interviews = root / INTERVIEWS
     interviews.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=interviews) as probe:
+    probe(interviews)
+
+
+def probe(folder: Path) -> None:
+    """Try whether a file can be written there; it leaves nothing. Raises ``OSError`` if not."""
+    with tempfile.TemporaryFile(dir=folder) as file:
         # Some disks take a name and refuse the bytes.
-        probe.write(b"interview_peer")
-        probe.flush()
-        os.fsync(probe.fileno())
+        file.write(b"interview_peer")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class InterviewFolder:

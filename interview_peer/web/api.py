@@ -28,6 +28,7 @@ from ..errors import (
     UnsupportedContentType,
 )
 from ..session.archive import Archive
+from ..session.drain import Drain
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
@@ -40,6 +41,7 @@ from .interview_store import InterviewStore
 from .interviews_api import InterviewsApi
 from .joining import API, Joining
 from .keys_api import KeysApi
+from .operations_api import OperationsApi, Readiness
 from .recordings_api import RecordingPaths
 from .waiting_room import WaitingRoom
 from .webhooks_api import WebhooksApi
@@ -338,6 +340,7 @@ def make_app(
     media_health: Callable[[], Json],
     state: StateParts,
     archive: Archive,
+    drain: Drain,
 ) -> web.Application:
     """The HTTP application; the caller runs it."""
     access = Access(settings, state.database, interviews.has_used)
@@ -359,6 +362,7 @@ def make_app(
     RecordingPaths(archive).add_to(app)
     KeysApi(state.database).add_to(app)
     WebhooksApi(state.notices.desk, access.check_operator).add_to(app)
+    OperationsApi(Readiness(interviews, drain.openings, state), drain).add_to(app)
     openapi.add_to(app)
     app.cleanup_ctx.append(store.expiring)
     app.on_cleanup.append(lambda app: joining.claims.close())

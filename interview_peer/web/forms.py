@@ -22,7 +22,6 @@ from ..errors import (
     InvalidJson,
     MethodNotAllowed,
     NotFound,
-    RateLimited,
     TooLarge,
     Unauthorized,
     UnsupportedContentType,
@@ -42,6 +41,7 @@ OPERATOR_PATHS: Final = (
     "/api/webhooks",
     "/api/deliveries",
     "/api/keys",
+    "/api/drain",
 )
 """What only operators and the systems around an interview may use."""
 
@@ -80,10 +80,8 @@ def error_body(path: str, error: InterviewPeerError) -> Json:
 def error_response(path: str, error: InterviewPeerError) -> web.Response:
     """An error as a whole answer."""
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
-    if isinstance(error, RateLimited):
-        headers["Retry-After"] = "6"
-    elif error.status == 503:
-        headers["Retry-After"] = "5"
+    if error.status in (429, 503):
+        headers["Retry-After"] = str(error.retry_after)
     return web.json_response(error_body(path, error), status=error.status, headers=headers)
 
 

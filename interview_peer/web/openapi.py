@@ -18,8 +18,10 @@ from .interviews_api import PHASES
 from .openapi_operators import INTERVIEWS, KEYS, SCHEMAS
 from .openapi_parts import (
     CANDIDATE,
+    MAYBE_MOMENT,
     MAYBE_TEXT,
     MOMENT,
+    OPERATOR,
     TEXT,
     answer,
     fields,
@@ -214,6 +216,12 @@ def _socket(summary: str, *parameters: Json) -> Json:
 
 
 _STATUS: Final[Json] = {"status": {"const": "ok"}}
+_READINESS: Final = fields(
+    {
+        "status": {"enum": ["ready", "not_ready"]},
+        "reasons": {"type": "array", "items": TEXT},
+    }
+)
 
 SERVER: Final[Json] = {
     "/": {"get": _file("The page; or signalling, for a WebSocket.", "text/html")},
@@ -245,6 +253,16 @@ SERVER: Final[Json] = {
             "server",
             "Whether the server answers.",
             {"200": answer("It does.", fields({**_STATUS, "timestamp": MOMENT}))},
+        )
+    },
+    "/readyz": {
+        "get": operation(
+            "server",
+            "Whether new interviews should be sent here.",
+            {
+                "200": answer("They should.", _READINESS),
+                "503": answer("They should not, for these reasons.", _READINESS),
+            },
         )
     },
     "/healthz": {
@@ -280,7 +298,46 @@ SERVER: Final[Json] = {
 }
 
 
+_DRAIN: Final = fields(
+    {
+        "state": {"enum": ["serving", "draining", "drained"]},
+        "interviews": {"type": "integer"},
+        "since": MAYBE_MOMENT,
+        "until": MAYBE_MOMENT,
+        "exit": {"type": "boolean"},
+    }
+)
+
 _OPERATORS: Final[Json] = {
+    "/api/drain": {
+        "get": operation(
+            "operators",
+            "How far the server is with emptying itself.",
+            {"200": answer("This far.", _DRAIN), **refusals("401", "429", "503")},
+            **OPERATOR,
+        ),
+        "post": operation(
+            "operators",
+            "Let no interview begin any more and those that run finish; again changes the limit.",
+            {
+                "202": answer("It has begun.", _DRAIN),
+                **refusals("400", "401", "413", "415", "422", "429", "503"),
+            },
+            requestBody=json_body(
+                fields(
+                    {
+                        "seconds": {"type": ["number", "null"], "minimum": 0, "maximum": 86_400},
+                        "exit": {"type": "boolean"},
+                    },
+                    "seconds",
+                    "exit",
+                    closed=True,
+                ),
+                required=False,
+            ),
+            **OPERATOR,
+        ),
+    },
     **INTERVIEWS,
     **openapi_recordings.RECORDINGS,
     **KEYS,

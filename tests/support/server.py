@@ -140,6 +140,10 @@ async def running_server(folder: Path, **settings: str) -> AsyncIterator[ServerP
         "INTERVIEW_UDP_HOST": "127.0.0.1",
         "INTERVIEW_UDP_PORT": "0",
         "INTERVIEW_ALLOW_ANONYMOUS": "true",
+        # A test that stops a server does not wait for its interviews.
+        "INTERVIEW_DRAIN_SECONDS": "0",
+        # Nor does it depend on how full the machine's disk is.
+        "INTERVIEW_MIN_FREE_MB": "0",
     }
     environment = clean_environment(**{**base, **settings})
     async with running([*COMMAND, *arguments], folder, environment, data_dir) as server:

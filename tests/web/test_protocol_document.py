@@ -243,7 +243,7 @@ def test_every_phase_and_reason_is_explained() -> None:
 
 def test_every_path_is_told(tmp_path: Path, local: Server) -> None:
     settings = Settings(simulation=True, data_dir=tmp_path)
-    app = make_app(settings, local.interviews, dict, local.state, local.archive)
+    app = make_app(settings, local.interviews, dict, local.state, local.archive, local.drain)
     routes = {
         f"{route.method} {route.resource.canonical}"
         for route in app.router.routes()
@@ -252,7 +252,10 @@ def test_every_path_is_told(tmp_path: Path, local: Server) -> None:
     headings = set(re.findall(r"^### `((?:GET|POST) .+)`$", DOCUMENT, re.MULTILINE))
     elsewhere = {"GET /", "GET /ws", "GET /ws/{session_id}", "GET /static/{path}"}
     # Operators' paths are told in docs/api.md and docs/webhooks.md, and by the OpenAPI document.
-    operators = ("/api/interviews", "/api/keys", "/api/webhooks", "/api/openapi.json", "/i/")
+    operators = (
+        *("/api/interviews", "/api/keys", "/api/webhooks", "/api/drain"),
+        *("/api/openapi.json", "/i/"),
+    )
     clients = {route for route in routes if not route.split(" ")[1].startswith(operators)}
     assert clients - elsewhere == headings
 

@@ -1,0 +1,254 @@
+"""A server that is asked to end while interviews run: who may go on, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from interview_peer.app import Server
+from interview_peer.cli import main
+from interview_peer.finishing import manifest
+from interview_peer.finishing.verify import verify
+from interview_peer.session.drain import State
+from interview_peer.types import Json
+from tests.notices.receiver import Receiver
+from tests.support.caller import Caller, calling
+from tests.support.inprocess import serving
+from tests.support.operator import KEY, Operator
+from tests.support.server import ServerProcess, running_server
+from tests.support.waiting import eventually
+
+PATH = "/api/drain"
+
+
+async def unready(url: str, *codes: str) -> None:
+    """Wait until readiness tells just these."""
+    async with calling(url) as asker:
+
+        async def ask() -> list[str]:
+            reply = await asker.get("/readyz")
+            assert (reply.status == 503) is bool(reply.json()["reasons"])
+            return list(reply.json()["reasons"])
+
+        await eventually(
+            ask, within=10, what=f"reasons {codes}", good=lambda found: found == [*codes]
+        )
+
+
+async def ended(server: ServerProcess, within: float = 60.0) -> int:
+    """The exit code of a server that ends by itself."""
+    async with asyncio.timeout(within):
+        code = await server.process.wait()
+    server.killed = True
+    return code
+
+
+async def refused_everywhere(url: str) -> None:
+    """Nobody new gets in, and every way in says so in its own form."""
+    async with calling(url) as late:
+        offer = await late.offer()
+        reply = await late.post("/api/sdp-exchange", json={"sdpOffer": offer})
+        assert (reply.status, reply.json()["code"]) == (503, "DRAINING")
+        assert int(reply.headers["retry-after"]) > 0
+        reply = await late.post(
+            "/v1/realtime/calls", data=offer, headers={"Content-Type": "application/sdp"}
+        )
+        told = reply.json()["error"]
+        assert (reply.status, told["code"]) == (503, "rate_limit_exceeded")
+        assert told["type"] == "server_error" and int(reply.headers["retry-after"]) > 0
+
+
+@pytest.mark.timeout(150)
+async def test_sigterm_lets_interviews_finish_then_ends_the_rest_with_files_and_notices(
+    tmp_path: Path,
+) -> None:
+    receiver = await Receiver().start()
+    secret = "whsec_" + "QUJD" * 8
+    try:
+        async with (
+            running_server(
+                tmp_path,
+                INTERVIEW_DRAIN_SECONDS="600",
+                INTERVIEW_WEBHOOK_URL=receiver.url,
+                INTERVIEW_WEBHOOK_SECRET=secret,
+                INTERVIEW_WEBHOOK_ALLOW="127.0.0.0/8",
+                INTERVIEW_ADMIN_KEY=KEY,
+            ) as server,
+            calling(server.url) as finishing,
+            calling(server.url) as staying,
+            calling(server.url) as waiting,
+        ):
+            await unready(server.url)
+            for caller in (finishing, staying):
+                await caller.open()
+                await caller.connect()
+                await caller.sound()
+            await waiting.open()
+            server.process.send_signal(signal.SIGTERM)
+            await unready(server.url, "DRAINING")
+            await refused_everywhere(server.url)
+            # Greeted before, but without an interview yet: that would be a new one.
+            await waiting.send({"type": "sdp_offer", "offer": await waiting.offer()})
+            assert await waiting.refusal() == "DRAINING"
+            # A browser of a running interview may come back.
+            await staying.drop()
+            await staying.phase("detached")
+            await staying.connect()
+            await staying.audio.take(bool, "audio after the return")
+            await finishing.send({"type": "end_session"})
+            assert (await finishing.message("session_ended"))["reason"] == "client_request"
+            operator = Operator(staying)
+            told = (await operator.ask("GET", PATH)).json()
+            assert (told["state"], told["exit"]) == ("draining", True)
+            assert server.process.returncode is None
+            # The rest of its time, cut short; what was asked for by the signal stays.
+            assert (await operator.ask("POST", PATH, json={"seconds": 1})).status == 202
+            over = await staying.message("session_ended", within=30)
+            assert over["reason"] == "server_shutdown"
+            assert await ended(server) == 0, server.tail()
+        for caller in (finishing, staying):
+            folder = server.folder(caller.session_id)
+            assert manifest.read(folder)["complete"] is True
+            assert verify(folder) == []
+            kinds = [
+                one.notice["type"] for one in receiver.got if one.interview == caller.session_id
+            ]
+            assert "interview.ended" in kinds and "recording.ready" in kinds, kinds
+    finally:
+        await receiver.close()
+
+
+@pytest.mark.timeout(120)
+async def test_a_second_sigterm_ends_at_once_and_the_next_start_finishes_the_files(
+    tmp_path: Path,
+) -> None:
+    async with (
+        running_server(tmp_path, INTERVIEW_DRAIN_SECONDS="600") as server,
+        calling(server.url) as caller,
+    ):
+        await caller.open()
+        await caller.connect()
+        await caller.sound(5)
+
+        async def recorded() -> bool:
+            return await asyncio.to_thread(
+                (server.folder(caller.session_id) / "events.jsonl").exists
+            )
+
+        await eventually(recorded, within=5, what="a folder")
+        server.process.send_signal(signal.SIGTERM)
+        await unready(server.url, "DRAINING")
+        server.process.send_signal(signal.SIGTERM)
+        assert await ended(server, within=5) == -signal.SIGTERM
+    async with running_server(tmp_path) as again:
+        folder = again.folder(caller.session_id)
+
+        async def finished() -> bool:
+            return await asyncio.to_thread((folder / "manifest.json").exists)
+
+        await eventually(finished, within=30, what="a manifest")
+        assert manifest.read(folder)["phase"] == "recovered"
+        assert verify(folder) == []
+
+
+async def test_a_server_without_interviews_ends_by_the_first_sigterm(tmp_path: Path) -> None:
+    async with running_server(tmp_path, INTERVIEW_DRAIN_SECONDS="600") as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert await ended(server, within=10) == 0, server.tail()
+
+
+# -- over HTTP and from the terminal
+
+
+async def command(url: str, *arguments: str) -> Result:
+    runner = CliRunner(env={"INTERVIEW_ADMIN_KEY": KEY})
+    whole = ["drain", *arguments, "--server", url]
+    return await asyncio.to_thread(lambda: runner.invoke(main, whole))
+
+
+async def test_draining_over_http_leaves_the_process_unless_it_is_asked_to_end(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, admin_key=KEY) as server, calling(server.url) as caller:
+        operator = Operator(caller)
+        told = (await operator.ask("GET", PATH)).json()
+        assert told == {
+            "state": "serving", "interviews": 0, "since": None, "until": None, "exit": False
+        }  # fmt: skip
+        stranger = Operator(caller, key=None)
+        for method in ("GET", "POST"):
+            assert (await stranger.ask(method, PATH)).status == 401
+        assert server.drain.state is State.SERVING
+        assert (await operator.ask("POST", PATH)).status == 202
+        await drained(operator)
+        assert not server.drain.over.is_set()
+        await unready(server.url, "DRAINING")
+        # Later on it may still be told to end.
+        assert (await operator.ask("POST", PATH, json={"exit": True})).json()["exit"] is True
+        assert server.drain.over.is_set()
+
+
+async def drained(operator: Operator) -> None:
+    async def state() -> str:
+        return str((await operator.ask("GET", PATH)).json()["state"])
+
+    await eventually(state, within=20, what="an empty server", good=lambda s: s == "drained")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"seconds": -1}, "seconds"),
+        ({"seconds": "5"}, "seconds"),
+        ({"seconds": True}, "seconds"),
+        ({"seconds": 86_401}, "seconds"),
+        ({"exit": 1}, "exit"),
+        ({"now": True}, "body"),
+    ],
+)
+async def test_a_wrong_request_drains_nothing(
+    shared: tuple[Server, Caller], body: Json, field: str
+) -> None:
+    server, caller = shared
+    reply = await Operator(caller).ask("POST", PATH, json=body)
+    assert (reply.status, reply.json()["error"]["field"]) == (422, field)
+    assert server.drain.state is State.SERVING
+
+
+@pytest.fixture
+async def shared(tmp_path: Path) -> Any:
+    async with serving(tmp_path, admin_key=KEY) as server, calling(server.url) as caller:
+        yield server, caller
+
+
+async def test_the_command_waits_until_no_interview_runs(
+    shared: tuple[Server, Caller],
+) -> None:
+    server, caller = shared
+    await caller.open()
+    await caller.connect()
+    asked = asyncio.create_task(command(server.url, "--wait", "--seconds", "600", "--json"))
+    await unready(server.url, "DRAINING")
+    assert not asked.done()
+    await caller.send({"type": "end_session"})
+    done = await asked
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["state"] for line in (lines[0], lines[-1])] == ["draining", "drained"]
+    assert [line["interviews"] for line in (lines[0], lines[-1])] == [1, 0]
+
+
+async def test_the_command_without_waiting_says_how_many_still_run(
+    shared: tuple[Server, Caller],
+) -> None:
+    server, caller = shared
+    await caller.open()
+    await caller.connect()
+    done = await command(server.url)
+    assert (done.exit_code, done.stdout) == (0, "draining: 1 still running\n")
