@@ -123,7 +123,7 @@ class Call:
         if self._over:
             return
         now = self._now()
-        detections = self._ear.hear(sequence, payload)
+        detections = self._ear.hear(sequence, timestamp, payload)
         self._perform(self._conversation.heard(now, self._ear.heard_ms))
         for detection in detections:
             self._perform(self._conversation.detected(now, detection))

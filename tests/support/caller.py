@@ -119,7 +119,7 @@ class Caller:
         self._port: UdpPort | None = None
         self._leg: Leg | None = None
         self._speaking: asyncio.Task[None] | None = None
-        self._words: list[bytes] = []
+        self._words: list[bytes | None] = []
         self.said_at: dict[bytes, float] = {}
         """When (Unix) each packet of speech was last sent."""
         self.heard_at: dict[bytes, float] = {}
@@ -273,6 +273,10 @@ class Caller:
         """Say a line of a script, or its first seconds, after what is being said."""
         self._words += scripts()[1].lines[line].packets[: round(seconds / FRAME_SECONDS)]
 
+    def pause(self, seconds: float) -> None:
+        """Send nothing for so long, after what is being said, as an encoder does in silence."""
+        self._words += [None] * round(seconds / FRAME_SECONDS)
+
     async def sound(self, count: int = 1, within: float = WITHIN) -> None:
         """Wait until so many further audio packets have come that are not mere silence."""
         for _ in range(count):
@@ -324,14 +328,16 @@ class Caller:
         loop = asyncio.get_running_loop()
         await self.media_connected.wait()
         began = loop.time()
-        sequence = 0
+        sequence = frame = 0
         while True:
             packet = self._words.pop(0) if self._words else SILENCE
-            if packet is not SILENCE:
-                self.said_at[packet] = time.time()
-            leg.send_audio(sequence, sequence * FRAME_SAMPLES, packet)
-            sequence += 1
-            await asyncio.sleep(began + sequence * FRAME_SECONDS - loop.time())
+            if packet is not None:
+                if packet is not SILENCE:
+                    self.said_at[packet] = time.time()
+                leg.send_audio(sequence, frame * FRAME_SAMPLES, packet)
+                sequence += 1
+            frame += 1
+            await asyncio.sleep(began + frame * FRAME_SECONDS - loop.time())
 
     def _hear(self, at: float, sequence: int, timestamp: int, payload: bytes) -> None:
         self.audio.put(payload)
