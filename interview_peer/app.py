@@ -64,6 +64,7 @@ from .storage.store import S3Access, Store
 from .storage.stores import reopening
 from .storage.worker import StorageWorker
 from .types import Json
+from .watchdog import watching
 from .web.api import make_app
 from .web.http import Runner
 
@@ -455,7 +456,8 @@ async def serve(settings: Settings, stop: StopRequest | None = None) -> None:
         if stop is not None:
             stop.serves(server.drain)
         click.echo(f"interview_peer is ready: {server.url}")
-        await server.drain.over.wait()
+        with watching(settings.watchdog_seconds):
+            await server.drain.over.wait()
 
 
 async def _finish_work(finishing: Finisher, announcer: Announcer, state: StateParts) -> None:

@@ -1,8 +1,8 @@
 """The ``interview-peer`` command: flags in, one sentence out when something is wrong.
 
-Exit codes: 0 ended as asked, 1 could not start or broke, 2 a setting or a flag is wrong, 130 ended
-at once by a second Ctrl-C, 143 by a second SIGTERM. What the server does once it runs is not
-decided here.
+Exit codes: 0 ended as asked, 1 could not start or broke, 2 a setting or a flag is wrong, 70 its
+event loop stood still, 130 ended at once by a second Ctrl-C, 143 by a second SIGTERM. What the
+server does once it runs is not decided here.
 """
 
 from __future__ import annotations

@@ -102,6 +102,7 @@ _MUST_BE = {
     "max_interviews": "must be a whole number from 1 to 10000",
     "waiting_per_address": "must be a whole number from 1 to 100",
     "drain_seconds": "must be a number of seconds from 0 to 86400",
+    "watchdog_seconds": "must be 0, or a number of seconds from 1 to 600",
     "min_free_mb": "must be a whole number of megabytes from 0 to 1000000",
     "trusted_proxies": "must be networks such as 10.0.0.0/8, separated by commas",
     "proxy_header": "must be the name of a header, such as X-Forwarded-For or Fly-Client-IP",
@@ -266,6 +267,11 @@ class Settings(BaseSettings):
     )
     """How long interviews may go on after SIGTERM; 0 ends them at once, without a goodbye."""
 
+    watchdog_seconds: Seconds = Field(
+        default=10.0, ge=0, le=600, validation_alias="INTERVIEW_WATCHDOG_SECONDS"
+    )
+    """The process ends itself when its event loop stands still for so long; 0 never."""
+
     min_free_mb: int = Field(
         default=200, ge=0, le=1_000_000, validation_alias="INTERVIEW_MIN_FREE_MB"
     )
@@ -400,6 +406,14 @@ class Settings(BaseSettings):
             raise ValueError("not a safe address")
         if not url.hostname or url.port == 0 or "@" in url.netloc or "#" in value:
             raise ValueError("not an address")
+        return value
+
+    @pydantic.field_validator("watchdog_seconds")
+    @classmethod
+    def _check_watchdog_seconds(cls, value: float) -> float:
+        # A moment's pause is nothing to die of.
+        if 0 < value < 1:
+            raise ValueError("too short")
         return value
 
     @pydantic.field_validator("proxy_header")
