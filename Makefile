@@ -3,6 +3,8 @@
 # make check   linter, formatter, strict type check
 # make bench   what the relay costs and how late it makes packets, what recording and notices cost
 #              (20 minutes, two cores, Linux; ARGS=--quick takes two; writes docs/performance.md)
+# make image-test  build the container image and try it, without a container engine (root on
+#              Debian, with buildah and debootstrap; two minutes the first time)
 # make format  let the linter and the formatter mend what they can
 # make lock    write the lock files anew (needs uv; ARGS=--upgrade takes newer versions)
 #
@@ -18,7 +20,7 @@ LOCK := $(UV) pip compile --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench format lock clean
+.PHONY: help run test image-test check bench format lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//; 1,/^$$/p' Makefile | sed '/^PYTHON/,$$d'
@@ -28,6 +30,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+image-test: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -m image tests/image $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
