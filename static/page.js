@@ -54,6 +54,7 @@ const REASONS = {
   browser_gone: "this page was away for too long",
   idle: "nothing was said for a long time",
   operator_request: "the server's operator ended it",
+  interviewer_ended: "the interviewer said goodbye",
   server_shutdown: "the server is being stopped",
   connect_timeout: "the audio connection could not be made in time",
   model_unreachable: "the voice service could not be connected in time",

@@ -55,6 +55,8 @@ class Reason(enum.Enum):
     IDLE = "idle"
     OPERATOR_REQUEST = "operator_request"
     """``POST /api/interviews/{id}/end`` or an erasure."""
+    INTERVIEWER_ENDED = "interviewer_ended"
+    """The interviewer called ``end_interview``."""
     SERVER_SHUTDOWN = "server_shutdown"
     CONNECT_TIMEOUT = "connect_timeout"
     BROWSER_FAILED = "browser_failed"

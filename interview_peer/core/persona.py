@@ -7,11 +7,12 @@ model's service is given. Reading files is ``interview_peer.personas``' job.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..types import Json
+from .tools import BUILT_IN, END_INTERVIEW, definitions
 
 DEFAULT_MODEL = "gpt-realtime-2.1"
 DEFAULT_TRANSCRIPTION_MODEL = "gpt-transcribe"
@@ -60,12 +61,14 @@ class Persona:
     transcription_model: str = DEFAULT_TRANSCRIPTION_MODEL
     language: str | None = None
     turn_detection: Mapping[str, Any] | None = None
+    tools: Sequence[str] = (END_INTERVIEW,)
+    """Names of the tools that it may call; the server runs them."""
 
     def with_voice(self, voice: str) -> Persona:
         """The same interviewer speaking with another voice."""
         return replace(self, voice=voice)
 
-    def session(self, model: str | None = None) -> Json:
+    def session(self, model: str | None = None, *, with_tools: bool = True) -> Json:
         """The complete session configuration for the service's create call (GA shape).
 
         Complete, because the model may begin as soon as the connection stands: what only a
@@ -73,10 +76,12 @@ class Persona:
 
         Args:
             model: takes the place of the persona's own.
+            with_tools: whether the model is told of the persona's tools.
         """
         transcription: Json = {"model": self.transcription_model}
         if self.language:
             transcription["language"] = self.language
+        tools = definitions(self.tools) if with_tools else []
         return {
             "type": "realtime",
             "model": model or self.model or DEFAULT_MODEL,
@@ -89,6 +94,7 @@ class Persona:
                 },
                 "output": {"voice": self.voice},
             },
+            **({"tools": tools, "tool_choice": "auto"} if tools else {}),
         }
 
 
@@ -102,7 +108,7 @@ def from_table(name: str, table: Mapping[str, Any]) -> Persona:
         raise InvalidPersona(f"persona name {name!r} must be lower-case letters, digits, - or _")
     texts = ("title", "description", "instructions")
     optional = ("voice", "model", "transcription_model", "language")
-    unknown = set(table) - {*texts, *optional, "turn_detection"}
+    unknown = set(table) - {*texts, *optional, "turn_detection", "tools"}
     if unknown:
         raise InvalidPersona(f"persona {name}: unknown field {sorted(unknown)[0]!r}")
     values: Json = {}
@@ -123,7 +129,19 @@ def from_table(name: str, table: Mapping[str, Any]) -> Persona:
                 f"persona {name}: turn_detection.type must be server_vad or semantic_vad"
             )
         values["turn_detection"] = dict(detection)
+    if "tools" in table:
+        values["tools"] = _tools(name, table["tools"])
     return Persona(name=name, **values)
+
+
+def _tools(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise InvalidPersona(f"persona {name}: tools must be a list of names")
+    for one in value:
+        if one not in BUILT_IN or value.count(one) > 1:
+            known = ", ".join(BUILT_IN)
+            raise InvalidPersona(f"persona {name}: tools may have each of {known} once")
+    return tuple(value)
 
 
 def ga_model(name: str | None) -> str | None:

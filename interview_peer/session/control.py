@@ -47,6 +47,9 @@ _EXACTLY: Final = (
 )
 
 
+_WITHOUT_TOOLS: Final[Json] = {"tool_choice": "none"}
+
+
 class _Refused(Exception):
     """The service answered an event of ours with an error."""
 
@@ -128,9 +131,12 @@ class Control:
             self.counters["refused"] += 1
             raise ModelRefused from None
 
-    async def respond(self, *, interrupt: bool = False) -> ResponseId:
-        """Have the model speak, in its own words. Returns and raises as ``say``."""
-        return await self._speak({}, interrupt)
+    async def respond(self, *, interrupt: bool = False, tools: bool = True) -> ResponseId:
+        """Have the model speak, in its own words; ``tools`` may be called with it.
+
+        Returns and raises as ``say``.
+        """
+        return await self._speak({} if tools else dict(_WITHOUT_TOOLS), interrupt)
 
     async def say(self, text: str, *, interrupt: bool = False) -> ResponseId:
         """Have the interviewer say these words; returns when it begins.
@@ -167,7 +173,7 @@ class Control:
         except TimeoutError:
             await self._interrupt()
         ended = self._ended
-        await self._begin_reply(_exactly(words) if words else {}, parting=True)
+        await self._begin_reply(_exactly(words) if words else _WITHOUT_TOOLS, parting=True)
         while await self.next_ending(ended) is Ending.CUT:
             ended = self._ended
 
@@ -247,7 +253,7 @@ class Control:
     async def _try_reply(self, response: Json) -> ResponseId | None:
         """Ask for a reply; None if another one is being made."""
         tag = secrets.token_hex(8)
-        settings = {"conversation": "auto", "tool_choice": "none", "metadata": {TAG: tag}}
+        settings = {"conversation": "auto", "metadata": {TAG: tag}}
         event = {"type": "response.create", "response": {**response, **settings}}
 
         def is_it(event: ModelEvent) -> bool:
@@ -297,7 +303,7 @@ class Control:
 
 def _exactly(words: str) -> Json:
     # Without the conversation before it the model has nothing to answer or to add to.
-    return {"instructions": _EXACTLY + words, "input": []}
+    return {**_WITHOUT_TOOLS, "instructions": _EXACTLY + words, "input": []}
 
 
 def _fresh(prefix: str) -> str:

@@ -52,6 +52,7 @@ from .finished import Files
 from .reader import EventReader
 from .recording import Recording
 from .relay import EventRelay
+from .tools import Toolbox
 
 Observer = Callable[[Json], None]
 """Takes a signalling message (``state``, ``session_ended``, ``error``); must return at once."""
@@ -185,6 +186,7 @@ class Interview:
         self.control = Control(self._relay.to_model)
         """What the server itself says to the model."""
         self._farewell = Farewell(self.control, self._tasks, self.end_soon, self._log)
+        self._tools = Toolbox(self.control, self._farewell, self._tasks, self.end_soon, self._log)
         self._turn_watch = TurnWatch()
         self._live_since: float | None = None
 
@@ -364,7 +366,10 @@ class Interview:
         self._down.connect(leg, self._browser)
         self._relay.bind(self._browser, leg)
         offer = await leg.offer()
-        session = self.persona.session(around.model or self.model)
+        # An open client's kit trips over calls of tools that it does not have.
+        is_ours = self._tools.is_alone = self.origin == "api"
+        self._tools.given = frozenset(self.persona.tools if is_ours else ())
+        session = self.persona.session(around.model or self.model, with_tools=is_ours)
         call: Call = await around.connector.create_call(offer, session)
         self.call_id = call.id
         await leg.accept(call.answer_sdp)
@@ -471,6 +476,7 @@ class Interview:
 
     def _told_by_model(self, event: ModelEvent) -> None:
         self.control.take(event)
+        self._tools.take(event)
 
     def channel_closed(self, leg: Leg) -> None:
         """The model closing its channel is the end of its session; a browser may open another."""

@@ -14,6 +14,7 @@ from interview_peer.core.persona import (
     from_table,
     ga_model,
 )
+from interview_peer.core.tools import END_INTERVIEW, definitions
 from interview_peer.errors import ConfigurationError, PersonaNotFound
 from interview_peer.personas import Personas
 from interview_peer.types import Json
@@ -42,7 +43,25 @@ def test_the_least_a_file_may_say_is_completed() -> None:
             },
             "output": {"voice": "marin"},
         },
+        "tools": definitions([END_INTERVIEW]),
+        "tool_choice": "auto",
     }
+
+
+def test_tools_can_be_switched_off_by_the_file_and_by_who_makes_the_session() -> None:
+    without = from_table("one", {**MINIMUM, "tools": []})
+    assert without.tools == ()
+    for session in (without.session(), from_table("one", MINIMUM).session(with_tools=False)):
+        assert not {"tools", "tool_choice"} & set(session)
+    assert from_table("one", {**MINIMUM, "tools": [END_INTERVIEW]}) == from_table("one", MINIMUM)
+
+
+@pytest.mark.parametrize(
+    "value", ["end_interview", None, [1], ["no_such"], [END_INTERVIEW, END_INTERVIEW], {}]
+)
+def test_tools_that_there_are_not_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidPersona, match="persona one: tools "):
+        from_table("one", {**MINIMUM, "tools": value})
 
 
 def test_everything_a_file_says_reaches_the_session() -> None:

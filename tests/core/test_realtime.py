@@ -34,6 +34,7 @@ from interview_peer.core.realtime import (
     SessionUpdated,
     SpeechStarted,
     SpeechStopped,
+    ToolCalled,
     UnknownModelEvent,
     model_event,
     parse,
@@ -231,6 +232,26 @@ READ: list[tuple[Json, ModelEvent]] = [
         ReplyItemAdded(R, A),
     ),
     (
+        {"type": "response.created", "response": {"id": R, "metadata": {"interview_peer": "t"}}},
+        ReplyStarted(R, tag="t"),
+    ),
+    (
+        {
+            "type": "response.output_item.done",
+            "response_id": R,
+            "output_index": 1,
+            "item": {
+                "id": A,
+                "type": "function_call",
+                "status": "completed",
+                "call_id": "call_1",
+                "name": "lookup",
+                "arguments": '{"q": "x"}',
+            },
+        },
+        ToolCalled(R, A, "call_1", "lookup", '{"q": "x"}'),
+    ),
+    (
         {
             "type": "response.output_audio_transcript.delta",
             "response_id": R,
@@ -294,6 +315,20 @@ def test_each_event_we_use_becomes_its_type(raw: Json, event: ModelEvent) -> Non
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_events_without_use_are_unknown_and_named(kind: str) -> None:
     assert model_event({"type": kind, "item_id": U}) == UnknownModelEvent(kind)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"id": A, "type": "message", "status": "completed", "content": []},
+        {"id": A, "type": "function_call", "status": "incomplete", "call_id": "c", "name": "n"},
+        {"id": A, "type": "function_call", "status": "completed", "name": "n"},
+        {"id": A, "type": "mcp_call", "name": "n", "arguments": "{}"},
+    ],
+)
+def test_an_item_that_is_no_finished_call_calls_nothing(item: Json) -> None:
+    event = {"type": "response.output_item.done", "response_id": R, "item": item}
+    assert model_event(event) == UnknownModelEvent("response.output_item.done")
 
 
 @pytest.mark.parametrize("kind", sorted({raw["type"] for raw, _ in READ}))
