@@ -139,7 +139,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         base_url, key = settings.openai_base_url, settings.openai_api_key
         api_key = key.get_secret_value() if key is not None else ""
         if settings.simulation:
-            simulator = await start_simulator(SimulatorSettings())
+            simulator = await start_simulator(SimulatorSettings(), admin=False)
             stack.push_async_callback(simulator.close)
             base_url, api_key = simulator.base_url, SIMULATED_KEY
         elif not api_key:

@@ -22,6 +22,8 @@ from interview_peer import __version__, logs
 from interview_peer.cli_drain import drain
 from interview_peer.cli_folders import CommandFailed, export, finish, transcript, verify
 from interview_peer.cli_interviews import interviews, keys
+from interview_peer.cli_simulate import GroupedCommand, flags, settings_from
+from interview_peer.cli_simulate import run as simulate_until_stopped
 from interview_peer.cli_webhooks import webhooks
 from interview_peer.errors import (
     ConfigurationError,
@@ -140,41 +142,23 @@ def serve(
         raise CommandFailed(_bind_problem(error, settings.host, settings.port)) from error
 
 
-@main.command()
+@main.command(cls=GroupedCommand, params=flags())
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8090, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--udp-host", default="127.0.0.1", show_default=True, help="Address for media.")
-@click.option("--echo-key", is_flag=True, hidden=True, help="Repeat the key in refusals.")
-def simulate(host: str, port: int, udp_host: str, echo_key: bool) -> None:
+@click.option(
+    "--port", default=8090, show_default=True, type=click.IntRange(0, 65535), help="TCP port."
+)
+def simulate(host: str, port: int, **given: Any) -> None:
     """Run the simulated voice service alone.
 
     Point a server at it with OPENAI_BASE_URL. It takes any key, or only OPENAI_API_KEY where that
-    is set.
+    is set. Settings can be changed while it runs, at /_simulator/settings.
     """
     settings = load_settings(simulation=True)
     _configure_logs(settings)
     key = settings.openai_api_key
-
-    async def run() -> None:
-        from interview_peer.simulator.server import SimulatorSettings, start_simulator
-
-        simulator = await start_simulator(
-            SimulatorSettings(
-                api_key=None if key is None else key.get_secret_value(),
-                udp_host=udp_host,
-                echo_key=echo_key,
-            ),
-            host=host,
-            port=port,
-        )
-        try:
-            click.echo(f"interview_peer's simulator is ready: {simulator.base_url}")
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await simulator.close()
-
+    simulated = settings_from(given, None if key is None else key.get_secret_value())
     try:
-        _run(run)
+        _run(lambda: simulate_until_stopped(simulated, host, port))
     except OSError as error:
         raise CommandFailed(_bind_problem(error, host, port)) from error
 

@@ -296,6 +296,10 @@ class Leg:
             ChannelClosed: there is no open channel.
             MessageTooLarge: the far end announced a smaller limit.
         """
+        self.send_message(text)
+
+    def send_message(self, message: str | bytes) -> None:
+        """The same for any message; bytes make a binary one, which is no event."""
         channel = self._channel
         if channel is None or channel.readyState != "open":
             raise ChannelClosed
@@ -303,7 +307,7 @@ class Leg:
             self._far_end_lost("event channel does not drain")
             raise ChannelClosed
         try:
-            channel.send(text)
+            channel.send(message)
         except ValueError:
             raise MessageTooLarge from None
         except Exception:

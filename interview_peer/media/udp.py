@@ -18,7 +18,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from ..errors import ConfigurationError, OutOfDescriptors, StartFailed
 from . import native
@@ -166,7 +166,7 @@ class UdpPort:
         delay: DelayMeter | None = None,
         *,
         use_native: bool = True,
-    ) -> UdpPort:
+    ) -> Self:
         """Bind a socket and start reading from it.
 
         Args:

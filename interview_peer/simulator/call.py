@@ -12,18 +12,24 @@ import random
 import secrets
 import string
 import time
+from collections import deque
 from collections.abc import Callable
 
 from ..media.leg import ChannelClosed, Leg, MessageTooLarge
-from ..media.udp import UdpPort
 from ..types import Json
-from .commands import Command, HangUp, Limit, Listen, Play, Rules, Send, Stop
-from .conversation import Conversation
+from .answer import as_the_service_writes_it, routing_ufrag, without_message_limit
+from .commands import Command, Drop, HangUp, Limit, Listen, Play, Send, SendRaw, Stop
+from .conversation import BINARY, MALFORMED, Conversation
 from .ear import Ear
 from .library import script_for
-from .mouth import IdleAudio, Mouth
+from .mouth import Mouth
+from .settings import SimulatorSettings
+from .wire import Wire
 
 log = logging.getLogger(__name__)
+
+KEPT = 200
+"""So many of the client's last messages a call keeps for who asks."""
 
 _BASE62 = string.digits + string.ascii_letters
 
@@ -42,37 +48,47 @@ class Call:
     def __init__(
         self,
         call_id: str,
-        port: UdpPort,
+        wire: Wire,
         session: Json,
-        rules: Rules,
-        idle_audio: IdleAudio,
+        settings: SimulatorSettings,
         seed: str,
         ended: Callable[[Call, str], None],
     ) -> None:
         self.call_id = call_id
+        self.settings = settings
+        self.received: deque[str | bytes] = deque(maxlen=KEPT)
+        """What the client sent last, oldest first."""
+        self.received_count = 0
+        self.sent_count = 0
         self.unsent = 0
-        self._port = port
+        self._begun = self._now()
+        self._wire = wire
         self._ended = ended
         self._over = False
         self._ear = Ear()
         self._ear.listen(session["audio"]["input"]["turn_detection"])
         script = script_for(session["instructions"])
-        self._conversation = Conversation(session, script, rules, random.Random(seed), make_id)
-        self._leg = Leg("simulator", port, self)
+        self._conversation = Conversation(session, script, settings, random.Random(seed), make_id)
+        self._leg = Leg("simulator", wire, self)
+        self._leg.engine.ufrag = routing_ufrag()
         self._leg.on_audio = self._audio
-        self._mouth = Mouth(self._leg.send_audio, self._played_out, idle_audio, call_id)
+        self._mouth = Mouth(self._leg.send_audio, self._played_out, settings.idle_audio, call_id)
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
-    async def answer(self, offer_sdp: str, connect_seconds: float) -> str:
+    async def answer(self, offer_sdp: str) -> str:
         """Answer the offer; the call ends by itself if nobody connects in time.
 
         Raises InvalidSdp. The call must be closed after any exception.
         """
+        if self.settings.oversized_events == "send":
+            offer_sdp = without_message_limit(offer_sdp)
         answer = await self._leg.answer(offer_sdp)
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(connect_seconds, self.end, "nobody connected")
-        return answer
+        self._deadline = loop.call_later(
+            self.settings.connect_seconds, self.end, "nobody connected"
+        )
+        return as_the_service_writes_it(answer, ice_lite=self.settings.ice_lite)
 
     def end(self, reason: str) -> None:
         """Declare the call over. Only the first reason counts."""
@@ -89,7 +105,53 @@ class Call:
         self._cancel_timers()
         await self._mouth.close()
         await self._leg.close()
-        self._port.close()
+        self._wire.close()
+
+    # What whoever watches the call may do
+
+    def expire(self, *, silently: bool = False) -> None:
+        """End the session now, as at its hour: with the error ``session_expired``, or without."""
+        self._perform(self._conversation.expire(silently=silently))
+
+    def drop(self) -> None:
+        """Lose the network now: no media, no answer to STUN. The call ends some seconds later."""
+        self._wire.cut()
+
+    def error(self, code: str, message: str) -> None:
+        """Tell an ``error`` event that nothing the client sent has caused."""
+        self._perform(self._conversation.fault(code, message))
+
+    def send(self, message: str | bytes) -> None:
+        """Send this message as it is, whatever it is; bytes make a binary frame."""
+        self._perform([SendRaw(message)])
+
+    def send_malformed(self) -> None:
+        """Send texts that are not JSON, no object, or no event."""
+        self._perform([SendRaw(message) for message in MALFORMED])
+
+    def send_binary(self) -> None:
+        """Send two binary frames, the second of them an event."""
+        self._perform([SendRaw(message) for message in BINARY])
+
+    def status(self) -> Json:
+        """What is to be told about the call; times in seconds."""
+        phase = "connected" if self._leg.connected else "connecting"
+        if self._wire.is_cut:
+            phase = "dropped"
+        elif self._leg.channel_open:
+            phase = "open"
+        return {
+            "id": self.call_id,
+            "phase": phase,
+            "seconds": round(self._now() - self._begun, 3),
+            "heard_ms": self._ear.heard_ms,
+            "lines_said": self._conversation.lines_said,
+            "events": {
+                "received": self.received_count,
+                "sent": self.sent_count,
+                "unsent": self.unsent,
+            },
+        }
 
     # What the leg tells
 
@@ -111,6 +173,8 @@ class Call:
 
     def channel_message(self, leg: Leg, data: str | bytes) -> None:
         """The client sent an event."""
+        self.received.append(data)
+        self.received_count += 1
         self._perform(self._conversation.client_message(self._now(), data))
 
     def channel_closed(self, leg: Leg) -> None:
@@ -141,7 +205,9 @@ class Call:
                 return
             match command:
                 case Send(event):
-                    self._send(event)
+                    self._send(json.dumps(event, separators=(",", ":")))
+                case SendRaw(message):
+                    self._send(message)
                 case Play(response_id, line):
                     self._mouth.play(response_id, line)
                 case Limit(played_ms):
@@ -150,16 +216,20 @@ class Call:
                     self._mouth.stop()
                 case Listen(turn_detection):
                     self._ear.listen(turn_detection)
+                case Drop():
+                    self.drop()
                 case HangUp(reason):
                     self.end(reason)
         self._set_timer()
 
-    def _send(self, event: Json) -> None:
+    def _send(self, message: str | bytes) -> None:
         try:
-            self._leg.send_text(json.dumps(event, separators=(",", ":")))
+            self._leg.send_message(message)
         except (ChannelClosed, MessageTooLarge):
             # A closed channel is reported by the leg; too large an event is only lost.
             self.unsent += 1
+        else:
+            self.sent_count += 1
 
     def _set_timer(self) -> None:
         due = self._conversation.next_due()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ..types import Json
-from .session_config import Fault
+from .checks import Fault
 
 CLIENT_FIELDS: dict[str, tuple[str, ...]] = {
     "session.update": ("session",),
@@ -22,14 +22,18 @@ CLIENT_FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
+class Unreadable(Fault):
+    """A message that is no JSON text: a strict simulator ends the call over it."""
+
+
 def decoded(message: str | bytes) -> Json:
     """Parse a message into an event with a string ``type``. Raises Fault."""
     if isinstance(message, bytes):
-        raise Fault("invalid_event", "Events are sent as text.")
+        raise Unreadable("invalid_event", "Events are sent as text.")
     try:
         event = json.loads(message)
     except (ValueError, RecursionError):
-        raise Fault("invalid_event", "The message is not valid JSON.") from None
+        raise Unreadable("invalid_event", "The message is not valid JSON.") from None
     if not isinstance(event, dict):
         raise Fault("invalid_event", "The event is not a JSON object.")
     if not isinstance(event.get("type"), str):

@@ -1,4 +1,4 @@
-"""What the conversation asks of the call, and the rules it plays by. Values only."""
+"""What the conversation asks of the call. Values only."""
 
 from __future__ import annotations
 
@@ -9,28 +9,17 @@ from .library import Line
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """How this simulated model behaves. Seconds unless the name says otherwise.
-
-    ``planted_error``: text of an ``error`` event sent right after ``session.created``.
-    ``retrieve_audio``: answer ``conversation.item.retrieve`` with base64 audio (silence of the
-    item's length), which makes for messages of 64 kB per second of speech.
-    """
-
-    greet: bool = True
-    greet_after: float = 0.3
-    generation_speed: float = 4.0
-    session_seconds: float = 3600.0
-    planted_error: str | None = None
-    transcription_failure_share: float = 0.0
-    retrieve_audio: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Send:
     """Send this event to the client."""
 
     event: Json
+
+
+@dataclass(frozen=True, slots=True)
+class SendRaw:
+    """Send this message as it is: text, or a binary frame. No event that a client can read."""
+
+    message: str | bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +50,15 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Lose the network: from now on nothing goes out and nothing is taken in."""
+
+
+@dataclass(frozen=True, slots=True)
 class HangUp:
     """End the call."""
 
     reason: str
 
 
-Command = Send | Play | Limit | Stop | Listen | HangUp
+Command = Send | SendRaw | Play | Limit | Stop | Listen | Drop | HangUp

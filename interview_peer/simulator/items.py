@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from ..types import Json
-from .session_config import Fault
+from typing import Any
 
-_CONTENT = {
-    "system": ("input_text",),
-    "user": ("input_text", "input_audio", "input_image"),
-    "assistant": ("output_text",),
-}
-_REQUIRED = {
-    "message": ("role", "content"),
-    "function_call": ("name", "arguments"),
-    "function_call_output": ("call_id", "output"),
-}
+from ..types import Json
+from .checks import (
+    Check,
+    Fault,
+    fields,
+    is_anything,
+    is_boolean,
+    is_object,
+    is_text,
+    list_of,
+    missing,
+    one_of,
+    or_null,
+)
+
 MAX_ITEMS = 10_000
 
 
@@ -83,34 +87,95 @@ class ItemList:
 def check_item(item: object) -> Json:
     """Return a client's item if it may be created. Raises Fault."""
     if not isinstance(item, dict):
-        raise Fault("missing_required_parameter", "Missing required parameter: 'item'.", "item")
+        raise missing("item")
     kind = item.get("type")
-    if not isinstance(kind, str) or kind not in _REQUIRED:
-        names = ", ".join(f"'{name}'" for name in _REQUIRED)
-        message = f"Invalid value: '{kind}'. Supported values are: {names}."
-        raise Fault("invalid_value", message, "item.type")
-    for name in _REQUIRED[kind]:
-        if name not in item:
-            message = f"Missing required parameter: 'item.{name}'."
-            raise Fault("missing_required_parameter", message, f"item.{name}")
-    if not isinstance(item.get("id", ""), str):
-        raise Fault("invalid_type", "Invalid type for 'item.id': expected a string.", "item.id")
+    one_of("message", *_KINDS)(kind, "item.type")
     if kind == "message":
-        _check_content(item)
+        for name in ("role", "content"):
+            if name not in item:
+                raise missing(f"item.{name}")
+        role = item["role"]
+        one_of(*_PARTS)(role, "item.role")
+        parts = _PARTS[role]
+        fields(_COMMON | {"role": is_text, "content": list_of(_part_of(parts))})(item, "item")
+    else:
+        known, required = _KINDS[str(kind)]
+        fields(_COMMON | known, required)(item, "item")
     return item
 
 
-def _check_content(item: Json) -> None:
-    role = item["role"]
-    if not isinstance(role, str) or role not in _CONTENT:
-        message = f"Invalid value: '{role}'. Supported values are: 'system', 'user', 'assistant'."
-        raise Fault("invalid_value", message, "item.role")
-    content = item["content"]
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-        message = "Invalid type for 'item.content': expected an array of objects."
-        raise Fault("invalid_type", message, "item.content")
-    for number, part in enumerate(content):
-        if part.get("type") not in _CONTENT[role]:
-            names = ", ".join(f"'{name}'" for name in _CONTENT[role])
-            message = f"Invalid value: '{part.get('type')}'. Supported values are: {names}."
-            raise Fault("invalid_value", message, f"item.content[{number}].type")
+def has_status(item: Json) -> bool:
+    """Whether items of this type carry a status; those about other servers' tools do not."""
+    return not item["type"].startswith("mcp_")
+
+
+def _part_of(parts: dict[str, dict[str, Check]]) -> Check:
+    def check(value: Any, path: str) -> None:
+        is_object(value, path)
+        one_of(*parts)(value.get("type"), f"{path}.type")
+        known = parts[value["type"]]
+        # All a part is made of is required but what may be told or left out.
+        required = tuple(name for name in known if name not in _OPTIONAL)
+        fields({"type": is_text} | known, required)(value, path)
+
+    return check
+
+
+_TEXT: dict[str, Check] = {"text": is_text}
+_OPTIONAL = {"audio", "transcript", "detail"}
+_PARTS: dict[str, dict[str, dict[str, Check]]] = {
+    "system": {"input_text": _TEXT},
+    "user": {
+        "input_text": _TEXT,
+        "input_audio": {"audio": is_text, "transcript": or_null(is_text)},
+        "input_image": {"image_url": is_text, "detail": one_of("auto", "low", "high")},
+    },
+    "assistant": {"output_text": _TEXT},
+}
+"""Content parts by role. An assistant's audio cannot be created."""
+
+_COMMON: dict[str, Check] = {
+    "type": is_text,
+    "id": is_text,
+    "object": one_of("realtime.item"),
+    "status": one_of("completed", "incomplete", "in_progress"),
+}
+_LISTED_TOOL = fields(
+    {
+        "name": is_text,
+        "description": or_null(is_text),
+        "input_schema": is_anything,
+        "annotations": is_anything,
+    },
+    ("name", "input_schema"),
+)
+_CALL: dict[str, Check] = {"server_label": is_text, "name": is_text, "arguments": is_text}
+_KINDS: dict[str, tuple[dict[str, Check], tuple[str, ...]]] = {
+    "function_call": (
+        {"name": is_text, "arguments": is_text, "call_id": is_text},
+        ("name", "arguments"),
+    ),
+    "function_call_output": (
+        {"call_id": is_text, "output": is_text},
+        ("call_id", "output"),
+    ),
+    "mcp_list_tools": (
+        {"server_label": is_text, "tools": list_of(_LISTED_TOOL)},
+        ("server_label", "tools"),
+    ),
+    "mcp_call": (
+        _CALL
+        | {
+            "approval_request_id": or_null(is_text),
+            "output": or_null(is_text),
+            "error": or_null(is_object),
+        },
+        tuple(_CALL),
+    ),
+    "mcp_approval_request": (_CALL, tuple(_CALL)),
+    "mcp_approval_response": (
+        {"approval_request_id": is_text, "approve": is_boolean, "reason": or_null(is_text)},
+        ("approval_request_id", "approve"),
+    ),
+}
+"""Every other type: its fields, and which of them must be there."""

@@ -9,14 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Literal
 
 from ..tasks import stop
 from .library import FRAME_MS, Line
-
-IdleAudio = Literal["silence", "stop_jump", "stop_contiguous"]
-"""What goes out while nobody speaks: coded silence; nothing, and the RTP clock goes on; nothing,
-and the RTP clock stands still. Which of them the real service does is not known."""
+from .settings import IdleAudio
 
 SILENCE = b"\xf8\xff\xfe"
 FRAME_SECONDS = FRAME_MS / 1000

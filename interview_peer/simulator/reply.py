@@ -26,6 +26,8 @@ class Reply:
     """A response with one output item.
 
     ``outside`` is a response that is no part of the conversation (``conversation: "none"``).
+    ``number`` counts the spoken and written ones from 1; calls of functions have that of the last.
+    ``ends_after`` pieces it ends as ``ends_as``, should that come before its own end.
     ``started_at`` is the time its sound began, None before that and for replies without sound.
     """
 
@@ -35,9 +37,14 @@ class Reply:
     line: Line
     kind: Kind
     settings: Json
+    number: int = 0
     outside: bool = False
     call_id: str = ""
     tool: str = ""
+    arguments: str = "{}"
+    ends_after: int | None = None
+    ends_as: str = "failed"
+    error: Json | None = None
     status: str = "in_progress"
     reason: str | None = None
     opened: bool = False
@@ -47,8 +54,10 @@ class Reply:
     pieces: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        text = "{}" if self.kind == "call" else self.line.text
-        self.pieces = list(text) if self.kind == "call" else re.findall(r"\S+\s*", text)
+        if self.kind == "call":
+            self.pieces = re.findall(r"(?s).{1,8}", self.arguments)
+        else:
+            self.pieces = re.findall(r"\S+\s*", self.line.text)
 
     @property
     def generating(self) -> bool:
@@ -138,9 +147,11 @@ class Reply:
 
     def response(self, heard_ms: int) -> Json:
         """The response object. ``heard_ms`` is the candidate's speech so far, for the usage."""
-        details = None
+        details: Json | None = None
         if self.reason is not None:
             details = {"type": self.status, "reason": self.reason}
+        elif self.error is not None and self.status == "failed":
+            details = {"type": self.status, "error": self.error}
         finished = not self.generating
         return {
             "object": "realtime.response",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 
@@ -27,6 +28,7 @@ class Caller:
         self.leg: Leg
         self.location = ""
         self.events: list[Json] = []
+        self.unreadable: list[str | bytes] = []
         self.heard: list[tuple[float, bytes]] = []
         self.lost: str | None = None
         self.channel_is_closed = False
@@ -45,6 +47,12 @@ class Caller:
 
     async def call(self, session: Json) -> Caller:
         """Post a multipart offer, take the answer and wait until the session is there."""
+        await self.leg.accept(await self.post(session))
+        await self.event("session.created")
+        return self
+
+    async def post(self, session: Json) -> str:
+        """Post a multipart offer; the answer, not yet taken."""
         form = aiohttp.FormData()
         form.add_field("sdp", await self.leg.offer(), content_type="application/sdp")
         form.add_field("session", json.dumps(session), content_type="application/json")
@@ -55,9 +63,7 @@ class Caller:
             answer = await response.text()
             assert response.status == 201, answer
             self.location = response.headers["Location"]
-        await self.leg.accept(answer)
-        await self.event("session.created")
-        return self
+        return answer
 
     async def hang_up(self) -> int:
         """Hang the call up by HTTP; the reply's status."""
@@ -108,8 +114,15 @@ class Caller:
         """Nothing to do: the simulator speaks first."""
 
     def channel_message(self, leg: Leg, data: str | bytes) -> None:
-        """Keep the event."""
-        self.events.append(json.loads(data))
+        """Keep the event, or what is none."""
+        event = None
+        if isinstance(data, str):
+            with contextlib.suppress(ValueError):
+                event = json.loads(data)
+        if isinstance(event, dict) and "type" in event:
+            self.events.append(event)
+        else:
+            self.unreadable.append(data)
         self._changed.set()
 
     def channel_closed(self, leg: Leg) -> None:

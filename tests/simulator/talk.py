@@ -9,17 +9,19 @@ from typing import Any
 
 from interview_peer.simulator.commands import (
     Command,
+    Drop,
     HangUp,
     Limit,
     Listen,
     Play,
-    Rules,
     Send,
+    SendRaw,
     Stop,
 )
 from interview_peer.simulator.conversation import Conversation
 from interview_peer.simulator.library import scripts
 from interview_peer.simulator.session_config import new_session
+from interview_peer.simulator.settings import SimulatorSettings
 from interview_peer.simulator.vad import SpeechStart, SpeechStop
 from interview_peer.types import Json
 
@@ -32,12 +34,12 @@ TRANSCRIBED: Json = {
 class Talk:
     """Drives a conversation; ``events`` holds what was sent, ``at`` when each of it was."""
 
-    def __init__(self, session: Json | None = None, seed: int = 1, **rules: Any) -> None:
+    def __init__(self, session: Json | None = None, seed: int = 1, **settings: Any) -> None:
         numbers = itertools.count(1)
         self.conversation = Conversation(
             new_session(session or TRANSCRIBED),
             scripts()[0],
-            Rules(**({"greet": False} | rules)),
+            SimulatorSettings(**({"greet": False} | settings)),
             random.Random(seed),
             lambda prefix: f"{prefix}{next(numbers)}",
         )
@@ -45,7 +47,9 @@ class Talk:
         self.events: list[Json] = []
         self.at: list[float] = []
         self.commands: list[Command] = []
+        self.raw_messages: list[str | bytes] = []
         self.hung_up = False
+        self.dropped = False
         self._playing: tuple[str, float, float] | None = None
 
     def opened(self) -> Talk:
@@ -74,6 +78,10 @@ class Talk:
                     self._playing = None
                 case HangUp():
                     self.hung_up = True
+                case Drop():
+                    self.dropped = True
+                case SendRaw(message):
+                    self.raw_messages.append(message)
                 case Listen():
                     pass
             self.commands.append(command)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from interview_peer.simulator.commands import Rules
 from interview_peer.simulator.library import Line, scripts
 from interview_peer.simulator.mouth import SILENCE
 from interview_peer.simulator.server import RunningSimulator, SimulatorSettings, start_simulator
@@ -124,7 +123,7 @@ async def test_speaking_over_the_interviewer_stops_the_sound_within_a_second(sta
 
 
 async def test_client_events_are_answered_over_the_channel(start: Start) -> None:
-    async with Caller(await start(rules=Rules(greet=False))) as caller:
+    async with Caller(await start(greet=False)) as caller:
         await caller.call(SESSION)
         caller.leg.send_text('{"type":"session.update","session":{"type":"realtime"}}')
         await caller.event("session.updated")
@@ -150,7 +149,7 @@ async def test_a_hang_up_ends_the_connection(start: Start) -> None:
 
 
 async def test_a_session_s_end_closes_the_call(start: Start) -> None:
-    async with Caller(await start(rules=Rules(session_seconds=0.3))) as caller:
+    async with Caller(await start(session_seconds=0.3)) as caller:
         await caller.call(SESSION)
         error = await caller.event("error")
         assert error["error"]["code"] == "session_expired"

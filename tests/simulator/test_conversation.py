@@ -263,7 +263,7 @@ def test_speech_over_a_generated_reply_cuts_its_sound() -> None:
 
 
 def test_what_was_cut_off_has_no_words_afterwards() -> None:
-    talk = Talk().opened()
+    talk = Talk(retrieve_audio=False).opened()
     playing(talk, generated=True)
     talk.speech_starts()
     talk.client("conversation.item.retrieve", item_id=talk.events[2]["item_id"])
@@ -273,7 +273,7 @@ def test_what_was_cut_off_has_no_words_afterwards() -> None:
 def test_speech_over_a_reply_under_way_cancels_it() -> None:
     places = set()
     for seed in range(30):
-        talk = Talk(seed=seed).opened()
+        talk = Talk(seed=seed, retrieve_audio=False).opened()
         started = playing(talk, generated=False)
         talk.speech_starts()
         kinds = [event["type"] for event in talk.events]

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from interview_peer.simulator.library import Line
-from interview_peer.simulator.mouth import SILENCE, IdleAudio, Mouth
+from interview_peer.simulator.mouth import SILENCE, Mouth
+from interview_peer.simulator.settings import IdleAudio
 
 LINE = Line("none.ogg", "x", tuple(b"\x48" + bytes([number]) for number in range(6)))
 Packet = tuple[int, int, bytes, bool]

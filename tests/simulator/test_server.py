@@ -28,6 +28,7 @@ class Client:
     def __init__(self, base_url: str, http: aiohttp.ClientSession) -> None:
         self.base_url = base_url
         self.calls_url = f"{base_url}/realtime/calls"
+        self.secrets_url = f"{base_url}/realtime/client_secrets"
         self.http = http
         self.calls: Callable[[], int]
 
@@ -86,7 +87,15 @@ def multipart(sdp: str, session: str | None) -> aiohttp.MultipartWriter:
     return writer
 
 
-@pytest.mark.parametrize("kind", ["typed parts", "plain parts", "no session", "raw"])
+async def bare_headers(client: Client, **session: Any) -> dict[str, str]:
+    """Those of a request that is nothing but an offer: it needs an ephemeral key."""
+    body = {"session": {"type": "realtime", "model": "gpt-realtime-2.1"} | session}
+    _, text = await client.post(client.secrets_url, json=body)
+    key = json.loads(text)["value"]
+    return {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp"}
+
+
+@pytest.mark.parametrize("kind", ["typed parts", "plain parts", "no session", "bare"])
 async def test_an_offer_is_answered_in_every_form(offer: str, kind: str) -> None:
     headers = dict(HEADERS)
     data: Any = form(offer)
@@ -94,10 +103,10 @@ async def test_an_offer_is_answered_in_every_form(offer: str, kind: str) -> None
         data = form(offer, typed=False)
     elif kind == "no session":
         data = form(offer, None)
-    elif kind == "raw":
-        data = offer.encode()
-        headers["Content-Type"] = "application/sdp"
     async with simulator(connect_seconds=30.0) as client:
+        if kind == "bare":
+            data = offer.encode()
+            headers = await bare_headers(client)
         response, answer = await client.post(client.calls_url, data=data, headers=headers)
         assert response.status == 201, answer
         assert response.headers["Content-Type"] == "application/sdp"
@@ -192,7 +201,7 @@ async def test_what_cannot_be_answered_is_an_invalid_offer(sdp: str) -> None:
 
 async def test_an_offer_in_no_known_encoding_is_invalid() -> None:
     async with simulator() as client:
-        headers = HEADERS | {"Content-Type": "application/sdp"}
+        headers = await bare_headers(client)
         error = await client.error(400, client.calls_url, data=b"\xff\xfe", headers=headers)
         assert error["code"] == "invalid_offer"
 

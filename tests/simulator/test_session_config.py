@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from interview_peer.simulator.session_config import Fault, new_session, updated_session
+from interview_peer.simulator.checks import Fault
+from interview_peer.simulator.session_config import new_session, updated_session
 from interview_peer.types import Json
 
 

@@ -10,7 +10,12 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
+from openai.types import Model
+from openai.types.realtime import (
+    ClientSecretCreateResponse,
+    RealtimeClientEvent,
+    RealtimeServerEvent,
+)
 from openai.types.realtime.realtime_session_create_request import RealtimeSessionCreateRequest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -60,6 +65,16 @@ def client_problems(event: Json) -> list[str]:
 def session_problems(session: Json) -> list[str]:
     """What is wrong with the session of a create call."""
     return [*_checked(RealtimeSessionCreateRequest, session, "session")]
+
+
+def secret_problems(body: Json) -> list[str]:
+    """What is wrong with the reply to a wish for an ephemeral key."""
+    return [*_checked(ClientSecretCreateResponse, body, "client_secret")]
+
+
+def model_problems(body: Json) -> list[str]:
+    """What is wrong with a model as it is told."""
+    return [*_checked(Model, body, "model")]
 
 
 def _problems(types: Mapping[str, type[BaseModel]], event: Json) -> Iterator[str]:
