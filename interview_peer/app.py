@@ -203,6 +203,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 model=settings.openai_model,
                 connect_seconds=settings.connect_seconds,
                 hold_seconds=settings.hold_seconds,
+                max_seconds=settings.max_seconds,
+                max_tokens=settings.max_tokens,
                 tell=state.chronicle.tell,
                 node_id=state.node_id,
             ),

@@ -100,6 +100,8 @@ _MUST_BE = {
     "connect_seconds": "must be a number of seconds above 0, up to 120",
     "record_keep_seconds": "must be a number of seconds from 0 to 86400",
     "max_interviews": "must be a whole number from 1 to 10000",
+    "max_seconds": "must be a number of seconds from 10 to 86400",
+    "max_tokens": "must be a whole number of tokens above 0",
     "waiting_per_address": "must be a whole number from 1 to 100",
     "drain_seconds": "must be a number of seconds from 0 to 86400",
     "watchdog_seconds": "must be 0, or a number of seconds from 1 to 600",
@@ -277,6 +279,14 @@ class Settings(BaseSettings):
     )
     """Megabytes that must be free on the recordings' disk for an interview to begin; 0 does not
     look."""
+
+    max_seconds: Seconds = Field(
+        default=3540.0, ge=10, le=86400, validation_alias="INTERVIEW_MAX_SECONDS"
+    )
+    """How long any interview may last: by default a minute less than the voice service allows."""
+
+    max_tokens: int | None = Field(default=None, ge=1, validation_alias="INTERVIEW_MAX_TOKENS")
+    """How many tokens an interview may use, by the service's count; None has no limit."""
 
     waiting_per_address: int = Field(
         default=10, ge=1, le=100, validation_alias="INTERVIEW_WAITING_PER_ADDRESS"

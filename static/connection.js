@@ -288,7 +288,7 @@ export class Connection {
    * `address` comes from serverAddress(); `sessionId` continues an earlier interview, `invitedTo`
    * is the interview of an invitation; `token` opens either.
    * `listener`: change(partial state), event(model event), log(text), warn(Failure),
-   * failed(Failure), ended(reason or null).
+   * nearing({seconds?}: the end is near), failed(Failure), ended(reason or null).
    */
   constructor({
     address, persona = "", sessionId = null, invitedTo = null, token = null, listener,
@@ -457,6 +457,9 @@ export class Connection {
         this.#listener.log("The server ended the session.");
         this.#link?.socket.close();
         if (this.#stage === "live") this.#end(message.reason);
+        break;
+      case "warning":
+        if (this.#stage === "live") this.#listener.nearing(message);
         break;
       case "error":
         if (this.#stage === "live") {

@@ -60,6 +60,10 @@ const REASONS = {
   model_unreachable: "the voice service could not be connected in time",
   browser_failed: "the audio connection to this page broke",
   model_lost: "the connection to the interviewer was lost",
+  model_closed: "the voice service ended the connection",
+  model_expired: "it had lasted as long as the voice service allows",
+  time_limit: "its time was over",
+  usage_limit: "it had reached its full length",
   internal: "something went wrong on the server",
 };
 /** Refusals of the model that are part of an ordinary conversation. */
@@ -92,7 +96,7 @@ const state = {
   sessionId: null,
   holdSeconds: 0, // how long the server waits for this page after a reload
   failure: null, // {code, sentence, step}
-  notice: null, // a sentence about the end of the interview
+  notice: null, // a sentence about the end of the interview, near or past
   personas: [],
   persona: "",
   localStream: null,
@@ -193,6 +197,7 @@ function listenTo(isCurrent) {
       forget();
       fail(failure);
     }),
+    nearing: guarded(endIsNear),
     ended: guarded((reason) => {
       endTranscript();
       forget();
@@ -202,6 +207,18 @@ function listenTo(isCurrent) {
       update({ notice });
     }),
   };
+}
+
+/** Tell that the interview ends soon, so that it stays true however long it is read. */
+function endIsNear({ seconds }) {
+  let when = "soon";
+  if (typeof seconds === "number") {
+    const end = new Date(Date.now() + seconds * 1000);
+    when = `at about ${end.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
+  }
+  const notice = `The interview will end ${when}.`;
+  note(notice);
+  update({ notice });
 }
 
 function connectionChanged(change) {
@@ -358,7 +375,8 @@ function drawStatus() {
     candidate: "Listening to you.",
     interviewer: "The interviewer is speaking.",
   }[state.speaking];
-  const said = (state.stage === "live" && live) || state.notice || detail;
+  const now = state.stage === "live" ? [live, state.notice] : [state.notice];
+  const said = now.filter(Boolean).join(" ") || detail;
   put(element["status-detail"], "textContent", said);
   const phase = state.phase === null ? "None yet" : (PHASES[state.phase] ?? state.phase);
   put(element.phase, "textContent", phase);

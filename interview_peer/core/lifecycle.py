@@ -64,8 +64,15 @@ class Reason(enum.Enum):
     MODEL_UNREACHABLE = "model_unreachable"
     """The browser stood, the model's leg never did."""
     MODEL_LOST = "model_lost"
+    """The voice service fell silent, or its connection broke."""
+    MODEL_CLOSED = "model_closed"
+    """The voice service closed the call in order, before its time was over."""
+    MODEL_EXPIRED = "model_expired"
+    """The voice service's session came to the longest length that it has."""
     TIME_LIMIT = "time_limit"
-    """As long as whoever made it allowed."""
+    """As long as this server's operator, or whoever made it, allowed."""
+    USAGE_LIMIT = "usage_limit"
+    """As many tokens as this server's operator allows."""
     EXPIRED = "expired"
     """Nobody came while it could be joined."""
     RECOVERED = "recovered"
@@ -79,6 +86,7 @@ FAILURES = frozenset(
         Reason.BROWSER_FAILED,
         Reason.MODEL_UNREACHABLE,
         Reason.MODEL_LOST,
+        Reason.MODEL_CLOSED,
         Reason.INTERNAL,
     }
 )

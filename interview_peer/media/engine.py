@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 TESTED_VERSIONS: Final = {"aiortc": "1.16.0", "aioice": "0.13.0", "pylibsrtp": "1.0.0"}
 """What the contract test was last run against. The packages are pinned to these."""
 
+CLOSED_BY_FAR_END: Final = "closed by the far end"
+"""Why a leg was lost whose far end said goodbye, in place of falling silent."""
+
 UFRAG_LENGTH: Final = 22
 """Characters of our ICE user name fragment: 128 bits, so that nobody guesses another's."""
 
@@ -679,7 +682,7 @@ class Engine:
             self._tx = self._dtls._tx_srtp._srtp[0]
             self.on_srtp()
         elif state == "closed":
-            self._lost("closed by the far end")
+            self._lost(CLOSED_BY_FAR_END)
         elif state == "failed":
             self._lost("DTLS failed")
 

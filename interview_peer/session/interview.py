@@ -17,6 +17,8 @@ from typing import Final
 from .. import logs
 from ..core import sdp
 from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
+from ..core.limits import GOODBYES, Limits, Over, Parting, Warned, tokens_of
+from ..core.model_session import ModelSession
 from ..core.persona import Persona
 from ..core.realtime import ModelEvent
 from ..core.redaction import Redactor
@@ -36,6 +38,7 @@ from ..errors import (
 )
 from ..finishing.worker import Finisher
 from ..media.descriptors import Descriptors
+from ..media.engine import CLOSED_BY_FAR_END
 from ..media.forwarder import Forwarder
 from ..media.leg import Leg
 from ..media.meters import DelayMeter
@@ -69,11 +72,16 @@ FAILURE_SENTENCES: Final = {
     Reason.MODEL_UNREACHABLE: (
         "The voice service could not be connected in time. Please try again later."
     ),
-    Reason.MODEL_LOST: "The voice service ended the connection. Please connect again.",
+    Reason.MODEL_LOST: "The connection to the voice service was lost. Please connect again.",
+    Reason.MODEL_CLOSED: "The voice service ended the connection. Please connect again.",
     Reason.INTERNAL: InterviewPeerError.sentence,
 }
 """What a candidate is told when an interview fails; the code is the reason in upper case."""
 
+
+MODEL_GONE: Final = frozenset({Reason.MODEL_LOST, Reason.MODEL_CLOSED, Reason.MODEL_EXPIRED})
+
+_WITH_MODEL: Final = frozenset({Phase.CONNECTING, Phase.LIVE, Phase.DETACHED})
 
 EVENTS_SECONDS: Final = 20.0
 """How long the ending waits for events that are still being read."""
@@ -106,6 +114,10 @@ class Surroundings:
     hold_seconds: float
     tell: Callable[[happenings.Happening], None]
     """The chronicle's; returns at once."""
+    max_seconds: float | None = None
+    """How long any interview may last from its first offer on; None has no limit."""
+    max_tokens: int | None = None
+    """How many tokens it may use, by the service's count; None has no limit."""
     node_id: str = "alone"
     """The name of this process, for its next start to know what it left."""
 
@@ -187,6 +199,8 @@ class Interview:
         """What the server itself says to the model."""
         self._farewell = Farewell(self.control, self._tasks, self.end_soon, self._log)
         self._tools = Toolbox(self.control, self._farewell, self._tasks, self.end_soon, self._log)
+        self._model_session = ModelSession()
+        self._limits = Limits()
         self._turn_watch = TurnWatch()
         self._live_since: float | None = None
 
@@ -316,7 +330,7 @@ class Interview:
         try:
             return await asyncio.shield(self._negotiation)
         except asyncio.CancelledError:
-            if self.reason is Reason.MODEL_LOST:
+            if self.reason in MODEL_GONE:
                 raise UpstreamError from None
             if self._life.over:
                 raise SessionEnded from None
@@ -361,7 +375,7 @@ class Interview:
             around.model_host(), delay=around.model_delay, use_native=around.use_native
         )
         leg = Leg("model", port, self, own_port=True)
-        self._model_leg = leg
+        self._model_leg, self._model_session = leg, ModelSession()
         self._up.connect(self._browser, leg)
         self._down.connect(leg, self._browser)
         self._relay.bind(self._browser, leg)
@@ -459,7 +473,7 @@ class Interview:
         elif leg is self._browser:
             self._browser_lost()
         elif leg is self._model_leg:
-            self._happen(Happening.MODEL_LOST, Reason.MODEL_LOST)
+            self._model_gone(in_order=reason == CLOSED_BY_FAR_END)
         else:
             self._close_later(leg)
 
@@ -477,12 +491,20 @@ class Interview:
     def _told_by_model(self, event: ModelEvent) -> None:
         self.control.take(event)
         self._tools.take(event)
+        self._model_session.heard(event, time.monotonic(), time.time())
+        if self._model_session.expired and self.phase in _WITH_MODEL:
+            self._model_gone(in_order=True)
+
+    def _model_gone(self, *, in_order: bool) -> None:
+        """End without the model; a goodbye that is being said ends as it would have anyway."""
+        reason = self._model_session.reason(time.monotonic(), in_order=in_order)
+        self._happen(Happening.MODEL_LOST, self._farewell.reason or reason)
 
     def channel_closed(self, leg: Leg) -> None:
         """The model closing its channel is the end of its session; a browser may open another."""
         self._log.debug("event channel closed", extra={"leg": leg.name})
         if leg is self._model_leg:
-            self._happen(Happening.MODEL_LOST, Reason.MODEL_LOST)
+            self._model_gone(in_order=True)
 
     # -- coming and going -----------------------------------------------------------------------
 
@@ -693,6 +715,43 @@ class Interview:
             self._farewell.begin(reason, seconds, instruction=instruction, words=words)
         else:
             self.end_soon(reason)
+
+    def keep_limits(self, now: float) -> None:
+        """Warn, part or end, if the time or the use so far asks for it at ``now`` (monotonic)."""
+        if self.phase not in (Phase.LIVE, Phase.DETACHED):
+            return
+        limits = (self.max_seconds, self._around.max_seconds)
+        ends_at = self._model_session.ends_at
+        step = self._limits.look(
+            self._recording.since_start(now),
+            longest=min((one for one in limits if one is not None), default=None),
+            model_left=None if ends_at is None else ends_at - now,
+            used=tokens_of(self._relay.usage),
+            most=self._around.max_tokens,
+        )
+        match step:
+            case Warned():
+                self._warn(step)
+            case Parting(reason, seconds):
+                self.end_politely_soon(reason, seconds, instruction=GOODBYES[reason])
+            case Over(reason):
+                self.end_soon(reason)
+
+    def _warn(self, warned: Warned) -> None:
+        """Tell the page and the model that the end is near."""
+        self._log.info("the end is near", extra={"reason": warned.reason.value})
+        message: Json = {"type": "warning", "sessionId": self.id, "reason": warned.reason.value}
+        if warned.seconds is not None:
+            message["seconds"] = warned.seconds
+        self._tell(message)
+        self._tasks.start(self._instruct(warned.instruction), "warn the model of")
+
+    async def _instruct(self, text: str) -> None:
+        try:
+            await self.control.instruct(text)
+        except InterviewPeerError as error:
+            # It ends all the same, only less gracefully.
+            self._log.info("the model was not warned", extra={"code": error.code})
 
     async def _finish(self) -> None:
         """Close legs, then files: the one place where an interview's parts come down."""

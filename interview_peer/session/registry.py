@@ -274,8 +274,9 @@ class Interviews:
                 self._unwatched_since.pop(name, None)
         elif now - interview.last_activity >= self._idle_seconds and not _is_invitation(interview):
             interview.end_soon(Reason.IDLE)
-        elif interview.max_seconds is not None and interview.seconds >= interview.max_seconds:
-            interview.end_soon(Reason.TIME_LIMIT)
+        elif interview.seconds:
+            self._unwatched_since.pop(name, None)
+            interview.keep_limits(now)
         elif interview.phase is Phase.CREATED and not interview.watched:
             since = self._unwatched_since.setdefault(name, now)
             if now - max(since, interview.last_activity) >= self._keep_seconds:

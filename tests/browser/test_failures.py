@@ -121,7 +121,7 @@ async def test_a_model_that_goes_away_is_said(tmp_path: Path, silence: Path) -> 
         await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
         await browser.until("interviewPeer.state.phase === 'live'")
         await calls.aclose()
-        await _alert(browser, "MODEL_LOST", "Press Connect")
+        await _alert(browser, "MODEL_CLOSED", "Press Connect")
 
 
 async def test_a_server_that_stops_is_said(tmp_path: Path, silence: Path) -> None:

@@ -344,8 +344,8 @@ async def test_a_service_that_ends_the_call_ends_the_interview(
     call = local.interviews.find(caller.session_id).call_id
     async with calling(service.simulator.base_url.removesuffix("/v1")) as other:
         await other.post(f"{CALLS}/{call}/hangup", headers={"Authorization": f"Bearer {KEY}"})
-    assert await caller.error() == "MODEL_LOST"
-    assert (await caller.phase("failed"))["reason"] == "model_lost"
+    assert await caller.error() == "MODEL_CLOSED"
+    assert (await caller.phase("failed"))["reason"] == "model_closed"
     await caller.message("session_ended")
     await caller.media_lost.wait()
     await caller.close()

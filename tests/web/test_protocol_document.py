@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,12 +145,18 @@ async def test_each_client_message_is_taken(caller: Caller, number: int) -> None
     assert "error" not in check_messages(caller)
 
 
-async def test_every_server_message_has_the_shape_of_its_example(caller: Caller) -> None:
+async def test_every_server_message_has_the_shape_of_its_example(
+    local: Server, caller: Caller
+) -> None:
     await caller.open()
     await caller.connect()
     await caller.send({"type": "nonsense"})
     await caller.send({"type": "sdp_offer", "offer": "nonsense"})
     await caller.send({"type": "ice_candidate"})
+    interview = local.interviews.find(caller.session_id)
+    interview.max_seconds = 100
+    interview.keep_limits(time.monotonic() + 85 - interview.seconds)
+    await caller.message("warning")
     await caller.drop()
     await caller.phase("detached")
     await caller.connect()
