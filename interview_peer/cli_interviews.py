@@ -19,6 +19,8 @@ _PAGE: Final = 200
 _END_SECONDS: Final = 90.0
 """Ending closes connections and files before it answers."""
 
+_MAX_GOODBYE_SECONDS: Final = 60
+
 _COLUMNS: Final = (
     "id",
     "phase",
@@ -32,7 +34,7 @@ _COLUMNS: Final = (
 
 @click.group()
 def interviews() -> None:
-    """List, show, end and delete interviews.
+    """List, show, steer, end and delete interviews.
 
     Asks a running server, with INTERVIEW_ADMIN_KEY where that is set.
     """
@@ -101,15 +103,81 @@ def show(server: str | None, as_json: bool, interview: str) -> None:
 
 @interviews.command()
 @server_option
+@click.option("--say", help="Have the interviewer say this goodbye first; - reads it from stdin.")
+@click.option("--politely", is_flag=True, help="Let the interviewer say goodbye first.")
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, _MAX_GOODBYE_SECONDS),
+    help="How long the goodbye may take.  [20]",
+)
 @click.argument("interview", nargs=-1, required=True)
-def end(server: str | None, interview: tuple[str, ...]) -> None:
+def end(
+    server: str | None,
+    say: str | None,
+    politely: bool,
+    seconds: int | None,
+    interview: tuple[str, ...],
+) -> None:
     """End each INTERVIEW, and wait until it is over."""
+    if seconds is not None and not (politely or say is not None):
+        raise click.UsageError("--seconds goes with --say or --politely.")
+    goodbye = {"say": None if say is None else _text(say), "politely": politely, "seconds": seconds}
+    options = {"json": goodbye} if politely or say is not None else {}
 
     async def one(ask: Ask, name: str) -> str:
-        ended = await ask("POST", f"{_path(name)}/end")
+        ended = await ask("POST", f"{_path(name)}/end", **options)
         return f"{name}: {ended['phase']}"
 
     _each(server, interview, "Ending", one)
+
+
+@interviews.command()
+@server_option
+@click.option("--respond", is_flag=True, help="Have the interviewer speak about it.")
+@click.option("--interrupt", is_flag=True, help="With --respond: at once, whoever speaks.")
+@click.argument("interview")
+@click.argument("text")
+def instruct(server: str | None, respond: bool, interrupt: bool, interview: str, text: str) -> None:
+    """Tell the interviewer of INTERVIEW something that the candidate does not hear.
+
+    TEXT of - is read from stdin.
+    """
+    if interrupt and not respond:
+        raise click.UsageError("--interrupt goes with --respond.")
+    wanted = {"text": _text(text), "respond": respond, "interrupt": interrupt}
+
+    async def work(ask: Ask) -> None:
+        told = await ask("POST", f"{_path(interview)}/instruct", json=wanted)
+        click.echo(f"{interview}: told ({told['item_id']})")
+
+    run(server, work, _END_SECONDS)
+
+
+@interviews.command()
+@server_option
+@click.option("--interrupt", is_flag=True, help="At once, whoever speaks.")
+@click.argument("interview")
+@click.argument("text")
+def say(server: str | None, interrupt: bool, interview: str, text: str) -> None:
+    """Have the interviewer of INTERVIEW say TEXT; - reads it from stdin.
+
+    Answers when it begins to.
+    """
+    wanted = {"text": _text(text), "interrupt": interrupt}
+
+    async def work(ask: Ask) -> None:
+        told = await ask("POST", f"{_path(interview)}/say", json=wanted)
+        reply = told["response_id"]
+        click.echo(
+            f"{interview}: " + ("waits for its turn" if reply is None else f"says ({reply})")
+        )
+
+    run(server, work, _END_SECONDS)
+
+
+def _text(given: str) -> str:
+    """The text itself, or standard input: what is in a command line others can see."""
+    return sys.stdin.read().strip() if given == "-" else given
 
 
 @interviews.command()

@@ -36,6 +36,7 @@ from ..state.parts import StateParts
 from ..types import Json
 from . import forms, ice, messages, openapi, signalling
 from .access import Access, Admission, token_of
+from .control_api import ControlApi
 from .events_api import EventsApi
 from .interview_store import InterviewStore
 from .interviews_api import InterviewsApi
@@ -357,7 +358,9 @@ def make_app(
     Api(settings, interviews, joining, media_health, archive.statistics, state).add_to(app)
     store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard
-    InterviewsApi(settings, interviews.personas, access, store, guard).add_to(app)
+    made = InterviewsApi(settings, interviews.personas, access, store, guard)
+    made.add_to(app)
+    ControlApi(store, made.whole).add_to(app)
     EventsApi(store).add_to(app)
     RecordingPaths(archive).add_to(app)
     KeysApi(state.database).add_to(app)

@@ -25,11 +25,13 @@ from ..core.turns import Turn, TurnKind, TurnStatus, document
 from ..errors import (
     IdempotencyConflict,
     InterviewElsewhere,
+    InterviewNotLive,
     InterviewRunning,
     NotFound,
     RecordingDamaged,
     RecordingNotReady,
     SessionBusy,
+    SessionEnded,
     SessionNotFound,
     StateUnavailable,
     StoreUnavailable,
@@ -80,6 +82,23 @@ class Filters:
     after: tuple[int, str] | None = None
     """When it was made and the id of the last one seen."""
     limit: int = 50
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Goodbye:
+    """What is said before the end."""
+
+    seconds: float
+    """How long it may take, with what is being said at that time."""
+    words: str | None = None
+    """The words; None lets the interviewer find them."""
+
+
+GOODBYE: Final = (
+    "The interview ends now. Thank the candidate in one or two sentences, say goodbye, and ask "
+    "nothing more."
+)
+"""What the model is told where nobody gives it the words."""
 
 
 class InterviewStore:
@@ -266,8 +285,41 @@ class InterviewStore:
 
     # -- ending and erasing ---------------------------------------------------------------------
 
-    async def end(self, session_id: str, within: float = 15.0) -> None:
+    async def held(self, session_id: str) -> Interview:
+        """An interview that this process holds, over or not.
+
+        Raises:
+            SessionNotFound: there is none, or it was erased.
+            SessionEnded: it is over.
+            InterviewElsewhere: another process holds it.
+            InterviewNotLive: nobody came yet.
+        """
+        running = self.running(session_id)
+        if running is not None and (running.phase is not Phase.CREATED or running.origin != API):
+            return running
+
+        async def look(tx: Transaction) -> tuple[Row[Any] | None, bool]:
+            query = select(interviews).where(interviews.c.id == session_id)
+            row = (await tx.execute(query)).one_or_none()
+            elsewhere = row is not None and await self._state.is_elsewhere(tx, row.node_id)
+            return row, elsewhere
+
+        row, elsewhere = await self._database.run(look)
+        if row is None or row.deleted_at is not None:
+            raise SessionNotFound
+        if row.phase in FINAL:
+            raise SessionEnded
+        if elsewhere or row.phase != Phase.CREATED.value:
+            raise InterviewElsewhere
+        raise InterviewNotLive
+
+    async def end(
+        self, session_id: str, within: float = 15.0, goodbye: Goodbye | None = None
+    ) -> None:
         """End an interview and wait until it is over, or ``within`` seconds; again is harmless.
+
+        With a ``goodbye`` that is said first, if somebody is there to hear it, and the time for it
+        is waited for besides.
 
         Raises:
             SessionNotFound: there is none, or it was erased.
@@ -279,7 +331,16 @@ class InterviewStore:
             running = self.running(session_id)
         if running is None:
             return
-        running.end_soon(Reason.OPERATOR_REQUEST)
+        if goodbye is None:
+            running.end_soon(Reason.OPERATOR_REQUEST)
+        else:
+            within += goodbye.seconds
+            running.end_politely_soon(
+                Reason.OPERATOR_REQUEST,
+                goodbye.seconds,
+                instruction="" if goodbye.words else GOODBYE,
+                words=goodbye.words or "",
+            )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await running.finished.wait()

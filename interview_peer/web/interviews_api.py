@@ -72,7 +72,6 @@ class InterviewsApi:
         router.add_get(PATH, self.list)
         router.add_get(PATH + "/{interview_id}", self.get)
         router.add_delete(PATH + "/{interview_id}", self.delete)
-        router.add_post(PATH + "/{interview_id}/end", self.end)
         router.add_get(PATH + "/{interview_id}/transcript", self.transcript)
         for kind in KINDS:
             router.add_get(f"{PATH}/{{interview_id}}/transcript.{kind}", self.transcript)
@@ -118,13 +117,7 @@ class InterviewsApi:
 
     async def get(self, request: web.Request) -> web.Response:
         """One interview, running or over, with its statistics and files."""
-        return web.json_response(await self._whole(interview_id(request)))
-
-    async def end(self, request: web.Request) -> web.Response:
-        """End an interview; the answer comes when it is over, or after 15 seconds."""
-        name = interview_id(request)
-        await self._store.end(name)
-        return web.json_response(await self._whole(name))
+        return web.json_response(await self.whole(interview_id(request)))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Erase what was said, recorded and known of a candidate; 202 while copies are to go."""
@@ -149,7 +142,8 @@ class InterviewsApi:
         content_type = FORMATS[kind].content_type if kind in FORMATS else "application/json"
         return web.Response(body=found, headers={"Content-Type": content_type})
 
-    async def _whole(self, name: str) -> Json:
+    async def whole(self, name: str) -> Json:
+        """One interview, as its path tells it. Raises ``SessionNotFound``."""
         row = await self._store.find(name)
         running = self._store.running(name)
         names = await self._store.files(name)

@@ -50,7 +50,8 @@ def _storable(text: str) -> str:
     return text
 
 
-def _filled(text: str) -> str:
+def filled(text: str) -> str:
+    """A text with something in it."""
     if not text.strip():
         raise PydanticCustomError("text", "must not be empty")
     return text
@@ -123,6 +124,7 @@ def _event(name: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
+"""A text that every database and every event can hold."""
 
 
 class _Strict(pydantic.BaseModel):
@@ -132,7 +134,7 @@ class _Strict(pydantic.BaseModel):
 class Plan(_Strict):
     """An interviewer described in the request instead of a persona's name."""
 
-    instructions: Annotated[Text, Field(max_length=MAX_INSTRUCTIONS), AfterValidator(_filled)]
+    instructions: Annotated[Text, Field(max_length=MAX_INSTRUCTIONS), AfterValidator(filled)]
     voice: Annotated[str, AfterValidator(_voice)] = "marin"
     model: Annotated[str, AfterValidator(_model)] | None = None
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None

@@ -8,6 +8,12 @@ from ..core.persona import VOICES
 from ..core.tokens import LONGEST_LIFE_SECONDS
 from ..notices.types import FACTS
 from ..types import Json
+from .control_api import (
+    DEFAULT_GOODBYE_SECONDS,
+    MAX_GOODBYE_SECONDS,
+    MAX_INSTRUCTION,
+    MAX_WORDS,
+)
 from .interviews_api import DEFAULT_LIMIT, KINDS, MAX_LIMIT, PHASES
 from .keys_api import MAX_NAME
 from .new_interview import (
@@ -53,6 +59,8 @@ _PLAN: Final = fields(
     "language",
     closed=True,
 )
+
+_SWITCH: Final[Json] = {"type": "boolean", "default": False}
 
 _LIMITS: Final = fields(
     {
@@ -180,6 +188,63 @@ SCHEMAS: Final[Json] = {
             "finishing": {**MAYBE_OBJECT, "description": "How far its recording is, once over."},
         }
     ),
+    "Instruct": fields(
+        {
+            "text": {**TEXT, "minLength": 1, "maxLength": MAX_INSTRUCTION},
+            "respond": {
+                **_SWITCH,
+                "description": "Whether the model is to speak, once nobody does.",
+            },
+            "interrupt": {
+                **_SWITCH,
+                "description": "With `respond`: whether what is being said is stopped for it.",
+            },
+        },
+        "respond",
+        "interrupt",
+        closed=True,
+    ),
+    "Say": fields(
+        {
+            "text": {**TEXT, "minLength": 1, "maxLength": MAX_WORDS},
+            "interrupt": {
+                **_SWITCH,
+                "description": "Whether what is being said is stopped for it.",
+            },
+        },
+        "interrupt",
+        closed=True,
+    ),
+    "EndInterview": fields(
+        {
+            "say": {
+                **MAYBE_TEXT,
+                "minLength": 1,
+                "maxLength": MAX_WORDS,
+                "description": "The goodbye, word for word.",
+            },
+            "politely": {
+                **_SWITCH,
+                "description": "Whether the interviewer says goodbye in its own words.",
+            },
+            "seconds": {
+                "type": ["integer", "null"],
+                "minimum": 1,
+                "maximum": MAX_GOODBYE_SECONDS,
+                "description": f"For the goodbye; {DEFAULT_GOODBYE_SECONDS} if left out.",
+            },
+        },
+        "say",
+        "politely",
+        "seconds",
+        closed=True,
+    ),
+    "Control": fields(
+        {
+            "item_id": {**MAYBE_TEXT, "description": "Of the instruction in the conversation."},
+            "response_id": {**MAYBE_TEXT, "description": "Of the reply, once it began."},
+        }
+    ),
     "Transcript": fields(
         {
             "schema": {"type": "integer"},
@@ -267,6 +332,33 @@ def _transcript(*kinds: str) -> Json:
                 **refusals(*refused),
             },
             parameters=[INTERVIEW_ID],
+            **OPERATOR,
+        )
+    }
+
+
+def _control(summary: str, body: str) -> Json:
+    """An operation that takes part in an interview."""
+    headers: Json = {"Idempotent-Replayed": {"schema": TEXT}}
+    return {
+        "post": operation(
+            "interviews",
+            summary,
+            {
+                "200": answer("The service has taken it.", ref("Control"), headers),
+                "202": answer("It waits until it can be said.", ref("Control"), headers),
+                **refusals(*MINE, "409", "413", "415", "422", "502"),
+            },
+            parameters=[
+                INTERVIEW_ID,
+                parameter(
+                    "Idempotency-Key",
+                    "header",
+                    {**TEXT, "minLength": 1, "maxLength": MAX_KEY},
+                    "Makes it safe to send the same request again.",
+                ),
+            ],
+            requestBody=json_body(ref(body)),
             **OPERATOR,
         )
     }
@@ -362,12 +454,22 @@ INTERVIEWS: Final[Json] = {
     "/api/interviews/{interview_id}/end": {
         "post": operation(
             "interviews",
-            "End an interview; answers when it is over, or after 15 seconds.",
-            {"200": answer("The interview.", ref("WholeInterview")), **refusals(*MINE, "409")},
+            "End an interview; answers when it is over, or 15 seconds after the goodbye.",
+            {
+                "200": answer("The interview.", ref("WholeInterview")),
+                **refusals(*MINE, "409", "413", "415", "422"),
+            },
             parameters=[INTERVIEW_ID],
+            requestBody=json_body(ref("EndInterview"), required=False),
             **OPERATOR,
         ),
     },
+    "/api/interviews/{interview_id}/instruct": _control(
+        "Tell the model something that the candidate does not hear.", "Instruct"
+    ),
+    "/api/interviews/{interview_id}/say": _control(
+        "Have the interviewer say these words; answers when it begins.", "Say"
+    ),
     "/api/interviews/{interview_id}/events": {
         "get": operation(
             "interviews",

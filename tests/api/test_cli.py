@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 from click.testing import CliRunner, Result
@@ -71,6 +72,35 @@ async def test_a_running_interview_is_ended_from_the_terminal(
     await candidate.connect()
     ended = await command(served.url, "interviews", "end", candidate.session_id)
     assert ended.stdout == f"{candidate.session_id}: ended\n"
+
+
+async def test_an_interview_is_steered_from_the_terminal(
+    served: Server, operator: Operator, candidate: Caller
+) -> None:
+    await candidate.open()
+    await candidate.connect()
+    await candidate.event("output_audio_buffer.started")
+    name = candidate.session_id
+    told = await command(served.url, "interviews", "instruct", name, "-", typed="Be brief.\n")
+    assert re.fullmatch(rf"{name}: told \(item_\w+\)\n", told.stdout), told
+    said = await command(served.url, "interviews", "say", name, "Take your time.", "--interrupt")
+    assert re.fullmatch(rf"{name}: says \(resp_\w+\)\n", said.stdout), said
+    ended = await command(served.url, "interviews", "end", name, "--politely", "--seconds", "1")
+    assert ended.stdout == f"{name}: ended\n"
+    counters = served.interviews.find(name).control.counters
+    assert (counters["instructed"], counters["said"], counters["goodbyes_cut"]) == (2, 1, 1)
+    over = await command(served.url, "interviews", "say", name, "Hello?")
+    assert (over.exit_code, over.stdout) == (1, "")
+    assert "has ended" in over.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("instruct", "i", "x", "--interrupt"), ("end", "i", "--seconds", "5")]
+)
+async def test_options_that_need_another_are_refused(
+    plain_url: str, arguments: tuple[str, ...]
+) -> None:
+    assert (await command(plain_url, "interviews", *arguments)).exit_code == 2
 
 
 async def test_a_key_is_made_used_listed_and_revoked(plain: Operator, plain_url: str) -> None:

@@ -1,24 +1,33 @@
-"""The server takes part in an interview: the model's tools, from the call to the recording."""
+"""The server takes part in an interview: by what operators ask for, and by the model's tools.
+
+Each from the request, or the call, to the journal and the transcript.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from interview_peer.app import Server
 from interview_peer.core.lifecycle import Reason
+from interview_peer.core.replay import rebuild
 from interview_peer.core.tools import END_INTERVIEW
+from interview_peer.session import control as control_module
 from interview_peer.session.interview import Interview
-from interview_peer.types import Json
-from tests.support.caller import Caller, calling
+from interview_peer.types import Json, SessionId
+from interview_peer.web import control_api
+from tests.support.caller import Caller, Reply, calling
 from tests.support.inprocess import serving
-from tests.support.operator import KEY, Operator
+from tests.support.operator import KEY, PATH, Operator
 
 from .conftest import JOIN_SECRET
-from .test_interviews import join
+from .test_interviews import UNKNOWN, join
+
+WORDS = "Please take your time with this one."
 
 
 @pytest.fixture
@@ -47,6 +56,16 @@ async def begun(server: Server, operator: Operator, candidate: Caller) -> tuple[
     return made, server.interviews.find(made["id"])
 
 
+async def ask(operator: Operator, made: Json, action: str, **body: object) -> Reply:
+    return await operator.ask("POST", f"{PATH}/{made['id']}/{action}", json=body)
+
+
+async def code(operator: Operator, made: Json, action: str, **body: object) -> str:
+    """The status and code of a refusal."""
+    reply = await ask(operator, made, action, **body)
+    return f"{reply.status} {reply.json()['error']['code']}"
+
+
 def be_quiet(interview: Interview) -> None:
     """Stop what is being said, as a barge-in would."""
     interview._relay.to_model({"type": "response.cancel"})
@@ -64,6 +83,212 @@ def journal(folder: Path, session_id: str) -> list[tuple[str | None, str, Json]]
     text = (folder / "interviews" / session_id / "events.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     return [(line["direction"], line["event"]["type"], line["event"]) for line in lines]
+
+
+# -- what operators ask for
+
+
+async def test_what_is_asked_for_happens_in_order_and_is_in_journal_and_transcript(
+    server: Server, operator: Operator, candidate: Caller, tmp_path: Path
+) -> None:
+    made, interview = await begun(server, operator, candidate)
+    told = await ask(operator, made, "instruct", text="Ask about bridges next.")
+    assert (told.status, told.json()["response_id"]) == (200, None)
+    item_id = told.json()["item_id"]
+    said = await ask(operator, made, "say", text=WORDS, interrupt=True)
+    assert said.status == 200
+    reply = await ask(operator, made, "end", say="Goodbye.", seconds=30)
+    assert (reply.json()["phase"], reply.json()["reason"]) == ("ended", "operator_request")
+
+    lines = journal(tmp_path, made["id"])
+    steps = [
+        (direction, kind.removeprefix("conversation.").removeprefix("output_audio_buffer."))
+        for direction, kind, event in lines
+        if direction == "to_model"
+        or event.get("item", {}).get("id") == item_id
+        or kind in ("response.created", "output_audio_buffer.stopped")
+        or kind == "output_audio_buffer.cleared"
+        or event.get("phase") == "ending"
+    ]
+    assert steps == [
+        ("to_browser", "response.created"),
+        ("to_model", "item.create"),
+        ("to_browser", "item.added"),
+        ("to_browser", "item.done"),
+        # What is said is interrupted, and its end heard of, before the words are asked for.
+        *[("to_model", "response.cancel")] * steps.count(("to_model", "response.cancel")),
+        ("to_model", "clear"),
+        ("to_browser", "cleared"),
+        ("to_model", "response.create"),
+        ("to_browser", "response.created"),
+        # The words were heard, and then the goodbye.
+        ("to_browser", "stopped"),
+        ("to_model", "response.create"),
+        ("to_browser", "response.created"),
+        ("to_browser", "stopped"),
+        (None, "interview.phase"),
+    ]
+    wishes = [
+        event["response"]["instructions"].split("\n\n")[1]
+        for _, kind, event in lines
+        if kind == "response.create"
+    ]
+    assert wishes == [WORDS, "Goodbye."]
+    created = [event["response"]["id"] for _, kind, event in lines if kind == "response.created"]
+    assert said.json()["response_id"] == created[1]
+
+    folder = tmp_path / "interviews" / made["id"]
+    text = (folder / "events.jsonl").read_text(encoding="utf-8")
+    live = interview.transcript_so_far()
+    assert live is not None
+    began = datetime.fromisoformat(json.loads(text.splitlines()[0])["at"])
+    again = rebuild(text.splitlines()).document(SessionId(made["id"]), began, final=False)
+    assert json.dumps(again) == json.dumps(live)
+    assert [turn["status"] for turn in live["turns"]] == ["interrupted", "complete", "complete"]
+
+
+async def test_an_instruction_may_ask_for_a_reply(
+    server: Server, operator: Operator, candidate: Caller
+) -> None:
+    made, interview = await begun(server, operator, candidate)
+    told = await ask(operator, made, "instruct", text="Greet.", respond=True, interrupt=True)
+    assert told.status == 200
+    began = await candidate.event(
+        "response.created", where=lambda one: one["response"]["id"] == told.json()["response_id"]
+    )
+    assert began["response"]["status"] == "in_progress"
+    assert interview.statistics()["control"] == {"instructed": 1, "interrupted": 1, "said": 1}
+
+
+async def test_words_that_wait_long_are_answered_before_they_are_said(
+    server: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_api, "BEGIN_SECONDS", 0.1)
+    made, interview = await begun(server, operator, candidate)
+    headers = {"Idempotency-Key": "k-1"}
+    path = f"{PATH}/{made['id']}/say"
+    first = await operator.ask("POST", path, json={"text": WORDS}, headers=headers)
+    assert (first.status, first.json()["response_id"]) == (202, None)
+    be_quiet(interview)
+    began = await candidate.event(
+        "response.created", where=lambda one: bool(one["response"]["metadata"])
+    )
+    # Asked again, it is known and not said twice.
+    again = await operator.ask("POST", path, json={"text": WORDS}, headers=headers)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (again.status, again.json()["response_id"]) == (200, began["response"]["id"])
+    assert interview.control.counters["said"] == 1
+    other = await operator.ask("POST", path, json={"text": "Else."}, headers=headers)
+    assert (other.status, other.json()["error"]["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+
+
+async def test_what_is_refused_may_be_asked_for_again_with_the_same_key(
+    server: Server, operator: Operator, candidate: Caller
+) -> None:
+    made, interview = await begun(server, operator, candidate)
+    send = interview.control._send
+    interview.control._send = lambda event: False
+    ask: Json = {"json": {"text": "Be brief."}, "headers": {"Idempotency-Key": "k-1"}}
+    path = f"{PATH}/{made['id']}/instruct"
+    refused = await operator.ask("POST", path, **ask)
+    assert refused.json()["error"]["code"] == "INTERVIEW_NOT_LIVE"
+    interview.control._send = send
+    assert (await operator.ask("POST", path, **ask)).status == 200
+
+
+async def test_a_model_that_refuses_is_told_as_such(
+    server: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, interview = await begun(server, operator, candidate)
+    send = interview.control._send
+    broken = {"previous_item_id": "item_of_nobody"}
+    interview.control._send = lambda event: send({**event, **broken})
+    assert await code(operator, made, "instruct", text="x") == "502 MODEL_REFUSED"
+    interview.control._send = lambda event: True
+    # Its silence, too.
+    monkeypatch.setattr(control_module, "ANSWER_SECONDS", 0.1)
+    assert await code(operator, made, "instruct", text="x") == "503 UPSTREAM_TIMEOUT"
+    assert interview.reason is None
+
+
+async def test_only_a_live_interview_can_be_told_something(
+    server: Server, operator: Operator, candidate: Caller
+) -> None:
+    made = await operator.make()
+    for action in ("instruct", "say"):
+        assert await code(operator, {"id": UNKNOWN}, action, text="x") == "404 SESSION_NOT_FOUND"
+        assert await code(operator, made, action, text="x") == "409 INTERVIEW_NOT_LIVE"
+    await join(candidate, made)
+    await candidate.drop()
+    await candidate.phase("detached")
+    # The model is held, and knows it when the candidate comes back; words nobody would hear.
+    assert (await ask(operator, made, "instruct", text="x")).status == 200
+    assert await code(operator, made, "instruct", text="x", respond=True) == (
+        "409 INTERVIEW_NOT_LIVE"
+    )
+    assert await code(operator, made, "say", text="x") == "409 INTERVIEW_NOT_LIVE"
+    ended = await ask(operator, made, "end", politely=True)
+    assert ended.json()["phase"] == "ended"
+    for action in ("instruct", "say"):
+        assert await code(operator, made, action, text="x") == "409 SESSION_ENDED"
+    server.interviews.drop(made["id"])
+    for action in ("instruct", "say"):
+        assert await code(operator, made, action, text="x") == "409 SESSION_ENDED"
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "field"),
+    [
+        ("instruct", {}, "text"),
+        ("instruct", {"text": ""}, "text"),
+        ("instruct", {"text": " \n"}, "text"),
+        ("instruct", {"text": "x" * 8001}, "text"),
+        ("instruct", {"text": "\x00"}, "text"),
+        ("instruct", {"text": "\ud800"}, "text"),
+        ("instruct", {"text": 7}, "text"),
+        ("instruct", {"text": "x", "respond": "yes"}, "respond"),
+        ("instruct", {"text": "x", "interrupt": True}, "interrupt"),
+        ("instruct", {"text": "x", "role": "user"}, "role"),
+        ("say", {"text": "x" * 2001}, "text"),
+        ("say", {"text": "x", "interrupt": None}, "interrupt"),
+        ("end", {"say": ""}, "say"),
+        ("end", {"politely": True, "seconds": 61}, "seconds"),
+        ("end", {"politely": True, "seconds": 0}, "seconds"),
+        ("end", {"seconds": 5}, "seconds"),
+    ],
+)
+async def test_a_field_that_cannot_be_used_is_named(
+    plain: Operator, action: str, body: Json, field: str
+) -> None:
+    reply = await ask(plain, {"id": UNKNOWN}, action, **body)
+    assert (reply.status, reply.json()["error"]["field"]) == (422, field)
+
+
+async def test_only_operators_take_part_and_not_too_often(
+    server: Server, operator: Operator, candidate: Caller
+) -> None:
+    made, interview = await begun(server, operator, candidate)
+    for action in ("instruct", "say", "end"):
+        path = f"{PATH}/{made['id']}/{action}"
+        assert (await candidate.post(path, json={"text": "x"})).status == 401
+        token = {"Authorization": f"Bearer {made['join_token']}"}
+        assert (await candidate.post(path, json={"text": "x"}, headers=token)).status == 401
+    seen = [(await ask(operator, made, "instruct", text="x")).status for _ in range(12)]
+    assert seen[:10] == [200] * 10
+    assert 429 in seen
+    assert interview.control.counters["rate_limited"] == seen.count(429)
+
+
+async def test_an_end_without_a_goodbye_is_at_once(
+    server: Server, operator: Operator, candidate: Caller
+) -> None:
+    made, interview = await begun(server, operator, candidate)
+    reply = await operator.ask("POST", f"{PATH}/{made['id']}/end")
+    assert (reply.status, reply.json()["phase"]) == (200, "ended")
+    assert interview.statistics()["control"] == {}
+
+
+# -- the model's tools
 
 
 async def test_the_interviewer_ends_the_interview_by_its_tool(

@@ -370,8 +370,10 @@ async def test_two_tokens_let_only_one_into_an_interview_whichever_node_is_asked
         await other.leave()
         await asks(other, provider.issue(made))
         assert await other.refusal() == "INTERVIEW_ELSEWHERE"
-        reply = await Operator(other).ask("POST", f"/api/interviews/{made['id']}/end")
-        assert reply.json()["error"]["code"] == "INTERVIEW_ELSEWHERE"
+        for action, body in (("end", {}), ("instruct", {"text": "x"}), ("say", {"text": "x"})):
+            path = f"/api/interviews/{made['id']}/{action}"
+            reply = await Operator(other).ask("POST", path, json=body)
+            assert reply.json()["error"]["code"] == "INTERVIEW_ELSEWHERE", action
 
 
 async def test_an_interview_whose_first_call_is_refused_may_begin_on_another_node(
