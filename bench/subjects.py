@@ -134,6 +134,8 @@ def our_server(
             "INTERVIEW_DATA_DIR": str(folder / "data"),
             "INTERVIEW_MAX_INTERVIEWS": "1000",
             "INTERVIEW_DRAIN_SECONDS": "0",
+            "INTERVIEW_OFFERS_PER_MINUTE": "0",
+            "INTERVIEW_SOCKETS_PER_MINUTE": "0",
             "LOG_LEVEL": "warning",
         }
         if webhook is not None:

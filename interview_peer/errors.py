@@ -8,7 +8,7 @@
     │   ├── NotAcceptable, TooManyFollowers
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
-    │   ├── PersonaNotFound, TooLarge, ExpectationFailed
+    │   ├── PersonaNotFound, TooLarge, ExpectationFailed, RequestTooSlow
     │   ├── InterviewRunning, RecordingNotReady, RecordingMissing, RecordingErased,
     │   │   RangeNotSatisfiable
     │   ├── InvalidField           names the field
@@ -128,6 +128,15 @@ class ExpectationFailed(CallerError):
     openai_code = "expectation_failed"
 
 
+class RequestTooSlow(CallerError):
+    """The body did not arrive in the time that it may take."""
+
+    code = "REQUEST_TIMEOUT"
+    status = 408
+    sentence = "The request took too long to arrive."
+    openai_code = "request_timeout"
+
+
 class InvalidSdp(CallerError):
     """The offer is not SDP that we can answer."""
 
@@ -137,11 +146,11 @@ class InvalidSdp(CallerError):
 
 
 class SdpTooLarge(InvalidSdp):
-    """The offer is larger than 64 kB."""
+    """The offer is larger than 64 kB, or than the operator lets it be."""
 
     code = "SDP_TOO_LARGE"
     status = 413
-    sentence = "The offer is larger than 64 kB."
+    sentence = "The offer is larger than this server takes."
 
 
 class SdpWithoutAudio(InvalidSdp):

@@ -106,6 +106,16 @@ _MUST_BE = {
     "drain_seconds": "must be a number of seconds from 0 to 86400",
     "watchdog_seconds": "must be 0, or a number of seconds from 1 to 600",
     "min_free_mb": "must be a whole number of megabytes from 0 to 1000000",
+    "offers_per_minute": "must be a whole number from 0 to 100000",
+    "offers_per_interview": "must be a whole number from 0 to 100000",
+    "sockets_per_minute": "must be a whole number from 0 to 100000",
+    "waiting_sockets": "must be a whole number from 1 to 10000",
+    "messages_per_second": "must be a whole number from 0 to 10000",
+    "max_message_kb": "must be a whole number from 16 to 4096",
+    "max_body_kb": "must be a whole number from 16 to 4096",
+    "max_sdp_kb": "must be a whole number from 4 to 64",
+    "request_seconds": "must be a number of seconds from 0.1 to 600",
+    "max_connections": "must be a whole number from 10 to 1000000",
     "trusted_proxies": "must be networks such as 10.0.0.0/8, separated by commas",
     "proxy_header": "must be the name of a header, such as X-Forwarded-For or Fly-Client-IP",
     "recordings_url": (
@@ -292,6 +302,52 @@ class Settings(BaseSettings):
         default=10, ge=1, le=100, validation_alias="INTERVIEW_WAITING_PER_ADDRESS"
     )
     """WebSockets of one address at once that have not shown the token they need."""
+
+    offers_per_minute: int = Field(
+        default=60, ge=0, le=100000, validation_alias="INTERVIEW_OFFERS_PER_MINUTE"
+    )
+    """Offers of one address that are answered in a minute, and at once; 0 counts none."""
+
+    offers_per_interview: int = Field(
+        default=20, ge=0, le=100000, validation_alias="INTERVIEW_OFFERS_PER_INTERVIEW"
+    )
+    """The same of one interview: its first offer and each return."""
+
+    sockets_per_minute: int = Field(
+        default=120, ge=0, le=100000, validation_alias="INTERVIEW_SOCKETS_PER_MINUTE"
+    )
+    """WebSockets that one address may open in a minute; 0 counts none."""
+
+    waiting_sockets: int = Field(
+        default=100, ge=1, le=10000, validation_alias="INTERVIEW_WAITING_SOCKETS"
+    )
+    """WebSockets of all addresses at once that have not shown the token they need."""
+
+    messages_per_second: int = Field(
+        default=20, ge=0, le=10000, validation_alias="INTERVIEW_MESSAGES_PER_SECOND"
+    )
+    """Messages that one WebSocket may send, five seconds' worth at once; 0 counts none."""
+
+    max_message_kb: int = Field(
+        default=256, ge=16, le=4096, validation_alias="INTERVIEW_MAX_MESSAGE_KB"
+    )
+    """Longest message of a WebSocket."""
+
+    max_body_kb: int = Field(default=256, ge=16, le=4096, validation_alias="INTERVIEW_MAX_BODY_KB")
+    """Longest body of a request."""
+
+    max_sdp_kb: int = Field(default=64, ge=4, le=64, validation_alias="INTERVIEW_MAX_SDP_KB")
+    """Longest offer."""
+
+    request_seconds: Seconds = Field(
+        default=10.0, ge=0.1, le=600, validation_alias="INTERVIEW_REQUEST_SECONDS"
+    )
+    """How long the head of an HTTP request may take to arrive, and again its body."""
+
+    max_connections: int = Field(
+        default=2000, ge=10, le=1000000, validation_alias="INTERVIEW_MAX_CONNECTIONS"
+    )
+    """TCP connections open at once; further ones are closed."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), validation_alias="INTERVIEW_TRUSTED_PROXIES"

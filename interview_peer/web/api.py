@@ -6,6 +6,7 @@ import ipaddress
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ from .interview_store import InterviewStore
 from .interviews_api import InterviewsApi
 from .joining import API, Joining
 from .keys_api import KeysApi
+from .limits import LIMITS, Limits
 from .operations_api import OperationsApi, Readiness
 from .recordings_api import RecordingPaths
 from .waiting_room import WaitingRoom
@@ -57,6 +59,15 @@ CALL_PREFIX: Final = "rtc_"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+@dataclass(frozen=True)
+class Health:
+    """Whoever has figures for operators."""
+
+    media: Callable[[], Json]
+    recordings: Callable[[], Json]
+    refused: Callable[[], Json]
+
+
 class Api:
     """The routes and what they need."""
 
@@ -65,16 +76,16 @@ class Api:
         settings: Settings,
         interviews: Interviews,
         joining: Joining,
-        media_health: Callable[[], Json],
-        recordings_health: Callable[[], Json],
+        limits: Limits,
+        health: Health,
         state: StateParts,
     ) -> None:
         self._state = state
         self._settings = settings
         self._interviews = interviews
         self._joining = joining
-        self._media_health = media_health
-        self._recordings_health = recordings_health
+        self._limits = limits
+        self._health = health
         self._started = time.monotonic()
         self._static = static_dir()
 
@@ -127,7 +138,7 @@ class Api:
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The signalling WebSocket."""
         return await signalling.handle(
-            request, self._interviews, self._joining, self._settings.hold_seconds
+            request, self._interviews, self._joining, self._limits, self._settings.hold_seconds
         )
 
     # -- the seeds' HTTP ------------------------------------------------------------------------
@@ -174,7 +185,7 @@ class Api:
         interview = await self._joining.enter(admission, session_id)
         if persona is not None and admission.is_open and interview.phase is Phase.CREATED:
             interview.persona = persona
-        answer, resume = await self._answer(admission, interview, offer)
+        answer, resume = await self._answer(request, admission, interview, offer)
         told = {
             "sessionId": interview.id,
             "sdpAnswer": answer,
@@ -225,7 +236,7 @@ class Api:
         sdp.check_offer(offer)
         admission = await self._joining.admit(request)
         interview = await self._joining.enter(admission, None)
-        answer, _ = await self._answer(admission, interview, offer)
+        answer, _ = await self._answer(request, admission, interview, offer)
         return web.Response(
             status=201,
             text=answer,
@@ -249,10 +260,11 @@ class Api:
         return web.Response(status=200)
 
     async def _answer(
-        self, admission: Admission, interview: Interview, offer: str
+        self, request: web.Request, admission: Admission, interview: Interview, offer: str
     ) -> tuple[str, str | None]:
         """Answer, or forget a session that was only made for this failed request."""
         try:
+            self._limits.offer(request.remote, interview.id, offer)
             return await self._joining.answer(admission, interview, offer)
         except BaseException:
             if not interview.watched:
@@ -277,8 +289,9 @@ class Api:
                 "sessions": len(self._interviews),
                 "interviews": self._interviews.running,
                 "without_token": self._joining.unknown.statistics(),
-                "media": self._media_health(),
-                "recordings": self._recordings_health(),
+                "refused": self._health.refused(),
+                "media": self._health.media(),
+                "recordings": self._health.recordings(),
                 "chronicle": self._state.chronicle.statistics(),
                 "notices": self._state.notices.statistics(),
                 "env": {
@@ -351,11 +364,13 @@ def make_app(
             [ipaddress.ip_network(one) for one in settings.trusted_proxies],
             settings.proxy_header,
         ),
-        client_max_size=forms.MAX_BODY_BYTES,
+        client_max_size=settings.max_body_kb * 1024,
     )
-    unknown = WaitingRoom(settings.waiting_per_address)
+    unknown = WaitingRoom(settings.waiting_per_address, settings.waiting_sockets)
+    limits = app[LIMITS] = Limits(settings)
     joining = Joining(access, interviews, state, unknown)
-    Api(settings, interviews, joining, media_health, archive.statistics, state).add_to(app)
+    health = Health(media_health, archive.statistics, limits.statistics)
+    Api(settings, interviews, joining, limits, health, state).add_to(app)
     store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard
     made = InterviewsApi(settings, interviews.personas, access, store, guard)

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-MAX_BODY_BYTES: Final = 256 * 1024
 SEED_PATHS: Final = ("/api/generate-ephemeral-key", "/api/sdp-exchange", "/api/sessions")
 CORS_PATHS: Final = (*SEED_PATHS, "/api/personas", "/api/ice-servers", "/v1/", "/health")
 OPERATOR_PATHS: Final = (
@@ -91,7 +90,7 @@ async def read_json(request: web.Request) -> Json:
     Raises:
         UnsupportedContentType: the body is not labelled as JSON.
         InvalidJson: it is not a JSON object.
-        TooLarge: it is longer than ``MAX_BODY_BYTES``.
+        TooLarge: it is longer than the application takes.
     """
     if request.content_type != "application/json":
         raise UnsupportedContentType("This path takes application/json.")

@@ -279,6 +279,7 @@ SERVER: Final[Json] = {
                             "sessions": {"type": "integer"},
                             "interviews": {"type": "integer"},
                             "without_token": {"type": "object"},
+                            "refused": {"type": "object"},
                             "media": {"type": "object"},
                             "recordings": {"type": "object"},
                             "chronicle": {"type": "object"},

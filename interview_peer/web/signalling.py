@@ -35,11 +35,11 @@ from ..types import Json
 from . import messages
 from .access import Admission, token_of
 from .joining import Joining
+from .limits import Limits
 
 log = logging.getLogger(__name__)
 
 PING_SECONDS: Final = 20.0
-MAX_MESSAGE_BYTES: Final = 256 * 1024
 OFFER_FAILED: Final = "SDP_EXCHANGE_FAILED"
 """The one code that clients of the seeds' protocol act on; ``reason`` says which failure it was."""
 
@@ -59,6 +59,7 @@ class Signalling:
         socket: web.WebSocketResponse,
         interviews: Interviews,
         joining: Joining,
+        limits: Limits,
         hold_seconds: float,
         address: str | None = None,
     ) -> None:
@@ -66,6 +67,8 @@ class Signalling:
         self._hold_seconds = hold_seconds
         self._interviews = interviews
         self._joining = joining
+        self._limits = limits
+        self._pace = limits.messages()
         self._address = address
         self._admission: Admission | None = None
         self._interview: Interview | None = None
@@ -185,6 +188,8 @@ class Signalling:
 
     async def _read(self) -> None:
         async for message in self._socket:
+            # Whoever sends faster than a person could is told so and cut off.
+            self._pace.take()
             if message.type is WSMsgType.TEXT:
                 await self._take(message.data)
             elif message.type is WSMsgType.BINARY:
@@ -198,7 +203,7 @@ class Signalling:
         try:
             if self._interview is None and len(text) > MAX_UNKNOWN_BYTES:
                 raise TooLarge
-            await self._dispatch(_parse(text))
+            await self._dispatch(_parse(text, self._limits.message_bytes))
         except InterviewPeerError as error:
             self._error(error)
 
@@ -253,6 +258,7 @@ class Signalling:
             if self._offer is not None and not self._offer.done():
                 raise SessionBusy
             interview, admission = self._current(), self._admission
+            self._limits.offer(self._address, interview.id, offer)
         except InterviewPeerError as error:
             self._offer_failed(error)
             return
@@ -296,8 +302,8 @@ class Signalling:
         return self._interview
 
 
-def _parse(text: str) -> Json:
-    if len(text) > MAX_MESSAGE_BYTES:
+def _parse(text: str, most: int) -> Json:
+    if len(text) > most:
         raise TooLarge
     try:
         message = json.loads(text)
@@ -309,15 +315,20 @@ def _parse(text: str) -> Json:
 
 
 async def handle(
-    request: web.Request, interviews: Interviews, joining: Joining, hold_seconds: float
+    request: web.Request,
+    interviews: Interviews,
+    joining: Joining,
+    limits: Limits,
+    hold_seconds: float,
 ) -> web.StreamResponse:
     """Serve one WebSocket; ``hold_seconds`` is told to pages, which come back within it."""
     socket = web.WebSocketResponse(
-        heartbeat=PING_SECONDS, max_msg_size=2 * MAX_MESSAGE_BYTES, compress=False
+        heartbeat=PING_SECONDS, max_msg_size=2 * limits.message_bytes, compress=False
     )
     if not socket.can_prepare(request).ok:
         raise CallerError("This address is a WebSocket: connect with one.")
+    limits.socket(request.remote)
     await socket.prepare(request)
-    signalling = Signalling(socket, interviews, joining, hold_seconds, request.remote)
+    signalling = Signalling(socket, interviews, joining, limits, hold_seconds, request.remote)
     await signalling.run(request.match_info.get("session_id"), token_of(request))
     return socket

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import Final
 
 from ..core.allowance import caller_of
 from ..errors import AtCapacity, TooManyConnections
@@ -15,15 +14,13 @@ from ..types import Json
 
 log = logging.getLogger(__name__)
 
-MOST: Final = 100
-"""Of all addresses together."""
-
 
 class WaitingRoom:
-    """Who waits; ``per_address`` of one address at once."""
+    """Who waits; ``per_address`` of one address at once, ``most`` of all of them together."""
 
-    def __init__(self, per_address: int) -> None:
+    def __init__(self, per_address: int, most: int) -> None:
         self._per_address = per_address
+        self._most = most
         self._inside: dict[object, str] = {}
         self._of: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -43,7 +40,7 @@ class WaitingRoom:
         error: AtCapacity | TooManyConnections | None = None
         if self._of[caller] >= self._per_address:
             error = TooManyConnections()
-        elif len(self._inside) >= MOST:
+        elif len(self._inside) >= self._most:
             error = AtCapacity()
         if error is not None:
             if not self._of[caller]:

@@ -15,7 +15,7 @@ from interview_peer.simulator.server import RunningSimulator, SimulatorSettings,
 from interview_peer.state.database import Transaction
 from interview_peer.state.schema import resume_tokens, used_tokens
 from interview_peer.types import Json
-from interview_peer.web import signalling, waiting_room
+from interview_peer.web import signalling
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import live, serving
 from tests.support.operator import KEY, PATH, Operator
@@ -243,11 +243,12 @@ async def test_an_unused_invitation_survives_a_restart(
 
 
 @pytest.fixture
-async def closed(tmp_path: Path) -> AsyncIterator[Server]:
+async def closed(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    more = getattr(request, "param", {})
     simulator: RunningSimulator = await start_simulator(SimulatorSettings())
     settings = live(simulator.base_url, admin_key=KEY, join_secret=JOIN_SECRET)
     try:
-        async with serving(tmp_path, **{**settings, "allow_anonymous": False}) as server:
+        async with serving(tmp_path, **{**settings, "allow_anonymous": False, **more}) as server:
             yield server
     finally:
         await simulator.close()
@@ -279,10 +280,8 @@ async def test_a_closed_server_hangs_up_on_whoever_shows_none(
         assert len(closed.interviews) == 0
 
 
-async def test_only_so_many_may_wait_without_a_token(
-    closed: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(waiting_room, "MOST", 1)
+@pytest.mark.parametrize("closed", [{"waiting_sockets": 1}], indirect=True)
+async def test_only_so_many_may_wait_without_a_token(closed: Server) -> None:
     async with calling(closed.url) as first, calling(closed.url) as second:
         made = await Operator(first).make()
         await first.open_bare()

@@ -52,6 +52,10 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Server]:
         "simulation": True,
         # No test depends on how full the machine's disk is.
         "min_free_mb": 0,
+        # Every caller of a test has the same address.
+        "offers_per_minute": 0,
+        "offers_per_interview": 0,
+        "sockets_per_minute": 0,
     }
     # No connection to the voice service stays open for reuse, so that descriptors can be counted.
     unpooled = functools.partial(aiohttp.TCPConnector, force_close=True)

@@ -144,6 +144,10 @@ async def running_server(folder: Path, **settings: str) -> AsyncIterator[ServerP
         "INTERVIEW_DRAIN_SECONDS": "0",
         # Nor does it depend on how full the machine's disk is.
         "INTERVIEW_MIN_FREE_MB": "0",
+        # Every caller of a test has the same address.
+        "INTERVIEW_OFFERS_PER_MINUTE": "0",
+        "INTERVIEW_OFFERS_PER_INTERVIEW": "0",
+        "INTERVIEW_SOCKETS_PER_MINUTE": "0",
     }
     environment = clean_environment(**{**base, **settings})
     async with running([*COMMAND, *arguments], folder, environment, data_dir) as server:

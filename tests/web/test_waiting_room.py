@@ -14,7 +14,6 @@ from interview_peer.app import Server
 from interview_peer.errors import AtCapacity, TooManyConnections
 from interview_peer.simulator.server import SimulatorSettings, start_simulator
 from interview_peer.types import Json
-from interview_peer.web import waiting_room
 from interview_peer.web.waiting_room import WaitingRoom
 from tests.support.inprocess import live, serving
 from tests.support.waiting import eventually
@@ -135,9 +134,8 @@ async def test_requests_are_counted_by_the_address_that_the_proxy_tells(tmp_path
         assert await ask("198.51.100.2") == 401
 
 
-def test_all_together_have_a_bound_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting_room, "MOST", 3)
-    room = WaitingRoom(2)
+def test_all_together_have_a_bound_too() -> None:
+    room = WaitingRoom(2, most=3)
     for who, address in enumerate(("192.0.2.1", "192.0.2.1", "192.0.2.2")):
         room.enter(who, address)
     with pytest.raises(TooManyConnections):

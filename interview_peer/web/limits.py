@@ -1,0 +1,96 @@
+"""How often and how much: what one address, one interview and one connection may ask of us.
+
+All figures are settings; what is refused is counted. Callers are told apart as
+``core.allowance.caller_of`` does it, so that a household's many addresses count as one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from aiohttp import web
+
+from ..core.allowance import Allowance, caller_of
+from ..errors import RateLimited, SdpTooLarge
+from ..settings import Settings
+from ..types import Json
+
+MESSAGES_AT_ONCE = 5
+"""A connection may send as much as it may in so many seconds at once."""
+
+
+REFUSED = ("offers", "sockets", "messages", "connections", "slow")
+"""What is counted: ``slow`` are heads and bodies of requests that did not arrive in time."""
+
+
+class Limits:
+    """Of one server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._sdp_bytes = settings.max_sdp_kb * 1024
+        self.message_bytes = settings.max_message_kb * 1024
+        """Longest message of a WebSocket."""
+        self.request_seconds = settings.request_seconds
+        """How long the head of a request may take to arrive, and again its body."""
+        self.connections = settings.max_connections
+        """Connections open at once."""
+        self._offers = _per_minute(settings.offers_per_minute)
+        self._offers_of_one = _per_minute(settings.offers_per_interview)
+        self._sockets = _per_minute(settings.sockets_per_minute)
+        self._messages_per_second = settings.messages_per_second
+        self.refused: Counter[str] = Counter()
+        """What was not let through, by what it was."""
+
+    def offer(self, address: str | None, interview_id: str, offer: str) -> None:
+        """Let an offer be answered.
+
+        Raises:
+            SdpTooLarge: it is longer than is taken.
+            RateLimited: this address, or this interview, has had enough of them answered lately.
+        """
+        if len(offer.encode("utf-8", "surrogatepass")) > self._sdp_bytes:
+            raise SdpTooLarge
+        self._take(self._offers, caller_of(address), "offers")
+        self._take(self._offers_of_one, interview_id, "offers")
+
+    def socket(self, address: str | None) -> None:
+        """Let a WebSocket be opened. Raises ``RateLimited``."""
+        self._take(self._sockets, caller_of(address), "sockets")
+
+    def messages(self) -> Pace:
+        """For one WebSocket."""
+        return Pace(self._messages_per_second, self.refused)
+
+    def statistics(self) -> Json:
+        """Figures for operators: what was refused since the start."""
+        return {name: self.refused[name] for name in REFUSED}
+
+    def _take(self, allowance: Allowance | None, who: str, what: str) -> None:
+        if allowance is not None and not allowance.take(who, time.monotonic()):
+            self.refused[what] += 1
+            raise RateLimited
+
+
+class Pace:
+    """How fast one connection may send messages."""
+
+    def __init__(self, per_second: int, refused: Counter[str]) -> None:
+        self._allowance = (
+            Allowance(per_second, per_second * MESSAGES_AT_ONCE, callers=1) if per_second else None
+        )
+        self._refused = refused
+
+    def take(self) -> None:
+        """Let a message be read. Raises ``RateLimited``: the connection is not worth keeping."""
+        if self._allowance is not None and not self._allowance.take("", time.monotonic()):
+            self._refused["messages"] += 1
+            raise RateLimited
+
+
+LIMITS = web.AppKey("limits", Limits)
+"""Where an application has them."""
+
+
+def _per_minute(most: int) -> Allowance | None:
+    return Allowance(most / 60, most) if most else None

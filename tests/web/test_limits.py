@@ -1,0 +1,281 @@
+"""How often and how much one may ask: beyond it a clear refusal, and nothing of it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from interview_peer.app import Server
+from interview_peer.errors import RateLimited, SdpTooLarge
+from interview_peer.settings import Settings
+from interview_peer.types import Json
+from interview_peer.web.limits import Limits
+from tests.support.caller import Caller, calling
+from tests.support.inprocess import serving
+from tests.support.waiting import eventually
+
+SHORT = 0.4
+"""Seconds that a request may take here."""
+
+
+def limits(**settings: Any) -> Limits:
+    return Limits(Settings(simulation=True, **settings))
+
+
+# -- the rules
+
+
+def allowed(rules: Limits, *offers: tuple[str, str]) -> list[bool]:
+    found = []
+    for address, interview in offers:
+        try:
+            rules.offer(address, interview, "v=0")
+        except RateLimited:
+            found.append(False)
+        else:
+            found.append(True)
+    return found
+
+
+def test_an_address_has_its_own_number_of_offers_whatever_they_are_for() -> None:
+    rules = limits(offers_per_minute=2, offers_per_interview=9)
+    asked = [("192.0.2.1", "a"), ("192.0.2.1", "b"), ("192.0.2.1", "c"), ("192.0.2.2", "c")]
+    assert allowed(rules, *asked) == [True, True, False, True]
+    assert rules.statistics()["offers"] == 1
+
+
+def test_an_interview_has_its_own_number_of_offers_wherever_they_come_from() -> None:
+    rules = limits(offers_per_minute=9, offers_per_interview=2)
+    asked = [(f"192.0.2.{n}", "a") for n in range(3)] + [("192.0.2.9", "b")]
+    assert allowed(rules, *asked) == [True, True, False, True]
+
+
+def test_zero_counts_nothing() -> None:
+    rules = limits(offers_per_minute=0, offers_per_interview=0, messages_per_second=0)
+    assert all(allowed(rules, *([("192.0.2.1", "a")] * 500)))
+    pace = rules.messages()
+    for _ in range(10_000):
+        pace.take()
+
+
+def test_a_network_of_ipv6_counts_as_one_address() -> None:
+    rules = limits(offers_per_minute=2)
+    asked = [(f"2001:db8::{n}", str(n)) for n in range(3)]
+    assert allowed(rules, *asked) == [True, True, False]
+
+
+def test_a_flood_from_everywhere_fills_no_memory() -> None:
+    rules = limits()
+    for n in range(25_000):
+        rules.offer(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", str(n), "v=0")
+    assert rules._offers is not None and len(rules._offers) <= 10_000
+    assert rules._offers_of_one is not None and len(rules._offers_of_one) <= 10_000
+
+
+def test_the_operators_limit_for_an_offer_holds() -> None:
+    rules = limits(max_sdp_kb=4)
+    rules.offer("192.0.2.1", "a", "v=0" + "x" * 4093)
+    with pytest.raises(SdpTooLarge):
+        rules.offer("192.0.2.1", "a", "v=0" + "x" * 4094)
+
+
+# -- over HTTP and on the socket
+
+
+async def refused(caller: Caller) -> Json:
+    reply = await caller.get("/healthz")
+    told: Json = reply.json()["refused"]
+    return told
+
+
+async def test_offers_beyond_the_number_get_429_in_each_form(tmp_path: Path) -> None:
+    async with serving(tmp_path, offers_per_minute=1) as server, calling(server.url) as caller:
+        await caller.connect_by_http()
+        offer = await caller.offer()
+        flat = await caller.post("/api/sdp-exchange", json={"sdpOffer": offer})
+        assert (flat.status, flat.json()["code"]) == (429, "RATE_LIMITED")
+        own = await caller.post(
+            "/v1/realtime/calls", data=offer, headers={"Content-Type": "application/sdp"}
+        )
+        assert (own.status, own.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        for reply in (flat, own):
+            assert int(reply.headers["retry-after"]) > 0
+        await caller.open()
+        await caller.send({"type": "sdp_offer", "offer": offer})
+        assert await caller.refusal() == "RATE_LIMITED"
+        assert (await refused(caller))["offers"] == 3
+        # Nothing was begun, and nothing stays of those that were refused.
+        assert server.interviews.running <= 1
+        # The one that runs, and the one that was greeted.
+        assert len(server.interviews) == 2
+
+
+async def test_sockets_beyond_the_number_get_429_instead_of_a_socket(tmp_path: Path) -> None:
+    async with serving(tmp_path, sockets_per_minute=2) as server, calling(server.url) as caller:
+        for _ in range(2):
+            await caller.open()
+            await caller.leave()
+        asked = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        }
+        reply = await caller.get("/ws", headers=asked)
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "RATE_LIMITED")
+        assert int(reply.headers["retry-after"]) > 0
+        assert (await refused(caller))["sockets"] == 1
+
+
+async def test_a_socket_that_floods_is_told_and_closed_and_its_interview_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, messages_per_second=10) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        for _ in range(80):
+            await caller.send({"type": "ice_candidate"})
+        assert (await caller.message("error"))["code"] == "RATE_LIMITED"
+        await caller.socket_closed()
+        answered = [one for one in caller.messages.items if one["type"] == "ice_status"]
+        assert len(answered) <= 50
+        assert (await refused(caller))["messages"] == 1
+        assert await caller.known_phase() == "live"
+        await caller.open(f"/ws/{caller.session_id}")
+
+
+async def test_the_operators_limits_of_length_hold(tmp_path: Path) -> None:
+    sizes = {"max_message_kb": 16, "max_body_kb": 16, "max_sdp_kb": 4}
+    async with serving(tmp_path, **sizes) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.send({"type": "ice_candidate", "rest": "x" * 16_400})
+        assert await caller.error() == "TOO_LARGE"
+        reply = await caller.post("/api/sdp-exchange", json={"sdpOffer": "x" * 17_000})
+        assert (reply.status, reply.json()["code"]) == (413, "TOO_LARGE")
+        long = await caller.offer() + "a=note:" + "x" * 4096 + "\r\n"
+        reply = await caller.post("/api/sdp-exchange", json={"sdpOffer": long})
+        assert (reply.status, reply.json()["code"]) == (413, "SDP_TOO_LARGE")
+
+
+# -- connections
+
+
+@pytest.fixture
+async def hasty(tmp_path: Path) -> AsyncIterator[Server]:
+    """A server with little patience and few connections."""
+    async with serving(tmp_path, request_seconds=SHORT, max_connections=12) as server:
+        yield server
+
+
+async def connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    place = urlsplit(server.url)
+    return await asyncio.open_connection("127.0.0.1", place.port)
+
+
+async def drip(writer: asyncio.StreamWriter, text: bytes) -> None:
+    """A byte now and then, for ever, or until the other end has had enough."""
+    try:
+        while True:
+            for place in range(len(text)):
+                writer.write(text[place : place + 1])
+                await writer.drain()
+                await asyncio.sleep(0.05)
+    except ConnectionError:
+        return
+
+
+ANOTHER = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF = b"GET / HTTP/1.1\r\n"
+HEADER = b"X-Slow: and steady\r\n"
+LOGIN = (
+    b"POST /api/sdp-exchange HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 100000\r\n\r\n{"
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "begun"),
+    [(b"", b""), (b"", HALF), (ANOTHER, HALF)],
+    ids=["nothing at all", "half a head", "half a second head"],
+)
+async def test_a_head_that_drips_does_not_keep_a_connection(
+    hasty: Server, first: bytes, begun: bytes
+) -> None:
+    reader, writer = await connect(hasty)
+    if first:
+        writer.write(first)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        await reader.readuntil(b"}")
+    writer.write(begun)
+    dripping = asyncio.create_task(drip(writer, HEADER)) if begun else None
+    async with asyncio.timeout(5):
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await reader.readexactly(1)
+    if dripping is not None:
+        dripping.cancel()
+    writer.close()
+    async with calling(hasty.url) as caller:
+        assert (await refused(caller))["slow"] == 1
+
+
+async def test_a_body_that_drips_is_told_why_and_cut_off(hasty: Server) -> None:
+    reader, writer = await connect(hasty)
+    writer.write(LOGIN)
+    dripping = asyncio.create_task(drip(writer, b" "))
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.read()
+    dripping.cancel()
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 408"), head
+    assert json.loads(body)["code"] == "REQUEST_TIMEOUT"
+
+
+async def test_what_takes_long_for_good_reason_is_left_alone(hasty: Server) -> None:
+    async with calling(hasty.url) as caller:
+        await caller.open()
+        reader, writer = await connect(hasty)
+        writer.write(ANOTHER)
+        await reader.readuntil(b"}")
+        # Idle between two requests, and between two messages, for longer than a head may take.
+        await asyncio.sleep(2 * SHORT)
+        await caller.send({"type": "ice_candidate"})
+        await caller.message("ice_status")
+        writer.write(ANOTHER)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert (await refused(caller))["slow"] == 0
+
+
+async def test_connections_beyond_the_number_are_closed_until_others_go(tmp_path: Path) -> None:
+    async with serving(tmp_path, max_connections=12) as server, calling(server.url) as caller:
+        await caller.open()
+        idle = [await connect(server) for _ in range(40)]
+
+        async def closed() -> int:
+            return sum(reader.at_eof() or reader.exception() is not None for reader, _ in idle)
+
+        waits = [asyncio.create_task(reader.read(1)) for reader, _ in idle]
+        await eventually(closed, within=5, what="29 refused", good=lambda count: count == 29)
+        # Who is in stays in.
+        await caller.send({"type": "ice_candidate"})
+        await caller.message("ice_status")
+        for (_, writer), wait in zip(idle, waits, strict=True):
+            wait.cancel()
+            writer.close()
+
+        async def answers() -> int:
+            try:
+                return (await caller.get("/health")).status
+            except OSError:
+                return 0
+
+        await eventually(answers, within=5, what="room again", good=lambda status: status == 200)
+        assert (await refused(caller))["connections"] >= 29
