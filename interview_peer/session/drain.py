@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 0.1
 POLITE_SECONDS: Final = 15.0
 """How long an interviewer may take to say goodbye, once the time of an interview is up."""
+GOODBYE: Final = (
+    "The interview has to end now, for a technical reason that is not the candidate's fault. "
+    "In one or two short sentences: apologise, thank the candidate and say goodbye. Ask nothing."
+)
 END_SECONDS: Final = 60.0
 """For an end with its files and connections, each of which has bounds of its own."""
 
@@ -143,7 +147,12 @@ class Drain:
 
     async def _end(self, interview: Interview) -> None:
         try:
-            await interview.end(Reason.SERVER_SHUTDOWN)
+            if self._polite:
+                await interview.end_politely(
+                    Reason.SERVER_SHUTDOWN, instruction=GOODBYE, seconds=POLITE_SECONDS
+                )
+            else:
+                await interview.end(Reason.SERVER_SHUTDOWN)
         except Exception:
             log.exception("an interview did not end", extra={"session": interview.id})
 

@@ -56,6 +56,7 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Server]:
         "offers_per_minute": 0,
         "offers_per_interview": 0,
         "sockets_per_minute": 0,
+        "messages_per_second": 0,
     }
     # No connection to the voice service stays open for reuse, so that descriptors can be counted.
     unpooled = functools.partial(aiohttp.TCPConnector, force_close=True)
