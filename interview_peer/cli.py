@@ -88,6 +88,7 @@ for _command in (interviews, keys, drain, webhooks, transcript, verify, finish, 
 @main.command()
 @click.option("--host", help="Address to listen on.  [INTERVIEW_HOST; 127.0.0.1]")
 @click.option("--port", help="TCP port, 0 for a free one.  [PORT; 8080]")
+@click.option("--udp-port", help="UDP port of the browsers' audio.  [INTERVIEW_UDP_PORT; 8081]")
 @click.option(
     "--simulation/--no-simulation",
     default=None,
@@ -104,6 +105,7 @@ for _command in (interviews, keys, drain, webhooks, transcript, verify, finish, 
 def serve(
     host: str | None,
     port: str | None,
+    udp_port: str | None,
     simulation: bool | None,
     prefer_simulation: bool,
     data_dir: str | None,
@@ -119,6 +121,7 @@ def serve(
         prefer_simulation=prefer_simulation,
         host=host,
         port=port,
+        udp_port=udp_port,
         simulation=simulation,
         data_dir=data_dir,
     )

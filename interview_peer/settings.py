@@ -42,6 +42,8 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _STORE_PLACE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{1,252}(/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*){0,16}"
 )
+_FLY_UDP_HOST = "fly-global-services"
+"""Stands on Fly.io for an address of the inside, which no browser can reach."""
 _SHORTEST_TURN_SECRET = 16
 _SHORTEST_JOIN_SECRET = 32
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -614,6 +616,11 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 "INTERVIEW_ICE_SERVERS names a turn: server without a credential: give it one, or "
                 "set INTERVIEW_TURN_SECRET."
+            )
+        if self.udp_host == _FLY_UDP_HOST and not self.public_ips:
+            raise ConfigurationError(
+                f"INTERVIEW_PUBLIC_IP must be set where INTERVIEW_UDP_HOST is {_FLY_UDP_HOST}: to "
+                "the app's dedicated IPv4, which `fly ips list` names."
             )
         if self.webhook_url is not None and self.webhook_secret is None:
             raise ConfigurationError(
