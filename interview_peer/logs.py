@@ -18,13 +18,15 @@ from urllib.parse import quote
 MASK = "***"
 
 _NOISY_LIBRARIES = ("alembic", "aioice", "aiortc")
+_TALKATIVE_LIBRARIES = ("aiosqlite", "asyncpg", "sqlalchemy")
+"""At DEBUG they print every value that is written: names, and what was said."""
 _ACCESS_LOGGER = "aiohttp.access"
 _LOGGING_ARGUMENTS = frozenset(("exc_info", "stack_info", "stacklevel", "extra"))
 
 # The named group stays and tells the reader what was there; the rest of the match is masked.
 _SECRET_SHAPES = re.compile(
     r"""
-      (?P<ice> ice-pwd: ) [A-Za-z0-9+/]+
+      (?P<ice> ice-(?:pwd|ufrag): ) [A-Za-z0-9+/]+
     | (?: (?<![A-Za-z0-9]) | (?<=\\[nrt]) )     # a word begins, be it behind a printed \n
       (?:
         (?P<bearer> Bearer\s+ ) [^\s"',;\\]+
@@ -33,6 +35,11 @@ _SECRET_SHAPES = re.compile(
       )
     """,
     re.VERBOSE | re.IGNORECASE,
+)
+# A session description from its first line on, with real line ends or with printed ones: addresses,
+# fingerprints and ICE credentials of one person's machine.
+_DESCRIPTION = re.compile(
+    r"v=0 (?: (?: \s* [\r\n]+ | (?: \\+[rn] )+ ) [a-z]= [^\r\n\\\"']* )+", re.VERBOSE
 )
 _QUERY = re.compile(r"\?[^\s\"]*")
 
@@ -56,9 +63,10 @@ def register_secret(value: str | None) -> None:
 
 
 def redact(text: str) -> str:
-    """``text`` with registered secrets, keys, tokens and ICE passwords masked."""
+    """``text`` with registered secrets, keys, tokens and session descriptions masked."""
     if _secret_pattern is not None:
         text = _secret_pattern.sub(MASK, text)
+    text = _DESCRIPTION.sub(f"v=0 {MASK}", text)
     return _SECRET_SHAPES.sub(lambda match: f"{match[match.lastgroup or 0]}{MASK}", text)
 
 
@@ -120,8 +128,9 @@ class LineFormatter(logging.Formatter):
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Log to ``stream`` (stderr) from ``level`` on, replacing any handler set before.
 
-    The WebRTC libraries print session descriptions and STUN messages at DEBUG, aiohttp a line per
-    request at INFO, Alembic its plugins and steps: they are heard at level debug alone.
+    The WebRTC libraries print a line for each packet at DEBUG, aiohttp one for each request at
+    INFO, Alembic its plugins and steps: they are heard at level debug alone. Those that talk to
+    the database are never heard below WARNING.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter())
@@ -133,6 +142,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     quiet = logging.NOTSET if level.lower() == "debug" else logging.WARNING
     for name in (*_NOISY_LIBRARIES, _ACCESS_LOGGER):
         logging.getLogger(name).setLevel(quiet)
+    for name in _TALKATIVE_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _one_line(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import pytest
 from interview_peer import logs
 
 NOISY = ("aioice", "aiortc", "aiohttp.access")
+TALKATIVE = ("aiosqlite", "asyncpg", "sqlalchemy")
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 
 
@@ -18,7 +20,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_w
 def untouched_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in NOISY}
+    levels = {name: logging.getLogger(name).level for name in NOISY + TALKATIVE}
     monkeypatch.setattr(logs, "_secrets", set())
     monkeypatch.setattr(logs, "_secret_pattern", None)
     yield
@@ -74,7 +76,8 @@ def test_message_with_line_breaks_cannot_forge_a_second_record(stream: io.String
         ("68ab12", "value=ek_68ab12"),
         ("MfKQ9r8+/=", "whsec_MfKQ9r8+/="),
         (JWT[3:], f"token={JWT}&x=1"),
-        ("5yF6WzZ9kAcX+/", "a=ice-ufrag:x\\r\\na=ice-pwd:5yF6WzZ9kAcX+/\\r\\na=mid:0"),
+        ("4uFr", "a=ice-ufrag:4uFr\\r\\na=mid:0"),
+        ("5yF6WzZ9kAcX+/", "a=setup:x\\r\\na=ice-pwd:5yF6WzZ9kAcX+/\\r\\na=mid:0"),
     ],
 )
 def test_key_shaped_text_is_masked_wherever_it_stands(
@@ -95,9 +98,54 @@ def test_key_shaped_text_is_masked_wherever_it_stands(
 
 
 def test_ordinary_words_are_not_masked(stream: io.StringIO) -> None:
-    text = "task-force asks-for a week_end; a=ice-ufrag:abcd; the bearer"
+    text = "task-force asks-for a week_end; v=0 and a=mid:0; the bearer"
     logging.getLogger("x").info(text)
     assert stream.getvalue().endswith(f": {text}\n")
+
+
+DESCRIPTION = (
+    "v=0\r\no=- 81 2 IN IP4 198.51.100.7\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"
+    "c=IN IP4 198.51.100.7\r\na=fingerprint:sha-256 AB:CD:EF\r\n"
+    "a=candidate:1 1 udp 21 198.51.100.7 4000 typ host\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DESCRIPTION,
+        DESCRIPTION.replace("\r\n", "\n"),
+        repr(DESCRIPTION),
+        json.dumps({"type": "sdp_offer", "offer": {"sdp": DESCRIPTION}, "after": "kept"}),
+        json.dumps({"nested": json.dumps({"sdp": DESCRIPTION})}),
+    ],
+    ids=["as it is", "bare line ends", "printed", "in JSON", "in JSON in JSON"],
+)
+def test_session_descriptions_are_masked_in_every_spelling(stream: io.StringIO, text: str) -> None:
+    log = logging.getLogger("some.library")
+    log.debug("setLocalDescription(%s)\n%s", "offer", text)
+    log.debug("%r", text)
+    logs.get("interview_peer.x").info("field", text=text)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        log.exception("traceback")
+    written = stream.getvalue()
+    assert "198.51.100.7" not in written and "AB:CD" not in written
+    assert written.count(f"v=0 {logs.MASK}") == 4
+    if "kept" in text:
+        assert written.count("kept") == 4
+
+
+def test_libraries_of_the_database_never_print_what_is_written() -> None:
+    stream = io.StringIO()
+    logs.configure("debug", stream)
+    for name in TALKATIVE:
+        logging.getLogger(name).debug("INSERT %s", "spoken words")
+        logging.getLogger(f"{name}.part").info("INSERT %s", "spoken words")
+        logging.getLogger(name).warning("loud")
+    assert "spoken" not in stream.getvalue()
+    assert stream.getvalue().count("loud") == len(TALKATIVE)
 
 
 def test_registered_secret_is_masked_in_every_spelling(stream: io.StringIO) -> None:

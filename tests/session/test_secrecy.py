@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from interview_peer.state.schema import metadata
 from tests.notices.receiver import Receiver
 from tests.support.caller import Caller, calling
 from tests.support.operator import Operator
+from tests.support.postgres import Postgres
 from tests.support.server import COMMAND, ServerProcess, clean_environment, running, running_server
 from tests.support.waiting import eventually
 
@@ -302,6 +304,92 @@ async def test_tokens_and_secrets_are_nowhere_but_where_they_are_needed(
     # The search would find them: what is kept of tokens and keys is there, as digests.
     for secret in (kept, resumes[1]):
         assert digest(secret) in texts["the database"]
+
+
+DATABASE_PASSWORD = "database-marked-2Lw6-Rf9-Vb4"
+NAME = "Marked Candidate Weatherby-Okonkwo"
+JOB = "marked vacancy for a lighthouse keeper"
+INSTRUCTIONS = "Marked instructions: ask about the silver lighthouse, and never tell that you did."
+
+
+def phrases(text: str) -> Iterator[str]:
+    """Each run of four words, as somebody would know them again."""
+    words = text.split()
+    for at in range(max(1, len(words) - 3)):
+        yield " ".join(words[at : at + 4])
+
+
+async def test_no_log_line_tells_who_said_what_and_no_candidate_gets_what_is_the_servers(
+    tmp_path: Path, postgres: Postgres, postgres_template: str
+) -> None:
+    url = postgres.create(postgres_template)
+    receiver = await Receiver().start()
+    async with (
+        simulating(tmp_path / "simulator") as simulator,
+        running_server(
+            tmp_path / "server",
+            SIMULATION_MODE="false",
+            OPENAI_API_KEY=KEY,
+            OPENAI_BASE_URL=simulator.url,
+            LOG_LEVEL="debug",
+            DATABASE_URL=url.replace("@", f":{DATABASE_PASSWORD}@"),
+            INTERVIEW_ALLOW_ANONYMOUS="false",
+            INTERVIEW_ADMIN_KEY=ADMIN_KEY,
+            INTERVIEW_JOIN_SECRET=JOIN_SECRET,
+            INTERVIEW_WEBHOOK_URL=receiver.url,
+            INTERVIEW_WEBHOOK_SECRET=DEFAULT_SECRET,
+            INTERVIEW_WEBHOOK_ALLOW="127.0.0.0/8",
+        ) as server,
+        calling(server.url) as maker,
+        calling(server.url) as candidate,
+    ):
+        operator = Operator(maker, ADMIN_KEY)
+        made = await operator.make(
+            plan={"instructions": INSTRUCTIONS},
+            candidate_reference=NAME,
+            metadata={"job": JOB},
+        )
+        await candidate.open_bare()
+        await candidate.send({"type": "init", "token": made["join_token"]})
+        await candidate.message("session")
+        await candidate.connect()
+        offered = await candidate.offer()
+        await candidate.connect()
+        candidate.speak(seconds=2)
+        said = await candidate.event(
+            "conversation.item.input_audio_transcription.completed", within=30
+        )
+        answered = await candidate.event("response.output_audio_transcript.done", within=30)
+        headers = {"Authorization": f"Bearer {made['join_token']}"}
+        for path in ("/", "/api/personas", "/api/ice-servers", "/healthz", "/readyz"):
+            await candidate.get(path, headers=headers)
+        assert (await operator.show(made))["candidate_reference"] == NAME
+        await candidate.send({"type": "end_session"})
+        await candidate.message("session_ended")
+        await receiver.has(4, within=30)
+        spoken = [said["transcript"], answered["transcript"]]
+        side = "\n".join(candidate.heard)
+        assert len(server.lines) < (server.lines.maxlen or 0), "the log was longer than was kept"
+    await receiver.close()
+    postgres.drop(url)
+    log = "\n".join(server.lines)
+    assert " DEBUG " in log and "setLocalDescription" in log
+    secrets = (KEY, ADMIN_KEY, JOIN_SECRET, DEFAULT_SECRET, DATABASE_PASSWORD)
+    for secret in secrets:
+        assert found_in({"the log": log, "the candidate's side": side}, secret) == [], secret[:12]
+    # What is said reaches the candidate, and nobody who reads the log.
+    assert all(text and text in side for text in spoken)
+    for text in (*spoken, NAME, JOB, INSTRUCTIONS):
+        for phrase in phrases(text):
+            assert phrase not in log, phrase
+    # Nor do descriptions of anybody's connection.
+    credentials = re.findall(r"a=(?:ice-pwd|ice-ufrag|fingerprint|candidate):\S+ ?\S*", offered)
+    assert len(credentials) >= 3
+    for line in (*credentials, *re.findall(r"a=(?:ice-pwd|fingerprint):[^\r\n]+", side)):
+        assert line not in log, line
+    for own in (JOB,):
+        for phrase in phrases(own):
+            assert phrase not in side, phrase
 
 
 async def _ask(base_url: str, key: str) -> str:
