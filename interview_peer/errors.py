@@ -12,10 +12,13 @@
     │   ├── InterviewRunning, RecordingNotReady, RecordingMissing, RecordingErased,
     │   │   RangeNotSatisfiable
     │   ├── InvalidField           names the field
-    │   │   └── UnknownPersona, LimitExceeded, CallbackSecretRequired
+    │   │   ├── UnknownPersona, LimitExceeded, CallbackSecretRequired
+    │   │   └── InvalidParameter       the same, told as OpenAI does
+    │   │       └── UnknownParameter, MissingParameter
     │   ├── IdempotencyConflict, InterviewElsewhere, InterviewNotLive, KeyNotFound
     │   ├── Unauthorized
     │   │   └── TokenRequired, TokenInvalid, TokenExpired, TokenUsed
+    │   ├── OriginNotAllowed, TokensElsewhere
     │   ├── InvalidWebhook, InvalidWebhookUrl, WebhookNotFound, DeliveryNotFound, TooManyWebhooks
     │   ├── RateLimited
     │   │   └── TooManyConnections, TooMuchToSay
@@ -256,6 +259,27 @@ class TokenUsed(Unauthorized):
     sentence = "This invitation was used already. Ask whoever invited you for a new one."
 
 
+class OriginNotAllowed(CallerError):
+    """A page of another origin asks for what only certain pages may."""
+
+    code = "ORIGIN_NOT_ALLOWED"
+    status = 403
+    sentence = (
+        "Pages of this origin may not use this server. "
+        "Whoever runs it can list the origin in INTERVIEW_ALLOWED_ORIGINS."
+    )
+    openai_code = "origin_not_allowed"
+
+
+class TokensElsewhere(CallerError):
+    """This server signs no join tokens: an identity provider does."""
+
+    code = "TOKENS_ELSEWHERE"
+    status = 409
+    sentence = "This server makes no keys for candidates: it has no INTERVIEW_JOIN_SECRET."
+    openai_code = "tokens_elsewhere"
+
+
 class InvalidField(CallerError):
     """A field of the request is missing or wrong; ``field`` names it, dotted."""
 
@@ -290,6 +314,30 @@ class CallbackSecretRequired(InvalidField):
     sentence = (
         "callback.secret: is missing, and this server has no INTERVIEW_WEBHOOK_SECRET to sign with."
     )
+
+
+class InvalidParameter(InvalidField):
+    """A field of a request in OpenAI's shape cannot be used; ``field`` names it, dotted."""
+
+    code = "INVALID_PARAMETER"
+    status = 400
+    sentence = "A parameter of the request is wrong."
+
+
+class UnknownParameter(InvalidParameter):
+    """There is no such field in OpenAI's shape, nor did we add one."""
+
+    code = "UNKNOWN_PARAMETER"
+    sentence = "The request has a parameter that is not known."
+    openai_code = "unknown_parameter"
+
+
+class MissingParameter(InvalidParameter):
+    """A field that OpenAI's shape demands is missing."""
+
+    code = "MISSING_PARAMETER"
+    sentence = "The request lacks a parameter."
+    openai_code = "missing_required_parameter"
 
 
 class IdempotencyConflict(CallerError):

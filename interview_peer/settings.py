@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from interview_peer.core import speech_redaction
+from interview_peer.core.origins import read_origin
 from interview_peer.core.proxies import FORWARDED_FOR
 from interview_peer.core.turn import IceServer, read_servers
 from interview_peer.errors import ConfigurationError
@@ -91,6 +92,9 @@ _MUST_BE = {
         f"must be at least {_SHORTEST_TURN_SECRET} visible ASCII characters without spaces"
     ),
     "turn_ttl_seconds": "must be a whole number of seconds from 60 to 86400",
+    "allowed_origins": (
+        "must be exact origins such as https://careers.example.org, separated by commas"
+    ),
     "allow_anonymous": "must be true or false",
     "require_consent": "must be true or false",
     "redact_speech": (
@@ -199,6 +203,12 @@ class Settings(BaseSettings):
 
     public_url: str | None = Field(default=None, validation_alias="INTERVIEW_PUBLIC_URL")
     """Where candidates and receivers reach this server; None is what a request was sent to."""
+
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), validation_alias="INTERVIEW_ALLOWED_ORIGINS"
+    )
+    """Origins beside the server's own whose pages may do what candidates do; none listed is every
+    origin on a server that is open to all, and no other on one that asks for tokens."""
 
     webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), validation_alias="INTERVIEW_WEBHOOK_ALLOW"
@@ -456,6 +466,18 @@ class Settings(BaseSettings):
             raise ValueError("too short")
         return value
 
+    @pydantic.field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [part for part in value.split(",") if part.strip()]
+
+    @pydantic.field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(read_origin(part) for part in value))
+
     @pydantic.field_validator("redact_speech")
     @classmethod
     def _check_redact_speech(cls, value: str | None) -> str | None:
@@ -469,7 +491,7 @@ class Settings(BaseSettings):
             return None
         url = urlsplit(value := value.strip())
         # Whoever can change what is read here can let anybody in.
-        at_home = url.scheme == "http" and _is_loopback(url.hostname or "")
+        at_home = url.scheme == "http" and is_loopback(url.hostname or "")
         if not _VISIBLE.fullmatch(value) or not (url.scheme == "https" or at_home):
             raise ValueError("not a safe address")
         if not url.hostname or url.port == 0 or "@" in url.netloc or "#" in value:
@@ -654,7 +676,7 @@ class Settings(BaseSettings):
     @property
     def on_loopback(self) -> bool:
         """Whether the HTTP server can be reached from this machine alone."""
-        return _is_loopback(self.host)
+        return is_loopback(self.host)
 
     @property
     def open_to_all(self) -> bool:
@@ -740,7 +762,8 @@ def static_dir() -> Path:
     raise ConfigurationError("The pages are missing from this installation: install it again.")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address, or a name, is one of this very machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -33,6 +33,12 @@ class Allowance:
             self._buckets.popitem(last=False)
         return allowed
 
+    def give_back(self, caller: str) -> None:
+        """What was taken did not count after all."""
+        kept = self._buckets.get(caller)
+        if kept is not None:
+            self._buckets[caller] = (min(self._burst, kept[0] + 1), kept[1])
+
 
 def caller_of(address: str | None) -> str:
     """What counts as one caller: an IPv4 address, or an IPv6 network of 64 bits.

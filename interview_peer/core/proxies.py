@@ -14,6 +14,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 FORWARDED_FOR: Final = "X-Forwarded-For"
 """Each proxy adds the address it was called from at the end; others hold one address alone."""
+FORWARDED_PROTO: Final = "X-Forwarded-Proto"
+"""Tells by which scheme the proxy was called."""
 
 MOST: Final = 32
 """Addresses read of a list, from its end; a caller may have begun it with anything."""
@@ -45,6 +47,19 @@ def caller_behind(
         if not _within(name, trusted):
             break
     return nearest
+
+
+def is_secure_behind(peer: str | None, values: Sequence[str], trusted: Sequence[Network]) -> bool:
+    """Whether a trusted proxy says that it was called over TLS.
+
+    Args:
+        peer: the other end of the connection.
+        values: what came as ``X-Forwarded-Proto``, in order; the nearest proxy's is the last.
+        trusted: networks of the proxies that are believed.
+    """
+    if not values or not _within(peer, trusted):
+        return False
+    return values[-1].rpartition(",")[2].strip().lower() == "https"
 
 
 def _bare(told: str) -> str:

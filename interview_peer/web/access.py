@@ -7,13 +7,15 @@ API. What an admitted caller gets is decided by ``web.joining``.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 import jwt
 from aiohttp import web
@@ -33,13 +35,15 @@ from ..errors import (
     TokenUsed,
     Unauthorized,
 )
-from ..settings import Settings
+from ..settings import Settings, is_loopback
 from ..state.database import Database, Transaction
 from ..state.schema import admin_keys, now_us, resume_tokens, used_tokens
 from ..types import SessionId
 from .jwks import ALGORITHMS, Jwks
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HS256: Final = "HS256"
 FAILURES_PER_SECOND: Final = 10 / 60
@@ -91,8 +95,20 @@ class Access:
         self._resumes: dict[str, SessionId] = {}
         self._failures = Allowance(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
         self._key_used: dict[str, float] = {}
+        """Keys of the database that were good, by digest, and when their use was noted."""
+        self._asking = WeakValueDictionary[str, asyncio.Lock]()
 
     # -- candidates -----------------------------------------------------------------------------
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether candidates need no token for interviews that are nobody's."""
+        return self._settings.open_to_all
+
+    @property
+    def mints(self) -> bool:
+        """Whether this server signs tokens itself."""
+        return self._secret is not None
 
     def mint(self, interview_id: SessionId, issued_at: int, expires_at: int) -> str | None:
         """The token that opens this interview; nothing where only others issue tokens.
@@ -121,9 +137,9 @@ class Access:
             if self._settings.open_to_all:
                 return Admission()
             raise TokenRequired
+        if tokens.is_resume(token):
+            return await self._admit_back(token, address)
         try:
-            if tokens.is_resume(token):
-                return await self._admit_back(token)
             claims = await self._verify(token)
             if self._is_used(claims.interview_id, claims.jti) or await self._used(claims.jti):
                 raise TokenUsed
@@ -133,9 +149,9 @@ class Access:
 
     async def recognise(self, token: str, address: str | None) -> SessionId:
         """The interview a token belongs to, though it may have been used. Raises as ``admit``."""
+        if tokens.is_resume(token):
+            return (await self._admit_back(token, address)).interview_id or SessionId("")
         try:
-            if tokens.is_resume(token):
-                return (await self._admit_back(token)).interview_id or SessionId("")
             return (await self._verify(token)).interview_id
         except Unauthorized as refused:
             raise self._limited(refused, address) from None
@@ -179,7 +195,7 @@ class Access:
             log.warning("a resume token is not written down", extra={"session": name})
         return token
 
-    async def _admit_back(self, token: str) -> Admission:
+    async def _admit_back(self, token: str, address: str | None) -> Admission:
         key = digest(token)
         name = self._resumes.get(key)
         if name is None:
@@ -188,7 +204,7 @@ class Access:
                 query = select(resume_tokens.c.interview_id).where(resume_tokens.c.hash == key)
                 return (await tx.execute(query)).scalar_one_or_none()
 
-            known = await self._database.run(look)
+            known = await self._look_up(address, lambda: self._database.run(look))
             if known is None:
                 raise TokenInvalid
             name = SessionId(known)
@@ -237,7 +253,7 @@ class Access:
     async def check_operator(self, request: web.Request) -> None:
         """Let only operators through: by the setting's key, or by one kept in the database.
 
-        Where no key is set, a simulation on loopback asks nobody.
+        Where no key is set, a simulation on loopback asks nobody who calls it by such a name.
 
         Raises:
             Unauthorized: the key is missing, wrong or revoked.
@@ -245,7 +261,10 @@ class Access:
             StateUnavailable: that cannot be known just now.
         """
         settings = self._settings
-        if settings.admin_key is None and settings.simulation and settings.on_loopback:
+        keyless = settings.admin_key is None and settings.simulation and settings.on_loopback
+        # Under another name it was sent on by a proxy, or by a page of that name whose address was
+        # made to lead here: neither is somebody at this machine.
+        if keyless and is_loopback(request.url.host or ""):
             return
         key = bearer(request)
         if key is None:
@@ -256,8 +275,46 @@ class Access:
             key.encode("utf-8", "replace"), settings.admin_key.get_secret_value().encode()
         ):
             return
-        if not key.startswith(tokens.ADMIN_PREFIX) or not await self._is_kept(digest(key)):
+        if not key.startswith(tokens.ADMIN_PREFIX):
             raise self._limited(Unauthorized(), request.remote)
+        await self._check_kept(digest(key), request.remote)
+
+    async def _check_kept(self, key: str, address: str | None) -> None:
+        """Let a key through that is in the database. Raises as ``check_operator``."""
+        if key in self._key_used:
+            if await self._is_kept(key):
+                return
+            # It was revoked.
+            self._key_used.pop(key, None)
+            raise self._limited(Unauthorized(), address)
+        # Requests that come at once with one key are one question, not one for each of them.
+        async with self._asking.setdefault(key, asyncio.Lock()):
+            if key not in self._key_used and not await self._look_up(
+                address, lambda: self._is_kept(key)
+            ):
+                raise Unauthorized
+
+    async def _look_up(self, address: str | None, look: Callable[[], Awaitable[T]]) -> T:
+        """Ask the database about a secret that was shown, and that this process does not know.
+
+        It counts as a refusal of the address before it is looked for, until it is found: whoever
+        shows one wrong secret after the other keeps the database busy for a moment only.
+
+        Raises:
+            RateLimited: this address was refused too often.
+        """
+        caller = caller_of(address)
+        if not self._failures.take(caller, time.monotonic()):
+            raise RateLimited
+        try:
+            found = await look()
+        except BaseException:
+            # Nobody knows whether it was wrong.
+            self._failures.give_back(caller)
+            raise
+        if found:
+            self._failures.give_back(caller)
+        return found
 
     async def _is_kept(self, key: str) -> bool:
         now = time.monotonic()

@@ -1,42 +1,30 @@
-"""The HTTP paths: signalling as the seeds have it, OpenAI's way in, and what operators ask."""
+"""The HTTP paths: the page, signalling as the seeds have it, and how the server fares."""
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from aiohttp import BodyPartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from ..core import sdp
-from ..core.lifecycle import OVER, Phase, Reason
+from ..core.lifecycle import Phase
 from ..core.persona import ga_model
-from ..errors import (
-    CallerError,
-    InvalidMessage,
-    InvalidSdp,
-    NotFound,
-    SdpTooLarge,
-    SessionNotFound,
-    TokenInvalid,
-    TokenRequired,
-    TooLarge,
-    UnsupportedContentType,
-)
+from ..errors import NotFound, SessionNotFound, Unauthorized
 from ..session.archive import Archive
 from ..session.drain import Drain
-from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
 from ..state.parts import StateParts
 from ..types import Json
 from . import forms, ice, messages, openapi, signalling
-from .access import Access, Admission, token_of
+from .access import Access
+from .calls_api import CallsApi
+from .client_secrets import ClientSecrets
 from .control_api import ControlApi
 from .events_api import EventsApi
 from .interview_store import InterviewStore
@@ -45,6 +33,7 @@ from .joining import API, Joining
 from .keys_api import KeysApi
 from .limits import LIMITS, Limits
 from .operations_api import OperationsApi, Readiness
+from .origins import Origins
 from .recordings_api import RecordingPaths
 from .waiting_room import WaitingRoom
 from .webhooks_api import WebhooksApi
@@ -53,8 +42,6 @@ KEY_SECONDS: Final = 60
 """How long the seeds' ephemeral keys lived; the answer keeps saying so."""
 
 HELD: Final = "held-by-server"
-CALL_PREFIX: Final = "rtc_"
-"""OpenAI's call ids begin so, and its clients may look."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -101,8 +88,6 @@ class Api:
         router.add_get("/api/sessions/{session_id}", self.session)
         router.add_get("/api/personas", self.personas)
         router.add_get(ice.PATH, ice.IceServersPath(self._settings, self._joining).get)
-        router.add_post("/v1/realtime/calls", self.create_call)
-        router.add_post("/v1/realtime/calls/{call_id}/hangup", self.hang_up)
         router.add_get("/health", self.health)
         router.add_get("/healthz", self.healthz)
         router.add_get("/static/{path:.+}", self.static)
@@ -156,7 +141,10 @@ class Api:
         now = time.time()
         try:
             interview = self._interviews.find(session_id or "")
-        except SessionNotFound:
+            if interview.origin == API:
+                # Nobody else may keep an invited candidate's interview from being idle.
+                await self._joining.check_own(request, interview.id)
+        except (SessionNotFound, Unauthorized):
             pass
         else:
             interview.touch()
@@ -185,7 +173,7 @@ class Api:
         interview = await self._joining.enter(admission, session_id)
         if persona is not None and admission.is_open and interview.phase is Phase.CREATED:
             interview.persona = persona
-        answer, resume = await self._answer(request, admission, interview, offer)
+        answer, resume = await self._joining.answer_or_forget(request, admission, interview, offer)
         told = {
             "sessionId": interview.id,
             "sdpAnswer": answer,
@@ -194,8 +182,10 @@ class Api:
         return web.json_response(told if resume is None else {**told, "resumeToken": resume})
 
     async def session(self, request: web.Request) -> web.Response:
-        """What is known of a session, in the seeds' fields and our phase."""
-        interview = self._interviews.find(request.match_info["session_id"])
+        """What is known of a session, in the seeds' fields and our phase; to who may know."""
+        name = request.match_info["session_id"]
+        await self._joining.check_own(request, name)
+        interview = self._interviews.find(name)
         asked = interview.key_asked_at
         last = time.time() - (time.monotonic() - interview.last_activity)
         return web.json_response(
@@ -227,49 +217,6 @@ class Api:
                 ],
             }
         )
-
-    # -- OpenAI's way in ------------------------------------------------------------------------
-
-    async def create_call(self, request: web.Request) -> web.Response:
-        """Take an offer as OpenAI's own endpoint does: bare SDP, or multipart."""
-        offer = await _call_offer(request)
-        sdp.check_offer(offer)
-        admission = await self._joining.admit(request)
-        interview = await self._joining.enter(admission, None)
-        answer, _ = await self._answer(request, admission, interview, offer)
-        return web.Response(
-            status=201,
-            text=answer,
-            content_type="application/sdp",
-            headers={"Location": f"/v1/realtime/calls/{CALL_PREFIX}{interview.id}"},
-        )
-
-    async def hang_up(self, request: web.Request) -> web.Response:
-        """End a call; a second time it is not found, as at OpenAI."""
-        call_id = request.match_info["call_id"]
-        interview = self._interviews.find(call_id.removeprefix(CALL_PREFIX))
-        if not call_id.startswith(CALL_PREFIX) or interview.phase in OVER:
-            raise SessionNotFound
-        if interview.origin == API:
-            token = token_of(request)
-            if token is None:
-                raise TokenRequired
-            if await self._joining.access.recognise(token, request.remote) != interview.id:
-                raise TokenInvalid
-        interview.end_soon(Reason.CLIENT_REQUEST)
-        return web.Response(status=200)
-
-    async def _answer(
-        self, request: web.Request, admission: Admission, interview: Interview, offer: str
-    ) -> tuple[str, str | None]:
-        """Answer, or forget a session that was only made for this failed request."""
-        try:
-            self._limits.offer(request.remote, interview.id, offer)
-            return await self._joining.answer(admission, interview, offer)
-        except BaseException:
-            if not interview.watched:
-                self._interviews.forget(interview)
-            raise
 
     # -- operators ------------------------------------------------------------------------------
 
@@ -304,50 +251,6 @@ class Api:
         )
 
 
-async def _call_offer(request: web.Request) -> str:
-    """The offer of a create call; a session that comes with it is not the client's to choose."""
-    if request.content_type == "application/sdp":
-        text = await forms.read_text(request)
-    elif request.content_type == "multipart/form-data":
-        text = await _multipart_offer(request)
-    else:
-        raise UnsupportedContentType("This path takes application/sdp or multipart/form-data.")
-    if not text.strip():
-        raise InvalidSdp
-    return text
-
-
-async def _multipart_offer(request: web.Request) -> str:
-    offer: str | None = None
-    try:
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader) or part.name not in ("sdp", "session"):
-                raise InvalidMessage("The parts are sdp and session.")
-            forms.check_uncompressed(part)
-            body = await part.read(decode=True)
-            if len(body) > sdp.MAX_SDP_BYTES * 2:
-                raise SdpTooLarge
-            if part.name == "sdp":
-                offer = body.decode("utf-8")
-            else:
-                _check_session(json.loads(body))
-    except CallerError:
-        raise
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge from None
-    except (ValueError, RecursionError, RuntimeError, HttpProcessingError):
-        # A RuntimeError stands for a Content-Transfer-Encoding that is not known.
-        raise InvalidMessage("The multipart body could not be read.") from None
-    if offer is None:
-        raise InvalidSdp("The part sdp is missing.")
-    return offer
-
-
-def _check_session(session: Any) -> None:
-    if not isinstance(session, dict):
-        raise InvalidMessage("The part session must be a JSON object.")
-
-
 def make_app(
     settings: Settings,
     interviews: Interviews,
@@ -358,23 +261,24 @@ def make_app(
 ) -> web.Application:
     """The HTTP application; the caller runs it."""
     access = Access(settings, state.database, interviews.has_used)
+    proxies = [ipaddress.ip_network(one) for one in settings.trusted_proxies]
+    origins = Origins(settings, proxies)
     app = web.Application(
-        middlewares=forms.middlewares(
-            access,
-            [ipaddress.ip_network(one) for one in settings.trusted_proxies],
-            settings.proxy_header,
-        ),
+        middlewares=forms.middlewares(access, origins, proxies, settings.proxy_header),
         client_max_size=settings.max_body_kb * 1024,
     )
+    app.on_response_prepare.append(origins.dress)
     unknown = WaitingRoom(settings.waiting_per_address, settings.waiting_sockets)
     limits = app[LIMITS] = Limits(settings)
     joining = Joining(access, interviews, state, unknown)
     health = Health(media_health, archive.statistics, limits.statistics)
     Api(settings, interviews, joining, limits, health, state).add_to(app)
+    CallsApi(interviews, joining).add_to(app)
     store = InterviewStore(interviews, archive, state)
     guard = state.notices.guard
     made = InterviewsApi(settings, interviews.personas, access, store, guard)
     made.add_to(app)
+    ClientSecrets(settings, interviews.personas, access, store, guard).add_to(app)
     ControlApi(store, made.whole).add_to(app)
     EventsApi(store).add_to(app)
     RecordingPaths(archive).add_to(app)

@@ -14,7 +14,6 @@ from ..errors import InterviewElsewhere, SessionNotFound, StateUnavailable, TooM
 from ..session.feed import FeedEvent, Follower
 from ..session.interview import Interview
 from ..state.records import FINAL
-from . import forms
 from .interview_store import InterviewStore
 from .interviews_api import PATH, interview_id
 
@@ -60,7 +59,7 @@ class EventsApi:
             return web.Response(status=204)
         if running is not None and running.feed.is_over and after == running.feed.last:
             return web.Response(status=204)
-        response = web.StreamResponse(headers={**forms.PAGE_HEADERS, **_HEADERS})
+        response = web.StreamResponse(headers=_HEADERS)
         follower = None if running is None else _follow(running, after, request)
         try:
             await response.prepare(request)

@@ -19,7 +19,6 @@ async def send(request: web.Request, content: Content) -> web.StreamResponse:
     file = content.file
     tag = f'"{file.sha256}"'
     headers = {
-        **forms.PAGE_HEADERS,
         "Accept-Ranges": "bytes",
         "ETag": tag,
         # Personal data: a browser may hold it for this page, nobody may keep it.

@@ -1,4 +1,4 @@
-"""How answers look: the error form of each family of paths, headers, CORS.
+"""What every request passes through, and the error form of each family of paths.
 
 - the seeds' paths: ``{"error": sentence, "message": sentence, "code"}``
 - OpenAI's paths (``/v1/…``): ``{"error": {"message", "type", "param", "code"}}``
@@ -28,34 +28,22 @@ from ..errors import (
 )
 from ..types import Json
 from .access import Access
+from .origins import Origins, is_candidates
 
 log = logging.getLogger(__name__)
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 SEED_PATHS: Final = ("/api/generate-ephemeral-key", "/api/sdp-exchange", "/api/sessions")
-CORS_PATHS: Final = (*SEED_PATHS, "/api/personas", "/api/ice-servers", "/v1/", "/health")
 OPERATOR_PATHS: Final = (
     "/api/interviews",
     "/api/webhooks",
     "/api/deliveries",
     "/api/keys",
     "/api/drain",
+    "/v1/realtime/client_secrets",
 )
 """What only operators and the systems around an interview may use."""
-
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
-        "media-src 'self' blob:; connect-src 'self' http: https: ws: wss:; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), display-capture=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-"""``connect-src`` is wide because the page's server field may name another host."""
 
 
 def error_body(path: str, error: InterviewPeerError) -> Json:
@@ -117,7 +105,10 @@ async def read_text(request: web.Request) -> str:
 
 
 def middlewares(
-    access: Access, proxies: Sequence[Network] = (), proxy_header: str = FORWARDED_FOR
+    access: Access,
+    origins: Origins,
+    proxies: Sequence[Network] = (),
+    proxy_header: str = FORWARDED_FOR,
 ) -> list[Any]:
     """The middlewares of the application, outermost first.
 
@@ -149,23 +140,11 @@ def middlewares(
             return error_response(request.path, InterviewPeerError())
 
     @web.middleware
-    async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not request.path.startswith(CORS_PATHS):
-            return await handler(request)
-        if request.method == "OPTIONS":
-            response: web.StreamResponse = web.Response(status=204)
-            response.headers["Access-Control-Allow-Methods"] = "GET, POST"
-            # The names OpenAI's browser SDK asks for, and what a JSON POST needs.
-            response.headers["Access-Control-Allow-Headers"] = (
-                "authorization, content-type, x-openai-agents-sdk, openai-safety-identifier"
-            )
-            response.headers["Access-Control-Max-Age"] = "600"
-        else:
-            response = await handler(request)
-        if not response.prepared:
-            response.headers["Access-Control-Allow-Origin"] = "*"
-            response.headers["Access-Control-Expose-Headers"] = "Location"
-        return response
+    async def pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "OPTIONS" and is_candidates(request.path):
+            return origins.preflight(request)
+        origins.check(request)
+        return await handler(request)
 
     @web.middleware
     async def operator(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -179,16 +158,6 @@ def middlewares(
         return await handler(request)
 
     @web.middleware
-    async def headers(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
-        if not response.prepared:
-            for name, value in PAGE_HEADERS.items():
-                response.headers.setdefault(name, value)
-            if not request.path.startswith("/static/"):
-                response.headers.setdefault("Cache-Control", "no-store")
-        return response
-
-    @web.middleware
     async def behind(request: web.Request, handler: Handler) -> web.StreamResponse:
         values = request.headers.getall(proxy_header, ())
         caller = caller_behind(request.remote, proxy_header, values, proxies)
@@ -196,7 +165,7 @@ def middlewares(
             request = request.clone(remote=caller or "")
         return await handler(request)
 
-    return [headers, cors, errors, *([behind] if proxies else ()), operator, uncompressed]
+    return [errors, *([behind] if proxies else ()), pages, operator, uncompressed]
 
 
 def check_uncompressed(body: web.Request | BodyPartReader) -> None:

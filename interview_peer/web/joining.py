@@ -31,6 +31,7 @@ from ..state.schema import now_us
 from ..types import Json, SessionId
 from .access import Access, Admission, token_of
 from .claims import Claims
+from .limits import LIMITS
 from .waiting_room import WaitingRoom
 
 API = "api"
@@ -49,10 +50,31 @@ class Joining:
         """Connections that are open and have not shown the token that they need."""
         self._interviews = interviews
         self._database = state.database
+        self._open_to_all = access.open_to_all
 
     async def admit(self, request: web.Request) -> Admission:
         """Who this request comes from. Raises as ``Access.admit``."""
         return await self.access.admit(token_of(request), request.remote)
+
+    async def check_own(self, request: web.Request, session_id: str) -> None:
+        """Whether a caller may know of a session, and act on it, without a way into it.
+
+        An invited candidate's is for who has a token of it, used or not. Others, on a server that
+        is open to all, are for whoever knows their id.
+
+        Raises:
+            TokenRequired: no token came; whether there is such a session is not told.
+            TokenInvalid: it is another interview's, or none of ours.
+            TokenExpired, RateLimited, StateUnavailable, KeysUnavailable: as ``Access.recognise``.
+        """
+        token = token_of(request)
+        if token is not None:
+            if await self.access.recognise(token, request.remote) != session_id:
+                raise TokenInvalid
+            return
+        known = self._known(session_id)
+        if not self._open_to_all or (known is not None and known.origin == API):
+            raise TokenRequired
 
     async def enter(
         self, admission: Admission, wanted: str | None, *, must_exist: bool = False
@@ -111,6 +133,19 @@ class Joining:
                 interview.give_back()
             raise
         return answer, await self.access.renew(admission, self._runs)
+
+    async def answer_or_forget(
+        self, request: web.Request, admission: Admission, interview: Interview, offer: str
+    ) -> tuple[str, str | None]:
+        """As ``answer``, for a request; a session that was only made for one that fails is
+        forgotten. Raises as ``Limits.offer`` too."""
+        try:
+            request.app[LIMITS].offer(request.remote, interview.id, offer)
+            return await self.answer(admission, interview, offer)
+        except BaseException:
+            if not interview.watched:
+                self._interviews.forget(interview)
+            raise
 
     def _runs(self, session_id: SessionId) -> bool:
         return self._known(session_id) is not None

@@ -40,7 +40,7 @@ MAX_SECONDS: Final = 3600
 """The voice service ends a session after an hour."""
 LEAST_SECONDS: Final = 10
 DEFAULT_EXPIRES_SECONDS: Final = 7 * 24 * 3600
-LEAST_EXPIRES_SECONDS: Final = 60
+LEAST_EXPIRES_SECONDS: Final = 10
 
 
 def _storable(text: str) -> str:
@@ -209,7 +209,7 @@ def read(
             _check_url(guard, request.callback.url)
             if request.callback.secret is None and not can_sign:
                 raise CallbackSecretRequired("callback.secret")
-        return Wanted(request, _interviewer(request, personas), key, _fingerprint(body))
+        return Wanted(request, _interviewer(request, personas), key, fingerprint(body))
     # Outside of the handler: the validation error holds what was given.
     raise refused
 
@@ -273,7 +273,8 @@ def _interviewer(request: NewInterview, personas: Personas) -> Persona:
     )
 
 
-def _fingerprint(body: Json) -> str:
+def fingerprint(body: Json) -> str:
+    """Tells one request's body from another's; its idempotency key is no part of it."""
     told = {key: value for key, value in body.items() if key != "idempotency_key"}
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from .. import __version__
 from ..types import Json
-from . import openapi_recordings, openapi_webhooks
+from . import client_secrets, openapi_recordings, openapi_webhooks
+from .forms import SEED_PATHS
 from .interviews_api import PHASES
 from .openapi_operators import INTERVIEWS, KEYS, SCHEMAS
 from .openapi_parts import (
@@ -122,7 +123,7 @@ CANDIDATES: Final[Json] = {
                         }
                     ),
                 ),
-                **refusals("400", "413", "415", form=_FLAT),
+                **refusals("400", "413", "415", "429", "503", form=_FLAT),
             },
             requestBody=json_body(
                 fields(
@@ -153,9 +154,10 @@ CANDIDATES: Final[Json] = {
                         }
                     ),
                 ),
-                **refusals("404", form=_FLAT),
+                **refusals("401", "404", "429", "503", form=_FLAT),
             },
             parameters=[parameter("session_id", "path", TEXT)],
+            **CANDIDATE,
         )
     },
     "/v1/realtime/calls": {
@@ -191,9 +193,67 @@ CANDIDATES: Final[Json] = {
                 **refusals("401", "404", "429", "503", form="OpenAIError"),
             },
             parameters=[parameter("call_id", "path", TEXT)],
-            **CANDIDATE,
+            security=[{}, {"joinToken": []}, {"adminKey": []}],
         )
     },
+}
+
+_FREE: Final[Json] = {"type": ["object", "null"]}
+
+BACK_ENDS: Final[Json] = {
+    "/v1/realtime/client_secrets": {
+        "post": operation(
+            "interviews",
+            "Make an interview, and a key for its candidate's SDK, as OpenAI's endpoint does.",
+            {
+                "200": answer(
+                    "The key, a join token of this server.",
+                    fields(
+                        {
+                            "value": {**TEXT, "pattern": "^ek_"},
+                            "expires_at": {"type": "integer"},
+                            "session": {"type": "object"},
+                        }
+                    ),
+                    {"Idempotent-Replayed": {"schema": {"const": "true"}}},
+                ),
+                **refusals("400", "401", "409", "413", "415", "429", "503", form="OpenAIError"),
+            },
+            requestBody=json_body(
+                fields(
+                    {
+                        "expires_after": {
+                            **_FREE,
+                            "properties": {
+                                "anchor": {"const": "created_at"},
+                                "seconds": {
+                                    "type": "integer",
+                                    "minimum": client_secrets.LEAST_SECONDS,
+                                    "maximum": client_secrets.MOST_SECONDS,
+                                    "default": client_secrets.DEFAULT_SECONDS,
+                                },
+                            },
+                            "additionalProperties": False,
+                        },
+                        "session": {
+                            **_FREE,
+                            "description": "As OpenAI has it; docs/api.md tells what is used.",
+                        },
+                        "interview": {
+                            **_FREE,
+                            "description": "Further fields, as of `POST /api/interviews`.",
+                        },
+                    },
+                    "expires_after",
+                    "session",
+                    "interview",
+                    closed=True,
+                )
+            ),
+            parameters=[parameter("Idempotency-Key", "header", TEXT)],
+            **OPERATOR,
+        )
+    }
 }
 
 
@@ -346,6 +406,25 @@ _OPERATORS: Final[Json] = {
 }
 
 
+def _refusing(paths: Json) -> Json:
+    """The paths, with what pages of other origins are told where something is changed."""
+    return {
+        path: {
+            method: one
+            if method == "get" and "101" not in one["responses"]
+            else {**one, "responses": {**one["responses"], **refusals("403", form=_form_of(path))}}
+            for method, one in item.items()
+        }
+        for path, item in paths.items()
+    }
+
+
+def _form_of(path: str) -> str:
+    if path.startswith("/v1/"):
+        return "OpenAIError"
+    return _FLAT if path.startswith(SEED_PATHS) else "Error"
+
+
 def document() -> Json:
     """The whole document."""
     return {
@@ -355,7 +434,7 @@ def document() -> Json:
             "version": __version__,
             "description": "Spoken AI interviews: made, joined, watched, ended and erased.",
         },
-        "paths": {**_OPERATORS, **CANDIDATES, **SERVER},
+        "paths": _refusing({**_OPERATORS, **BACK_ENDS, **CANDIDATES, **SERVER}),
         "components": {
             "schemas": {**SCHEMAS, **openapi_recordings.SCHEMAS, **openapi_webhooks.SCHEMAS},
             "securitySchemes": {

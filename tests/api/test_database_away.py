@@ -140,7 +140,9 @@ async def test_a_stopped_database_is_told_stops_no_interview_and_misses_nothing(
         assert ended.phase is Phase.LIVE
         await candidate.send({"type": "end_session"})
         await candidate.message("session_ended")
-        assert (await caller.get(f"/api/sessions/{made['id']}")).json()["phase"] == "ended"
+        mine = {"Authorization": f"Bearer {made['join_token']}"}
+        seen = await caller.get(f"/api/sessions/{made['id']}", headers=mine)
+        assert seen.json()["phase"] == "ended"
         assert server.state.chronicle.statistics()["waiting"] > 0
 
         await asyncio.to_thread(restartable_postgres.start)

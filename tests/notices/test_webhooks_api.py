@@ -27,6 +27,7 @@ from interview_peer.state.database import Database
 from interview_peer.types import Json
 from interview_peer.web import forms
 from interview_peer.web.access import Access
+from interview_peer.web.origins import Origins
 from interview_peer.web.webhooks_api import WebhooksApi
 
 from .office import SECRET, Office
@@ -72,8 +73,9 @@ class Api:
 @pytest.fixture
 async def api(database: Database) -> AsyncIterator[Api]:
     notices = Notices.open(database, allow=["127.0.0.0/8"])
-    access = Access(Settings(simulation=True, admin_key=SecretStr(KEY)), database)
-    app = web.Application(middlewares=forms.middlewares(access))
+    settings = Settings(simulation=True, admin_key=SecretStr(KEY))
+    access = Access(settings, database)
+    app = web.Application(middlewares=forms.middlewares(access, Origins(settings)))
     WebhooksApi(notices.desk, access.check_operator).add_to(app)
     office = Office(database)
     office.outbox = notices.outbox

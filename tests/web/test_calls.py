@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.support.caller import Caller, Reply
+from interview_peer.web import access as access_module
+from tests.support.caller import Caller, Reply, calling
+from tests.support.inprocess import live, serving
+from tests.support.operator import KEY, Operator
 
 CALLS = "/v1/realtime/calls"
 
@@ -122,3 +127,102 @@ async def test_a_stock_clients_update_keeps_the_servers_session(caller: Caller) 
     assert after["model"] == before["model"]
     assert after["tools"] == []
     assert after["audio"]["input"] == before["audio"]["input"]
+
+
+# -- who may hang up
+
+
+async def test_an_invited_candidates_call_ends_by_its_own_key_or_an_operators(
+    tmp_path: Path,
+) -> None:
+    async with (
+        serving(tmp_path, admin_key=KEY, join_secret="x" * 32) as server,
+        calling(server.url) as caller,
+        calling(server.url) as stranger,
+    ):
+        operator = Operator(stranger)
+        other = await operator.make()
+        for key in ("own", "operator"):
+            made = await operator.make()
+            reply = await caller.post(
+                CALLS,
+                data=(await caller.offer()).encode(),
+                headers={
+                    "Content-Type": "application/sdp",
+                    "Authorization": f"Bearer {made['sdk_key']}",
+                },
+            )
+            path = await begin(caller, reply)
+            for wrong, code in (
+                (None, "TOKEN_REQUIRED"),
+                ("ek_anything", "UNAUTHORIZED"),
+                (other["sdk_key"], "TOKEN_INVALID"),
+                ("ipk_wrong", "UNAUTHORIZED"),
+            ):
+                headers = {} if wrong is None else {"Authorization": f"Bearer {wrong}"}
+                refused = await stranger.post(path + "/hangup", headers=headers)
+                error = refused.json()["error"]
+                assert (refused.status, error["code"]) == (401, "invalid_api_key"), code
+            right = made["sdk_key"] if key == "own" else KEY
+            reply = await stranger.post(
+                path + "/hangup", headers={"Authorization": f"Bearer {right}"}
+            )
+            assert (reply.status, reply.text) == (200, "")
+            await caller.media_lost.wait()
+
+
+async def test_a_server_with_tokens_tells_nobody_else_which_calls_there_are(
+    tmp_path: Path,
+) -> None:
+    closed = live("http://127.0.0.1:9/v1", allow_anonymous=False, join_secret="x" * 32)
+    async with serving(tmp_path, **closed) as server, calling(server.url) as caller:
+        for name in ("rtc_none", "none", "rtc_"):
+            reply = await caller.post(f"{CALLS}/{name}/hangup")
+            assert (reply.status, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+# -- refusals
+
+
+async def test_every_refusal_has_openais_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_module, "FAILURES_AT_ONCE", 1)
+    sdp = {"Content-Type": "application/sdp"}
+    async with (
+        serving(tmp_path, max_interviews=1) as server,
+        calling(server.url) as first,
+        calling(server.url) as caller,
+    ):
+        await begin(first, await raw(first))
+        offer = (await caller.offer()).encode()
+        bad = {**sdp, "Authorization": "Bearer a.b.c"}
+        asked: list[tuple[int, str, str, dict[str, Any]]] = [
+            (400, "POST", CALLS, {"data": b"v=0", "headers": sdp}),
+            (400, "POST", CALLS, {"data": b"\xff", "headers": sdp}),
+            (401, "POST", CALLS, {"data": offer, "headers": bad}),
+            (429, "POST", CALLS, {"data": offer, "headers": bad}),
+            (404, "POST", CALLS + "/rtc_none/hangup", {}),
+            (404, "POST", CALLS + "/rtc_none/accept", {}),
+            (404, "GET", "/v1/models", {}),
+            (405, "GET", CALLS, {}),
+            (405, "DELETE", CALLS + "/rtc_none/hangup", {}),
+            (413, "POST", CALLS, {"data": b"x" * 300_000, "headers": sdp}),
+            (415, "POST", CALLS, {"data": b"{}"}),
+            (417, "POST", CALLS, {"data": offer, "headers": {**sdp, "Expect": "miracles"}}),
+            (503, "POST", CALLS, {"data": offer, "headers": sdp}),
+            (400, "POST", "/v1/realtime/client_secrets", {"json": {"x": 1}}),
+        ]
+        for status, method, path, options in asked:
+            reply = await caller.request(method, path, **options)
+            assert reply.status == status, (path, reply)
+            error = reply.json()["error"]
+            assert set(reply.json()) == {"error"}
+            assert set(error) == {"message", "type", "param", "code"}, reply
+            assert error["message"].endswith(".") and isinstance(error["code"], str), reply
+            kind = "server_error" if status >= 500 else "invalid_request_error"
+            assert error["type"] == kind, reply
+            # Without it a page of another origin cannot read what went wrong.
+            if path.startswith(CALLS) and status != 417:
+                assert reply.headers["access-control-allow-origin"] == "*", reply
+            assert ("retry-after" in reply.headers) is (status in (429, 503)), reply
