@@ -40,6 +40,9 @@ KNOWN_CLIENT_EVENTS: Final = frozenset(
 TAG: Final = "interview_peer"
 """The key of a reply's metadata under which the server marks those that it asks for itself."""
 
+DICTATED: Final = "dictated-"
+"""What the mark begins with where the words are given, not the model's own."""
+
 ASSISTANT_MS_PER_TOKEN: Final = 50
 """How much speech of the model one token of its output stands for."""
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from interview_peer.core.realtime import (
+    DICTATED,
     UNPLACED,
     IdleTimedOut,
     InputCommitted,
@@ -43,7 +44,15 @@ from interview_peer.core.realtime import (
     ToolCalled,
     UnknownModelEvent,
 )
-from interview_peer.core.turns import ToolCall, Turn, TurnKind, TurnStatus, document, heard_of
+from interview_peer.core.turns import (
+    Steering,
+    ToolCall,
+    Turn,
+    TurnKind,
+    TurnStatus,
+    document,
+    heard_of,
+)
 from interview_peer.types import ItemId, Json, ResponseId, SessionId, Speaker
 
 PREFIX_PADDING_MS: Final = 300
@@ -65,6 +74,8 @@ class _Reply:
     playout_ended_at: float | None = None
     done_at: float | None = None
     cut: bool = False
+    dictated_at: float | None = None
+    """When it began, if its words were given by somebody outside."""
     spoken_ms: int | None = None
     """How long its sound is, by the service's own count."""
     items: list[ItemId] = field(default_factory=list)
@@ -100,6 +111,8 @@ class _Entry:
     tool: str | None = None
     call_id: str | None = None
     tool_at: float | None = None
+    told_at: float | None = None
+    """When the model was told this, by whoever is no speaker."""
 
     @property
     def text(self) -> str:
@@ -167,8 +180,11 @@ class Transcript:
                 self._take_item(event, at)
             case ItemDone():
                 self._take_item(event, at)
-            case ReplyStarted(response_id, out_of_band):
-                self._reply(response_id).out_of_band = out_of_band
+            case ReplyStarted(response_id, out_of_band, tag):
+                reply = self._reply(response_id)
+                reply.out_of_band = out_of_band
+                if tag is not None and tag.startswith(DICTATED):
+                    reply.dictated_at = at
             case ReplyItemAdded(response_id, item_id):
                 self._entry(item_id).reply = self._reply(response_id)
             case ReplyDone(response_id, status, audio_ms=audio_ms):
@@ -249,10 +265,25 @@ class Transcript:
                 after = ItemId(_well_formed(entry.item_id))
         return found
 
+    def steerings(self) -> list[Steering]:
+        """Where others than the speakers took part, in order."""
+        found: list[Steering] = []
+        after: ItemId | None = None
+        for entry in self._in_order():
+            item_id = ItemId(_well_formed(entry.item_id))
+            if entry.told_at is not None and not entry.deleted:
+                found.append(Steering("instruction", item_id, after, entry.told_at))
+            elif entry.speaker is not None and self._is_turn(entry):
+                if entry.reply is not None and entry.reply.dictated_at is not None:
+                    found.append(Steering("dictated", item_id, after, entry.reply.dictated_at))
+                after = item_id
+        return found
+
     def document(self, session_id: SessionId, started_at: datetime, *, final: bool = True) -> Json:
         """What ``transcript.json`` holds. `started_at` must know its time zone."""
-        turns, calls, until = self.turns(), self.calls(), self._closed_at
-        return document(session_id, started_at, turns, calls, until=until, final=final)
+        turns, calls, steerings = self.turns(), self.calls(), self.steerings()
+        until = self._closed_at
+        return document(session_id, started_at, turns, calls, steerings, until=until, final=final)
 
     # Collecting
 
@@ -289,6 +320,8 @@ class Transcript:
         if event.kind in _TOOLS:
             entry.tool, entry.call_id = event.name or entry.tool or "", event.call_id
             entry.tool_at = at if entry.tool_at is None else min(entry.tool_at, at)
+        if event.role == "system":
+            entry.told_at = at if entry.told_at is None else min(entry.told_at, at)
         self._place(entry, event.previous_item_id)
         entry.written = entry.written or event.written
         # A cut reply may come back with less text than was generated: never take a shorter one.

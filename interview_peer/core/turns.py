@@ -75,6 +75,19 @@ class ToolCall:
     call_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """Somebody who does not speak in the conversation took part in it. The journal has the text."""
+
+    kind: str
+    """``instruction``: the model was told something; ``dictated``: this turn's words were given."""
+    item_id: ItemId
+    after: ItemId | None
+    """The turn that it follows; None before the first."""
+    at: float
+    """Seconds of the recording."""
+
+
 def heard_of(text: str, heard_ms: int, spoken_ms: int | None) -> str:
     """The part of a text that was heard in `heard_ms`, up to a whole word: an estimate.
 
@@ -97,6 +110,7 @@ def document(
     started_at: datetime,
     turns: Iterable[Turn],
     calls: Iterable[ToolCall] = (),
+    steerings: Iterable[Steering] = (),
     *,
     until: float | None = None,
     final: bool = True,
@@ -121,6 +135,16 @@ def document(
             "call_id": call.call_id,
         }
         for call in calls
+    ]
+    marks += [
+        {
+            "kind": one.kind,
+            "after": one.after,
+            "start_ms": _ms(one.at),
+            "end_ms": _ms(one.at),
+            "item_id": one.item_id,
+        }
+        for one in steerings
     ]
     return {
         "schema": SCHEMA,

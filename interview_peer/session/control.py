@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..core.floor import Ending, Floor
-from ..core.realtime import TAG, ItemAdded, ItemDone, ModelError, ModelEvent, ReplyStarted
+from ..core.realtime import DICTATED, TAG, ItemAdded, ItemDone, ModelError, ModelEvent, ReplyStarted
 from ..errors import (
     InterviewNotLive,
     ModelRefused,
@@ -253,6 +253,8 @@ class Control:
     async def _try_reply(self, response: Json) -> ResponseId | None:
         """Ask for a reply; None if another one is being made."""
         tag = secrets.token_hex(8)
+        if "instructions" in response:
+            tag = DICTATED + tag
         settings = {"conversation": "auto", "metadata": {TAG: tag}}
         event = {"type": "response.create", "response": {**response, **settings}}
 

@@ -275,7 +275,7 @@ SCHEMAS: Final[Json] = {
                 "type": "array",
                 "items": fields(
                     {
-                        "kind": {"enum": ["tool_call", "silence"]},
+                        "kind": {"enum": ["tool_call", "silence", "instruction", "dictated"]},
                         "after": {**MAYBE_TEXT, "description": "The turn before it."},
                         "start_ms": {"type": "integer"},
                         "end_ms": {"type": "integer"},

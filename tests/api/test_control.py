@@ -145,6 +145,13 @@ async def test_what_is_asked_for_happens_in_order_and_is_in_journal_and_transcri
     again = rebuild(text.splitlines()).document(SessionId(made["id"]), began, final=False)
     assert json.dumps(again) == json.dumps(live)
     assert [turn["status"] for turn in live["turns"]] == ["interrupted", "complete", "complete"]
+    marks = [(mark["kind"], mark["item_id"]) for mark in live["marks"] if mark["kind"] != "silence"]
+    spoken = [turn["item_id"] for turn in live["turns"]]
+    assert marks == [("instruction", item_id), ("dictated", spoken[1]), ("dictated", spoken[2])]
+    kept = json.loads((folder / "transcript.json").read_text(encoding="utf-8"))
+    assert [mark for mark in kept["marks"] if mark["kind"] != "silence"] == [
+        mark for mark in live["marks"] if mark["kind"] != "silence"
+    ]
 
 
 async def test_an_instruction_may_ask_for_a_reply(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from interview_peer.core.realtime import DICTATED, TAG
 from interview_peer.core.replay import rebuild
 from interview_peer.types import Json, SessionId
 
@@ -358,6 +359,33 @@ def text_turns(s: Scribe) -> None:
     s.end("client_request")
 
 
+def taking_part(s: Scribe) -> None:
+    """The interviewer is told something, has words put into its mouth, and ends the interview."""
+    greeted(s)
+    s.speaks("item_2", 1.0)
+    s.replies("resp_2", "item_3", *QUESTION, audio_ms=1800)
+    s.writes("item_told", "Ask about the team, then close.", role="system")
+    s.client("output_audio_buffer.clear")
+    s.sound("cleared", "resp_2")
+    s.truncates("item_3", 500)
+    s.client("response.create", response={"input": [], "metadata": {TAG: f"{DICTATED}1"}})
+    s.replies("resp_3", "item_4", "Take ", "your ", "time.", audio_ms=800, tag=f"{DICTATED}1")
+    s.heard("item_2", "A bridge.")
+    s.wait(0.8)
+    s.sound("stopped", "resp_3")
+    s.begins("resp_4")
+    s.opens("resp_4", "item_5")
+    s.says("resp_4", "item_5", "Thank ", "you, ", "goodbye.")
+    s.sound("started", "resp_4")
+    s.closes("resp_4", "item_5")
+    s.calls("resp_4", "item_6", "end_interview", "call_1", index=1)
+    s.done("resp_4", "item_5", "item_6", audio_ms=900)
+    s.answers_call("item_7", "call_1", '{"ok": true}')
+    s.wait(0.7)
+    s.sound("stopped", "resp_4")
+    s.end("interviewer_ended")
+
+
 def out_of_band(s: Scribe) -> None:
     """A reply that joins no conversation is no turn, unless it is heard."""
     greeted(s)
@@ -416,7 +444,7 @@ SCENES: Final[dict[str, Scene]] = {
         *(interrupted_by_the_client, cut_without_truncation, function_call),
         *(speech_and_calls_in_one_reply, idle_timeout, expiry_told, expiry_untold, errors),
         *(late_transcription, failed_transcription, out_of_order, text_turns, out_of_band),
-        *(deletions, crashed),
+        *(deletions, crashed, taking_part),
     )
 } | {
     f"interrupted_while_generating_{where}": interrupted_while_generating(position)

@@ -11,6 +11,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from interview_peer.core.realtime import TAG
 from interview_peer.core.replay import speech_line
 from interview_peer.types import ItemId, Json
 
@@ -217,8 +218,10 @@ class Scribe:
 
     # -- the interviewer ---------------------------------------------------------------------
 
-    def begins(self, reply: str, conversation: str | None = "conv_1") -> None:
-        """A reply is begun."""
+    def begins(
+        self, reply: str, conversation: str | None = "conv_1", *, tag: str | None = None
+    ) -> None:
+        """A reply is begun; one that the server asked for has its tag."""
         self.service(
             "response.created",
             response={
@@ -231,7 +234,7 @@ class Scribe:
                 "output_modalities": ["audio"],
                 "max_output_tokens": "inf",
                 "usage": None,
-                "metadata": None,
+                "metadata": None if tag is None else {TAG: tag},
             },
         )
 
@@ -337,9 +340,11 @@ class Scribe:
             "conversation.item.truncated", item_id=item, content_index=0, audio_end_ms=heard_ms
         )
 
-    def replies(self, reply: str, item: str, *pieces: str, audio_ms: int = 2000) -> None:
+    def replies(
+        self, reply: str, item: str, *pieces: str, audio_ms: int = 2000, tag: str | None = None
+    ) -> None:
         """A whole spoken reply, up to where its generation is over; its sound goes on."""
-        self.begins(reply)
+        self.begins(reply, tag=tag)
         self.wait(0.1)
         self.opens(reply, item)
         self.says(reply, item, *pieces[:3])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from interview_peer.core.realtime import model_event
+from interview_peer.core.realtime import DICTATED, TAG, model_event
 from interview_peer.core.replay import SPEECH_LINE, rebuild, speech_line
 from interview_peer.core.transcript import Transcript
 from interview_peer.core.turns import Turn, TurnKind, TurnStatus, document, heard_of
@@ -633,6 +633,29 @@ def test_tool_calls_are_marked_after_the_turn_that_led_to_them() -> None:
         },
     ]
     assert script(transcript) == [("U", "Look it up.", COMPLETE), ("A", "Found it.", COMPLETE)]
+
+
+def test_what_the_interviewer_was_told_is_marked_and_is_nobodys_turn() -> None:
+    dictated = reply_created("R")
+    dictated["response"]["metadata"] = {TAG: f"{DICTATED}4711"}
+    asked_for = reply_created("R2")
+    asked_for["response"]["metadata"] = {TAG: "4711"}
+    transcript = listen(
+        typed("U", None, "Hello."),
+        typed("S", "U", "Be brief.", "system"),
+        [dictated, *reply("R", "A", "S", "As you wish.")[1:]],
+        typed("S2", "A", "Forget it.", "system"),
+        {"type": "conversation.item.deleted", "item_id": "S2"},
+        [asked_for, *reply("R2", "A2", "A", "Well then.")[1:]],
+    )
+    made = transcript.document(SessionId("s"), datetime.now(UTC))
+    marks = [one for one in made["marks"] if one["kind"] != "silence"]
+    assert marks == [
+        {"kind": "instruction", "after": "U", "start_ms": 3000, "end_ms": 3000, "item_id": "S"},
+        {"kind": "dictated", "after": "U", "start_ms": 5000, "end_ms": 5000, "item_id": "A"},
+    ]
+    assert "Be brief." not in json.dumps(made)
+    assert [one["item_id"] for one in made["turns"]] == ["U", "A", "A2"]
 
 
 def test_long_silences_are_marked_up_to_the_end() -> None:
