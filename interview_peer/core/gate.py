@@ -1,180 +1,254 @@
-"""The gate: what a browser may say to the model.
+"""The gate: what a browser may say to the model, and what it is told of what the model says.
 
-The policy is `_RULES`, one row for each event type that the service knows; what has no row is
-refused. The interview's settings stay the server's: an *open client* may choose instructions and
-voice, an *invited* one nothing. The gate judges events in GA shape, so it stands behind
-the dialect.
+One gate stands at one interview. Who comes through it is a `Client`: an *open* one without a token
+may choose instructions and voice and sees all; an *invited* candidate takes part in the
+conversation and chooses nothing, and what the integrator told the model stays hidden; a *trusted*
+client does nearly what it likes. ``gate_rules`` holds the tables for the way up, ``withholding``
+the one for the way down; here is what depends on the conversation so far.
 
-A refusal is answered to the browser as the service itself would answer it, by an ``error`` event,
-and ends nothing.
+The gate judges events in GA shape, so it stands behind the dialect. It never changes an event.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable
+import enum
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from interview_peer.core.beta import BETA_RESPONSE_FIELDS
-from interview_peer.types import Json
+from ..types import Json
+from . import realtime
+from .allowance import Allowance
+from .gate_rules import INVITED, OPEN, TRUSTED, WIDENING, Rule, checked_session
+from .refusal import GateRefused, event_id_of, new_event_id
+from .withholding import is_shown, session_told, withhold
 
-MAX_EVENT_BYTES: Final = 64 * 1024
-"""Longest event taken from a browser, in bytes of UTF-8. A longer one holds up the event loop."""
+EVENTS_PER_SECOND: Final = 50
+EVENTS_AT_ONCE: Final = 100
+"""What a browser may send."""
 
-_MAX_ECHOED_ID: Final = 512
+ITEMS_PER_SECOND: Final = 1
+ITEMS_AT_ONCE: Final = 20
+"""Messages that an invited candidate may type; each is read, and paid for, with every reply."""
+
+REFUSALS_PER_SECOND: Final = 5
+REFUSALS_AT_ONCE: Final = 50
+"""Refused events that are answered."""
+
+MOST_ITEMS: Final = 4096
+"""Items known; beyond, the oldest is forgotten and cannot be asked for any more."""
+
+MOST_REPLIES: Final = 64
+"""Hidden replies known at once."""
+
+MOST_OWED: Final = 8
+"""Updates of a session, before it exists, that will be answered."""
+
+MOST_EVENT_IDS: Final = 256
+"""Ids of a browser's own events that are remembered, to know which errors are for it."""
 
 
-class GateRefused(Exception):
-    """A browser's event does not go to the model.
+_ERROR_FIELDS: Final = ("type", "code", "message", "param", "event_id")
 
-    `code`, `message` and `param` are what an `error_event` says; no HTTP status belongs to them,
-    for this never leaves the event channel.
-    """
 
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.param = param
+class Client(enum.Enum):
+    """Who is at the browser's end."""
+
+    OPEN = "open"
+    INVITED = "invited"
+    TRUSTED = "trusted"
 
 
 class Gate:
-    """Decides about the events of one browser connection."""
+    """Decides about the events of one interview, in both directions."""
 
-    invited = False
-    """Whether the candidate was invited to an interview that somebody else has planned."""
+    def __init__(self) -> None:
+        self._session: Json | None = None
+        self._items: dict[str, bool] = {}
+        """Whether the browser may know of it, by item id."""
+        self._before_hidden: dict[str, str | None] = {}
+        """What stands before each hidden item."""
+        self._hidden_replies: deque[str] = deque(maxlen=MOST_REPLIES)
+        self.client = Client.OPEN
+        self.serve(Client.OPEN)
 
-    def admit(self, event: Json) -> Json | None:
-        """Return the event as the model may see it; None if it is to go no further, unanswered.
+    def serve(self, client: Client, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
+        """Begin with another browser connection.
 
-        No rule swallows events today. Raises `GateRefused` for an event to be answered with an
-        error. The event itself is never changed.
+        Args:
+            allow: event types that an invited one may send besides.
+            deny: event types that neither it nor an open one may send.
+        """
+        self.client = client
+        rules: dict[str, Rule] = {}
+        match client:
+            case Client.OPEN:
+                rules = dict(OPEN)
+            case Client.TRUSTED:
+                rules, deny = dict(TRUSTED), ()
+            case Client.INVITED:
+                rules = {**INVITED, **{kind: WIDENING[kind] for kind in allow if kind in WIDENING}}
+        self._rules: Mapping[str, Rule] = {
+            kind: rule for kind, rule in rules.items() if kind not in frozenset(deny)
+        }
+        self._owed = 0
+        self._event_ids: deque[str] = deque(maxlen=MOST_EVENT_IDS)
+        self._events = Allowance(EVENTS_PER_SECOND, EVENTS_AT_ONCE, 1)
+        self._typed = Allowance(ITEMS_PER_SECOND, ITEMS_AT_ONCE, 1)
+        self._refusals = Allowance(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, 1)
+
+    @property
+    def withholds(self) -> bool:
+        """Whether the browser is told less than the model says."""
+        return self.client is Client.INVITED
+
+    # -- browser to model -------------------------------------------------------------------------
+
+    def count(self, now: float) -> None:
+        """Note that a message came at ``now`` (seconds of a clock that never goes back).
+
+        Raises `GateRefused` if they come too fast.
+        """
+        if not self._events.take("", now):
+            raise GateRefused("rate_limit_exceeded", "Events come too fast.")
+
+    def may_answer(self, now: float) -> bool:
+        """Whether one more refusal is to be answered; a flood of events gets no flood back."""
+        return self._refusals.take("", now)
+
+    def admit(self, event: Json, now: float) -> Json | None:
+        """Return the event as the model may see it; None if the gate answers it by itself.
+
+        What is to be answered by then, `due` has. Raises `GateRefused` for an event to be answered
+        with an error.
         """
         kind = event.get("type")
-        rule = _RULES.get(kind) if isinstance(kind, str) else None
+        rule = self._rules.get(kind) if isinstance(kind, str) else None
         if rule is None:
-            raise GateRefused("invalid_value", "A client may not send this event type.", "type")
+            if kind != "session.update":
+                raise GateRefused("invalid_value", "This client may not send such events.", "type")
+            # A stock client sends its whole configuration and waits: it is told what is in force.
+            checked_session(event)
+            if self._owed >= MOST_OWED:
+                raise GateRefused("too_many_events", "Too many updates wait for the session.")
+            self._owed += 1
+            return None
         admitted = rule(event)
-        if self.invited and kind == "session.update" and admitted is not None:
-            # Answered like any other, but it changes nothing.
-            return admitted | {"session": {"type": "realtime"}}
+        if self.withholds:
+            self._check_conversation(admitted, now)
+            event_id = event_id_of(admitted)
+            if event_id is not None:
+                self._event_ids.append(event_id)
         return admitted
 
+    def due(self) -> list[Json]:
+        """What the gate has to tell the browser itself, once each; empty before the session is."""
+        if self._session is None or not self._owed:
+            return []
+        owed, self._owed = self._owed, 0
+        return [
+            {"type": "session.updated", "event_id": new_event_id(), "session": self._session}
+            for _ in range(owed)
+        ]
 
-def check_size(text: str) -> None:
-    """Raise `GateRefused` for a message longer than `MAX_EVENT_BYTES`, before it is parsed."""
-    # A character takes one to four bytes, so most messages need no encoding to be measured.
-    if len(text) * 4 <= MAX_EVENT_BYTES:
-        return
-    if len(text) > MAX_EVENT_BYTES or len(text.encode(errors="replace")) > MAX_EVENT_BYTES:
-        raise GateRefused("too_large", f"An event may have {MAX_EVENT_BYTES} bytes at most.")
+    def _check_conversation(self, event: Json, now: float) -> None:
+        """Refuse what names something that is not there, or that the browser may not know of."""
+        match event:
+            case {"type": "conversation.item.create", "item": {"id": item_id}} if (
+                item_id in self._items
+            ):
+                raise GateRefused("invalid_value", "There is an item of this id.", "item.id")
+            case {"type": "conversation.item.create"} if not self._typed.take("", now):
+                raise GateRefused("rate_limit_exceeded", "Messages come too fast.")
+            case {"type": str(kind), "item_id": item_id} if not self._items.get(item_id, False):
+                verb = kind.rpartition(".")[2]
+                raise GateRefused(
+                    f"item_{verb}_invalid_item_id",
+                    "An item of this id does not exist.",
+                    "item_id",
+                )
+            case {"type": "response.cancel", "response_id": reply} if reply in self._hidden_replies:
+                raise GateRefused(
+                    "response_cancel_not_active", "Cancellation failed: no active response found"
+                )
+            case _:
+                pass
 
+    # -- model to browser -------------------------------------------------------------------------
 
-def refusal_event(refused: GateRefused, event: Json | None = None) -> Json:
-    """Return the ``error`` event that answers a refused event, naming its id if it has one."""
-    event_id = event.get("event_id") if event else None
-    if not isinstance(event_id, str) or len(event_id) > _MAX_ECHOED_ID:
-        event_id = None
-    return error_event(refused.code, refused.message, event_id, refused.param)
+    def note(self, event: realtime.ModelEvent) -> None:
+        """Learn from an event of the model's what there is, before it is told."""
+        match event:
+            case realtime.ItemAdded() | realtime.ItemDone():
+                self._items[event.item_id] = shown = is_shown(event.kind, event.role)
+                if not shown and event.previous_item_id != realtime.UNPLACED:
+                    self._before_hidden.setdefault(event.item_id, event.previous_item_id)
+                while len(self._items) > MOST_ITEMS:
+                    oldest = next(iter(self._items))
+                    del self._items[oldest]
+                    self._before_hidden.pop(oldest, None)
+            case realtime.ItemDeleted(item_id):
+                self._items.pop(item_id, None)
+            case realtime.ReplyStarted(response_id, True):
+                self._hidden_replies.append(response_id)
+            case _:
+                pass
 
+    def note_session(self, session: Json | None) -> None:
+        """Keep what a browser may be told of the session now in force, if there is one."""
+        if session is not None:
+            self._session = session
 
-def error_event(
-    code: str, message: str, event_id: str | None = None, param: str | None = None
-) -> Json:
-    """Return an ``error`` event of our own in the service's shape.
+    def tell(self, event: Json) -> Json | None:
+        """Return the model's event as the browser may see it; None if it may not.
 
-    `event_id` is the client's, of the event at fault; the error event gets a fresh one itself.
-    """
-    return {
-        "type": "error",
-        "event_id": f"event_{secrets.token_hex(8)}",
-        "error": {
-            "type": "invalid_request_error",
-            "code": code,
-            "message": message,
-            "param": param,
-            "event_id": event_id,
-        },
-    }
+        The very same object where nothing is withheld.
+        """
+        if event["type"] in ("session.created", "session.updated"):
+            self.note_session(session_told(event.get("session")))
+        if self.client is not Client.INVITED:
+            return event
+        if self._hidden_replies and self._of_hidden_reply(event):
+            return None
+        told = withhold(event)
+        if told is None:
+            return None
+        if told["type"] == "error":
+            return self._error(event, told)
+        if self._before_hidden:
+            return self._without_hidden(told)
+        return told
 
+    def hides(self, response_id: str | None) -> bool:
+        """Whether the browser is told nothing of this reply: one that joins no conversation is
+        ours, for an invited candidate cannot ask for such."""
+        return self.withholds and response_id in self._hidden_replies
 
-def _pass(event: Json) -> Json:
-    return event
+    def _of_hidden_reply(self, event: Json) -> bool:
+        response = event.get("response")
+        reply = response.get("id") if isinstance(response, dict) else event.get("response_id")
+        return reply in self._hidden_replies
 
+    def _error(self, event: Json, told: Json) -> Json | None:
+        """An error about an event of the browser's own is told whole, one about ours not at all."""
+        error = event.get("error")
+        about = error.get("event_id") if isinstance(error, dict) else None
+        if about is None or not isinstance(error, dict):
+            return told
+        if about not in self._event_ids:
+            return None
+        return told | {"error": {name: error[name] for name in _ERROR_FIELDS if name in error}}
 
-def _refuse_audio(_event: Json) -> Json:
-    raise GateRefused(
-        "invalid_event_for_transport",
-        "Audio travels on the audio track, not in events.",
-        "type",
-    )
-
-
-def _reduce_session(event: Json) -> Json:
-    """Keep instructions and voice of a session update, and drop everything else unsaid.
-
-    Stock clients send their whole configuration, model included, and wait for an answer: so what
-    is dropped is no error, and an update that has nothing left still goes to the model.
-    """
-    session = event.get("session")
-    if session is None:
-        raise GateRefused("missing_required_parameter", "There is no session.", "session")
-    if not isinstance(session, dict):
-        raise GateRefused("invalid_type", "The session is not an object.", "session")
-    if session.get("type", "realtime") != "realtime":
-        raise GateRefused("invalid_value", "Only 'realtime' is possible here.", "session.type")
-    reduced: Json = {"type": "realtime"}
-    if "instructions" in session:
-        if not isinstance(session["instructions"], str):
-            raise GateRefused(
-                "invalid_type", "The instructions are not a string.", "session.instructions"
-            )
-        reduced["instructions"] = session["instructions"]
-    voice = _voice(session)
-    if voice is not None:
-        reduced["audio"] = {"output": {"voice": voice}}
-    kept = {key: event[key] for key in ("type", "event_id") if key in event}
-    return kept | {"session": reduced}
-
-
-def _voice(session: Json) -> Any:
-    audio = session.get("audio")
-    output = audio.get("output") if isinstance(audio, dict) else None
-    voice = output.get("voice") if isinstance(output, dict) else None
-    match voice:
-        case None | str():
-            return voice
-        case {"id": str(name)}:
-            return {"id": name}
-        case _:
-            raise GateRefused("invalid_type", "The voice is no name.", "session.audio.output.voice")
-
-
-def _clean_response(event: Json) -> Json:
-    """Let a reply be asked for; without fields of the beta, which would make the model refuse."""
-    response = event.get("response")
-    if not isinstance(response, dict) or BETA_RESPONSE_FIELDS.isdisjoint(response):
-        return event
-    kept = {key: value for key, value in response.items() if key not in BETA_RESPONSE_FIELDS}
-    return event | {"response": kept}
-
-
-_RULES: Final[dict[str, Callable[[Json], Json | None]]] = {
-    # The session is the server's. Its model, tools, turn detection and, above all, transcription
-    # stay as they were set when the call was made.
-    "session.update": _reduce_session,
-    # Would by-pass the recorder, and the service takes no audio here on a call anyway.
-    "input_audio_buffer.append": _refuse_audio,
-    # Push-to-talk, and silencing the interviewer.
-    "input_audio_buffer.commit": _pass,
-    "input_audio_buffer.clear": _pass,
-    "output_audio_buffer.clear": _pass,
-    "response.cancel": _pass,
-    # The conversation: typed messages, results of functions, edits of history. All of it is in
-    # the journal.
-    "conversation.item.create": _pass,
-    "conversation.item.retrieve": _pass,
-    "conversation.item.truncate": _pass,
-    "conversation.item.delete": _pass,
-    "response.create": _clean_response,
-}
+    def _without_hidden(self, told: Json) -> Json | None:
+        """Leave hidden items out of the chain that places each behind another."""
+        item_id = told.get("item_id")
+        if isinstance(item_id, str) and item_id in self._before_hidden:
+            return None
+        before: Any = told.get("previous_item_id")
+        if not isinstance(before, str) or before not in self._before_hidden:
+            return told
+        for _ in range(MOST_ITEMS):
+            if before not in self._before_hidden:
+                break
+            before = self._before_hidden[before]
+        return told | {"previous_item_id": before}

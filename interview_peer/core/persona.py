@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..types import Json
+from .gate_rules import ALLOWABLE, DENIABLE
 from .tools import BUILT_IN, END_INTERVIEW, definitions
 
 DEFAULT_MODEL = "gpt-realtime-2.1"
@@ -63,6 +64,12 @@ class Persona:
     turn_detection: Mapping[str, Any] | None = None
     tools: Sequence[str] = (END_INTERVIEW,)
     """Names of the tools that it may call; the server runs them."""
+    gate_allow: Sequence[str] = ()
+    """Event types that an invited candidate's browser may send besides those that all may."""
+    gate_deny: Sequence[str] = ()
+    """Event types that no browser may send, unless it is trusted."""
+    gate_trusted: bool = False
+    """Whether the gate stands open for whoever is invited."""
 
     def with_voice(self, voice: str) -> Persona:
         """The same interviewer speaking with another voice."""
@@ -108,7 +115,7 @@ def from_table(name: str, table: Mapping[str, Any]) -> Persona:
         raise InvalidPersona(f"persona name {name!r} must be lower-case letters, digits, - or _")
     texts = ("title", "description", "instructions")
     optional = ("voice", "model", "transcription_model", "language")
-    unknown = set(table) - {*texts, *optional, "turn_detection", "tools"}
+    unknown = set(table) - {*texts, *optional, "turn_detection", "tools", "gate"}
     if unknown:
         raise InvalidPersona(f"persona {name}: unknown field {sorted(unknown)[0]!r}")
     values: Json = {}
@@ -131,7 +138,37 @@ def from_table(name: str, table: Mapping[str, Any]) -> Persona:
         values["turn_detection"] = dict(detection)
     if "tools" in table:
         values["tools"] = _tools(name, table["tools"])
+    if "gate" in table:
+        values |= _gate(name, table["gate"])
     return Persona(name=name, **values)
+
+
+def _gate(name: str, gate: Any) -> Json:
+    """The fields of a ``[gate]`` table. Raises as `from_table`."""
+    if not isinstance(gate, Mapping):
+        raise InvalidPersona(f"persona {name}: gate must be a table")
+    unknown = set(gate) - {"allow", "deny", "trusted"}
+    if unknown:
+        raise InvalidPersona(f"persona {name}: unknown field {f'gate.{sorted(unknown)[0]}'!r}")
+    values: Json = {}
+    for key, known in (("allow", ALLOWABLE), ("deny", DENIABLE)):
+        kinds = gate.get(key, [])
+        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+            raise InvalidPersona(f"persona {name}: gate.{key} must be a list of event types")
+        for kind in kinds:
+            if kind not in known:
+                raise InvalidPersona(
+                    f"persona {name}: gate.{key} may not name {kind!r}; it may name "
+                    f"{', '.join(sorted(known))}"
+                )
+        values[f"gate_{key}"] = tuple(kinds)
+    both = sorted({*values["gate_allow"]} & {*values["gate_deny"]})
+    if both:
+        raise InvalidPersona(f"persona {name}: gate.allow and gate.deny both name {both[0]!r}")
+    trusted = gate.get("trusted", False)
+    if not isinstance(trusted, bool):
+        raise InvalidPersona(f"persona {name}: gate.trusted must be true or false")
+    return values | {"gate_trusted": trusted}
 
 
 def _tools(name: str, value: Any) -> tuple[str, ...]:

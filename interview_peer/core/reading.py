@@ -19,6 +19,7 @@ from .beta import ClientDialect
 from .redaction import Redactor
 from .speech_redaction import SpeechRedactor
 from .usage import add_usage
+from .withholding import session_told, withhold
 
 MOST_GIST: Final = 64 * 1024
 """Longest event, in characters, that goes along whole as the gist of a larger one."""
@@ -32,9 +33,9 @@ class Reading:
     text: str | None
     """The event's JSON; None where it is the message as it came."""
     told: str | None
-    """JSON for a browser of the beta's; None where that is `text`."""
+    """JSON for the browser; None where that is `text`."""
     swallowed: bool
-    """Whether a browser of the beta's is told nothing."""
+    """Whether the browser is told nothing."""
     kept: str | None
     """JSON of the event as it may be kept; None where that is `text`."""
     taken: Mapping[str, int]
@@ -42,12 +43,24 @@ class Reading:
     gist: Json
     """The event as it may take a larger one's place: a retrieved item without its sound, or no more
     than the type."""
+    session: Json | None = None
+    """What any browser may be told of the session in it, if there is one."""
+    response_id: str | None = None
+    """The reply that it belongs to."""
 
 
 def read(
-    message: str, redactor: Redactor, *, is_beta: bool, speech: SpeechRedactor | None = None
+    message: str,
+    redactor: Redactor,
+    *,
+    is_beta: bool,
+    withholds: bool = False,
+    speech: SpeechRedactor | None = None,
 ) -> Reading:
-    """Read one message of the model's. Raises as `realtime.parse` does."""
+    """Read one message of the model's, for a browser of the beta's or not, invited or not.
+
+    Raises as `realtime.parse` does.
+    """
     original = realtime.parse(message)
     event, text = redactor.event(original, message)
     taken: Counter[str] = Counter()
@@ -58,8 +71,12 @@ def read(
         counts: Json = {}
         add_usage(counts, typed.usage)
         typed = dataclasses.replace(typed, usage=counts)
-    spoken = ClientDialect(is_beta=is_beta).to_client(event)
+    shown = withhold(event) if withholds else event
+    spoken = [] if shown is None else ClientDialect(is_beta=is_beta).to_client(shown)
     told = spoken[0] if spoken else event
+    response = event.get("response")
+    reply = response.get("id") if isinstance(response, dict) else event.get("response_id")
+    is_session = event["type"] in ("session.created", "session.updated")
     return Reading(
         typed,
         text=None if text is message else text,
@@ -68,6 +85,8 @@ def read(
         kept=None if kept is event else json.dumps(kept, ensure_ascii=False),
         taken=dict(taken),
         gist=_gist(told),
+        session=session_told(event.get("session")) if is_session else None,
+        response_id=reply if isinstance(reply, str) else None,
     )
 
 

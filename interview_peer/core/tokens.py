@@ -28,6 +28,9 @@ LONGEST_LIFE_SECONDS: Final = 30 * 24 * 3600
 SDK_PREFIX: Final = "ek_"
 """OpenAI's browser SDK takes keys that begin so, and no others."""
 RESUME_PREFIX: Final = "ipr_"
+TRUSTED_RESUME_PREFIX: Final = "ipr_trusted."
+"""Of those that bring back whoever is trusted. Kept as a digest of the whole, so nobody can make
+one of the other; the point is in no random part."""
 ADMIN_PREFIX: Final = "ipk_"
 MAX_TOKEN_LENGTH: Final = 4096
 
@@ -50,15 +53,19 @@ class JoinClaims:
     """Unix seconds."""
     max_seconds: int | None = None
     """How long the interview may last at most, should the token say so."""
+    trusted: bool = False
+    """Whether its holder may configure the model's session, and see it."""
 
 
-def claims_of(interview_id: SessionId, issued_at: int, expires_at: int) -> Json:
+def claims_of(
+    interview_id: SessionId, issued_at: int, expires_at: int, *, trusted: bool = False
+) -> Json:
     """The claims of an interview's own token; times in Unix seconds.
 
     The same for the same interview: whoever asks once more with the same idempotency key gets the
     same token. Neither a name nor a plan is in it, for anybody can read a JWT.
     """
-    return {
+    claims: Json = {
         "iss": ISSUER,
         "aud": AUDIENCE,
         "sub": interview_id,
@@ -67,6 +74,7 @@ def claims_of(interview_id: SessionId, issued_at: int, expires_at: int) -> Json:
         "nbf": issued_at,
         "exp": expires_at,
     }
+    return claims | {"trusted": True} if trusted else claims
 
 
 def read_claims(claims: Mapping[str, Any]) -> JoinClaims:
@@ -84,7 +92,10 @@ def read_claims(claims: Mapping[str, Any]) -> JoinClaims:
     longest = _number(claims, "max_seconds")
     if longest is not None and longest < 1:
         raise UnusableClaims("max_seconds is not a number of seconds")
-    return JoinClaims(SessionId(subject), jti, expires, longest)
+    trusted = claims.get("trusted", False)
+    if not isinstance(trusted, bool):
+        raise UnusableClaims("trusted is neither true nor false")
+    return JoinClaims(SessionId(subject), jti, expires, longest, trusted)
 
 
 def _number(claims: Mapping[str, Any], name: str) -> int | None:
@@ -117,9 +128,15 @@ def is_resume(token: str) -> bool:
     return token.startswith(RESUME_PREFIX)
 
 
-def new_resume_token() -> str:
+def is_trusted_resume(token: str) -> bool:
+    """Whether it is one that brings back whoever is trusted, if it is good at all."""
+    return token.startswith(TRUSTED_RESUME_PREFIX)
+
+
+def new_resume_token(*, trusted: bool = False) -> str:
     """A resume token of 32 random bytes."""
-    return RESUME_PREFIX + secrets.token_urlsafe(32)
+    prefix = TRUSTED_RESUME_PREFIX if trusted else RESUME_PREFIX
+    return prefix + secrets.token_urlsafe(32)
 
 
 def new_admin_key() -> str:

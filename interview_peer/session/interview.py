@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from .. import logs
 from ..core import sdp
+from ..core.gate import Client
 from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
 from ..core.limits import GOODBYES, Limits, Over, Parting, Warned, tokens_of
 from ..core.model_session import ModelSession
@@ -160,6 +162,7 @@ class Interview:
         self._touched = time.monotonic()
         self._browser: Leg | None = None
         self._next_browser: Leg | None = None
+        self._trusted_legs: weakref.WeakSet[Leg] = weakref.WeakSet()
         self._model_leg: Leg | None = None
         self._negotiation: asyncio.Task[str] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -287,7 +290,9 @@ class Interview:
 
     # -- negotiation --------------------------------------------------------------------------
 
-    async def answer_offer(self, offer_sdp: str, token: str | None = None) -> str:
+    async def answer_offer(
+        self, offer_sdp: str, token: str | None = None, *, trusted: bool = False
+    ) -> str:
         """Answer a browser's offer: the first makes both legs, a later one brings it back.
 
         The answer is given only once the model's service has accepted the call, so its refusal
@@ -296,6 +301,7 @@ class Interview:
 
         Args:
             token: the ``jti`` of the join token that was shown with it; used up by connecting.
+            trusted: whether what was shown says that this browser may configure the session.
 
         Raises:
             InvalidSdp: or one of its kinds; nothing was started.
@@ -316,15 +322,15 @@ class Interview:
         if token is not None:
             self._shown_tokens.add(token)
         if again:
-            work = self._offer_again(offer_sdp)
+            work = self._offer_again(offer_sdp, trusted)
         elif self._model_leg is None:
             # Before anything is begun: what runs already may need what is left.
             self._around.descriptors.require()
             # In this very step: who counts the running interviews must see it.
             self._happen(Happening.OFFER_TAKEN)
-            work = self._start(offer_sdp)
+            work = self._start(offer_sdp, trusted)
         else:
-            work = self._come_back(offer_sdp)
+            work = self._come_back(offer_sdp, trusted)
         self._negotiation = self._tasks.start(work, "negotiate")
         self._negotiation.add_done_callback(self._negotiated)
         try:
@@ -339,13 +345,31 @@ class Interview:
     def _negotiated(self, negotiation: asyncio.Task[str]) -> None:
         self._negotiation = None
 
-    async def _start(self, offer_sdp: str) -> str:
+    def _new_browser_leg(self, trusted: bool) -> Leg:
+        leg = Leg("browser", self._around.browser_port, self, dtls_server=True)
+        if trusted:
+            self._trusted_legs.add(leg)
+        return leg
+
+    def _set_gate(self, leg: Leg) -> None:
+        """Let the gate stand as it does for this browser, before its first event."""
+        persona = self.persona
+        if self.origin != "api":
+            client = Client.OPEN
+        elif persona.gate_trusted or leg in self._trusted_legs:
+            client = Client.TRUSTED
+        else:
+            client = Client.INVITED
+        self._relay.gate.serve(client, persona.gate_allow, persona.gate_deny)
+        # Whoever may configure the session may have brought tools of its own.
+        self._tools.is_alone = client is Client.INVITED
+
+    async def _start(self, offer_sdp: str, trusted: bool) -> str:
         """Make both legs at once; on any failure nothing of them is left."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._around.connect_seconds
-        self._relay.gate.invited = self.origin == "api"
-        browser = Leg("browser", self._around.browser_port, self, dtls_server=True)
-        self._browser = browser
+        browser = self._browser = self._new_browser_leg(trusted)
+        self._set_gate(browser)
         try:
             async with asyncio.timeout_at(deadline):
                 try:
@@ -381,7 +405,7 @@ class Interview:
         self._relay.bind(self._browser, leg)
         offer = await leg.offer()
         # An open client's kit trips over calls of tools that it does not have.
-        is_ours = self._tools.is_alone = self.origin == "api"
+        is_ours = self.origin == "api"
         self._tools.given = frozenset(self.persona.tools if is_ours else ())
         session = self.persona.session(around.model or self.model, with_tools=is_ours)
         call: Call = await around.connector.create_call(offer, session)
@@ -406,12 +430,12 @@ class Interview:
         """Whether the first answer may have been lost: only for those who are known by a token."""
         return self.origin == "api" and self._browser is not None and not self._browser.connected
 
-    async def _offer_again(self, offer_sdp: str) -> str:
+    async def _offer_again(self, offer_sdp: str, trusted: bool) -> str:
         """Answer a candidate whom the first answer did not reach; the call stays as it is.
 
         The new leg takes the place of the old one, so there is never more than one.
         """
-        leg = Leg("browser", self._around.browser_port, self, dtls_server=True)
+        leg = self._new_browser_leg(trusted)
         try:
             answer = await leg.answer(offer_sdp)
             if self._life.over:
@@ -423,6 +447,7 @@ class Interview:
             await leg.close()
             raise
         old, self._browser = self._browser, leg
+        self._set_gate(leg)
         self._relay.bind(leg, self._model_leg)
         self._up.connect(leg, self._model_leg)
         self._down.connect(self._model_leg, leg)
@@ -431,12 +456,11 @@ class Interview:
             self._close_later(old)
         return answer
 
-    async def _come_back(self, offer_sdp: str) -> str:
+    async def _come_back(self, offer_sdp: str, trusted: bool) -> str:
         """Answer a browser that returns; its leg takes over once it is connected."""
         if self._next_browser is not None:
             await self._next_browser.close()
-        leg = Leg("browser", self._around.browser_port, self, dtls_server=True)
-        self._next_browser = leg
+        leg = self._next_browser = self._new_browser_leg(trusted)
         self._cancel_hold()
         self._set_deadline(self._return_timed_out)
         try:
@@ -581,6 +605,7 @@ class Interview:
         """The returning browser's leg is up: point both directions at it, then close the old."""
         old, self._browser, self._next_browser = self._browser, leg, None
         self._cancel_deadline()
+        self._set_gate(leg)
         self._relay.bind(leg, self._model_leg)
         self._up.connect(leg, self._model_leg)
         self._down.connect(self._model_leg, leg)

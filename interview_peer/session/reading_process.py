@@ -2,7 +2,7 @@
 
 Started by ``session.reader``, never by hand. Each frame on stdin and stdout begins with its length
 in four bytes. The first one in is a pickled ``Redactor``; each further one is a request: a byte
-that says whether a client of the beta's is to be told, and the message in UTF-8. Each answer is a
+of flags that say who is to be told, and the message in UTF-8. Each answer is a
 pickled ``Answer``. The process stands back behind the media, is the first to be ended when memory
 runs out, and ends with its parent.
 """
@@ -30,16 +30,28 @@ NICENESS: Final = 5
 MOST_MEMORY: Final = 1 << 30
 """Bytes of address space: a message of 16 MB that is all small lists takes half of it."""
 
+FOR_BETA: Final = 1
+"""Flag of a request: a client of the beta's is to be told."""
+
+FOR_INVITED: Final = 2
+"""Flag of a request: an invited candidate is to be told, and so not everything."""
+
 Answer = Reading | str
 """What was found, or in one word why nothing was: ``garbage`` or ``unreadable``."""
 
 
 def answer(
-    message: str, redactor: Redactor, *, is_beta: bool, speech: SpeechRedactor | None = None
+    message: str, redactor: Redactor, flags: int, speech: SpeechRedactor | None = None
 ) -> Answer:
     """Read one message. Never raises."""
     try:
-        return read(message, redactor, is_beta=is_beta, speech=speech)
+        return read(
+            message,
+            redactor,
+            is_beta=bool(flags & FOR_BETA),
+            withholds=bool(flags & FOR_INVITED),
+            speech=speech,
+        )
     except CallerError:
         return "garbage"
     except Exception:
@@ -56,7 +68,7 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
     redactor, speech = pickle.loads(first)
     while (request := _next(requests)) is not None:
         text = str(memoryview(request)[1:], "utf-8", "surrogatepass")
-        found = answer(text, redactor, is_beta=request[0] == 1, speech=speech)
+        found = answer(text, redactor, request[0], speech)
         data = pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
         answers.write(HEADER.pack(len(data)) + data)
         answers.flush()

@@ -140,7 +140,12 @@ class Interviews:
         return known is not None and token in known.used_tokens
 
     async def answer_offer(
-        self, interview: Interview, offer_sdp: str, token: str | None = None
+        self,
+        interview: Interview,
+        offer_sdp: str,
+        token: str | None = None,
+        *,
+        trusted: bool = False,
     ) -> str:
         """Let an interview answer an offer, if there is room for one more.
 
@@ -148,7 +153,7 @@ class Interviews:
         """
         if interview.phase is Phase.CREATED:
             self._openings.require(self.running)
-        return await interview.answer_offer(offer_sdp, token)
+        return await interview.answer_offer(offer_sdp, token, trusted=trusted)
 
     async def files(self, session_id: str) -> list[str] | None:
         """Names of the files an interview has on disk; nothing if it has no folder.

@@ -20,9 +20,16 @@ from typing import Final
 
 from ..core import realtime
 from ..core.beta import ClientDialect
-from ..core.gate import Gate, GateRefused, check_size, error_event, refusal_event
-from ..core.reading import without_audio
+from ..core.gate import Gate
+from ..core.reading import Reading, without_audio
 from ..core.redaction import Redactor
+from ..core.refusal import (
+    GateRefused,
+    check_size,
+    error_event,
+    new_event_id,
+    refusal_event,
+)
 from ..core.replay import place_line, speech_line
 from ..core.speech_redaction import SpeechRedactor
 from ..core.transcript import Transcript
@@ -36,6 +43,9 @@ from .reader import EventReader, Unreadable
 
 MOST_PARSED_HERE: Final = 64 * 1024
 """Longest event, in characters, that is parsed on the event loop: 1 to 3 ms of small objects."""
+
+MOST_READINGS: Final = 5
+"""How often a large event is read for browsers that come one upon the other meanwhile."""
 
 MAX_WAITING: Final = 512
 """Events kept for a channel that is not open yet. A client sends a handful; the rest is abuse."""
@@ -115,7 +125,7 @@ class EventRelay:
         self._spoken = spoken
         self._dialect = ClientDialect()
         self.gate = Gate()
-        """What the browser may say to the model."""
+        """What the browser may say to the model, and be told of it."""
         self._browser: Leg | None = None
         self._model: Leg | None = None
         self.last_event_at = 0.0
@@ -150,22 +160,26 @@ class EventRelay:
             if isinstance(data, bytes):
                 raise GateRefused("invalid_event", "Events must be sent as text.")
             check_size(data)
+            self.gate.count(at)
             event = realtime.parse(data)
             spoken = self._dialect.to_model(event)
-            admitted = self.gate.admit(spoken)
+            admitted = self.gate.admit(spoken, at)
         except CallerError as error:
-            self._refuse(GateRefused(error.openai_code or "invalid_event", error.message), event)
+            code = error.openai_code or "invalid_event"
+            self._refuse(GateRefused(code, error.message), event, at)
             return
         except GateRefused as refused:
-            self._refuse(refused, event)
+            self._refuse(refused, event or data, at)
             return
         if admitted is None:
-            self.counters["swallowed"] += 1
+            self.counters["answered"] += 1
+            self._journal(None, at, {"type": "interview.answered", "event": spoken["type"]})
+            self._tell_due()
             return
         waits = self._model is None or not self._model.channel_open
         text = data if admitted is event else json.dumps(admitted, ensure_ascii=False)
         if waits and not self._for_model.fits(text):
-            self._refuse(GateRefused("too_many_events", "Too many events wait."), event)
+            self._refuse(GateRefused("too_many_events", "Too many events wait."), event, at)
             return
         kept = self._kept(admitted)
         self._journal(Direction.TO_MODEL, at, text if kept is admitted else kept)
@@ -175,9 +189,14 @@ class EventRelay:
             self._send_to_model(admitted, text)
 
     def to_model(self, event: Json) -> bool:
-        """Say something to the model ourselves; false, and dropped, if its channel is not open."""
+        """Say something to the model ourselves; false, and dropped, if its channel is not open.
+
+        An event without an ``event_id`` gets one that no browser can guess: so that an error about
+        it is known not to be for the browser.
+        """
         if self._model is None or not self._model.channel_open:
             return False
+        event = {"event_id": new_event_id()} | event
         self._journal(Direction.TO_MODEL, time.monotonic(), self._kept(event))
         self._send_to_model(event, json.dumps(event))
         return True
@@ -190,13 +209,26 @@ class EventRelay:
         except ChannelClosed:
             self.counters["model_closed"] += 1
         except MessageTooLarge:
-            self._refuse(GateRefused("too_large", "The event is too large."), event)
+            refused = GateRefused("too_large", "The event is too large.")
+            self._refuse(refused, event, time.monotonic())
 
-    def _refuse(self, refused: GateRefused, event: Json | None) -> None:
+    def _refuse(self, refused: GateRefused, event: Json | str | bytes | None, at: float) -> None:
+        """Answer an event that goes no further, as parsed or as it came, unless it is one of a
+        flood."""
         self.counters["refused"] += 1
-        self._journal(None, time.monotonic(), {"type": "interview.refused", "code": refused.code})
-        answer = refusal_event(refused, event)
+        if refused.code == "rate_limit_exceeded":
+            self.counters["rate_limited"] += 1
+        if not self.gate.may_answer(at):
+            self.counters["unanswered"] += 1
+            return
+        self._journal(None, at, {"type": "interview.refused", "code": refused.code})
+        answer = refusal_event(refused, event if isinstance(event, dict) else _glance(event))
         self._queue_for_browser(answer, json.dumps(answer))
+
+    def _tell_due(self) -> None:
+        """Tell the browser what the gate answers by itself."""
+        for event in self.gate.due():
+            self._tell(event, None)
 
     # -- model to browser -------------------------------------------------------------------
 
@@ -232,16 +264,25 @@ class EventRelay:
         event, text = self._redactor.event(event, data)
         kept = self._kept(event)
         self._keep(at, realtime.model_event(kept), text if kept is event else kept)
+        told = self.gate.tell(event)
+        if told is None:
+            self.counters["withheld"] += 1
+        else:
+            self._tell(told, text if told is event else None)
+        self._tell_due()
+
+    def _tell(self, event: Json, text: str | None) -> None:
+        """Tell the browser an event, in its dialect. ``text`` is the event's, if that is known."""
         for spoken in self._dialect.to_client(event):
-            self._queue_for_browser(
-                spoken, text if spoken is event else json.dumps(spoken, ensure_ascii=False)
-            )
+            if text is None or spoken is not event:
+                self._queue_for_browser(spoken, json.dumps(spoken, ensure_ascii=False))
+            else:
+                self._queue_for_browser(spoken, text)
 
     async def _take_large(self, at: float, data: str) -> None:
         self.counters["large"] += 1
-        dialect = self._dialect
         try:
-            reading = await self._reader.read(data, is_beta=dialect.is_beta)
+            reading = await self._read_for_browser(data)
         except CallerError:
             self._garbage()
             return
@@ -251,14 +292,26 @@ class EventRelay:
         text = data if reading.text is None else reading.text
         self._count_taken(reading.taken)
         self._keep(at, reading.typed, text if reading.kept is None else reading.kept)
-        if dialect is not self._dialect:
-            # Another browser has come meanwhile, and every browser begins with the names of today.
-            self._queue_for_browser(reading.gist, text)
-        elif not reading.swallowed:
+        self.gate.note_session(reading.session)
+        if reading.swallowed or self.gate.hides(reading.response_id):
+            self.counters["withheld"] += 1
+        else:
             self._queue_for_browser(reading.gist, text if reading.told is None else reading.told)
+        self._tell_due()
+
+    async def _read_for_browser(self, data: str) -> Reading:
+        """Read a large event for the browser that is there when it was read: another may come
+        meanwhile, who speaks another dialect or may not be told as much."""
+        for _ in range(MOST_READINGS):
+            now = self._dialect.is_beta, self.gate.withholds
+            reading = await self._reader.read(data, is_beta=now[0], withholds=now[1])
+            if now == (self._dialect.is_beta, self.gate.withholds):
+                return reading
+        raise Unreadable
 
     def _keep(self, at: float, typed: realtime.ModelEvent, event: Json | str) -> None:
-        """Let journal and transcript have an event that came at ``at``."""
+        """Let gate, journal and transcript have an event that came at ``at``."""
+        self.gate.note(typed)
         self._watch(typed)
         self._journal(Direction.TO_BROWSER, at, event)
         self.transcript.feed(typed, self._elapsed(at))
@@ -361,6 +414,17 @@ class EventRelay:
             self._browser.send_text(json.dumps(smaller, ensure_ascii=False))
         except (ChannelClosed, MessageTooLarge):
             self.counters["overflow"] += 1
+
+
+def _glance(data: str | bytes | None) -> Json | None:
+    """The event in a message that was refused unread, for its id; None if it is none of ours."""
+    if not isinstance(data, str):
+        return None
+    try:
+        check_size(data)
+        return realtime.parse(data)
+    except (CallerError, GateRefused):
+        return None
 
 
 class _Waiting:

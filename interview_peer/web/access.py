@@ -67,6 +67,8 @@ class Admission:
     """Digest of the resume token it was given."""
     redeemed: bool = False
     """Whether an offer was answered on the strength of it."""
+    trusted: bool = False
+    """Whether the token says that its holder may configure the model's session."""
 
     @property
     def is_open(self) -> bool:
@@ -110,14 +112,16 @@ class Access:
         """Whether this server signs tokens itself."""
         return self._secret is not None
 
-    def mint(self, interview_id: SessionId, issued_at: int, expires_at: int) -> str | None:
+    def mint(
+        self, interview_id: SessionId, issued_at: int, expires_at: int, *, trusted: bool = False
+    ) -> str | None:
         """The token that opens this interview; nothing where only others issue tokens.
 
         Times in Unix seconds. The same arguments give the same token.
         """
         if self._secret is None:
             return None
-        claims = tokens.claims_of(interview_id, issued_at, expires_at)
+        claims = tokens.claims_of(interview_id, issued_at, expires_at, trusted=trusted)
         return jwt.encode(claims, self._secret, algorithm=HS256)
 
     async def admit(self, token: str | None, address: str | None) -> Admission:
@@ -143,7 +147,7 @@ class Access:
             claims = await self._verify(token)
             if self._is_used(claims.interview_id, claims.jti) or await self._used(claims.jti):
                 raise TokenUsed
-            return Admission(claims.interview_id, claims)
+            return Admission(claims.interview_id, claims, trusted=claims.trusted)
         except Unauthorized as refused:
             raise self._limited(refused, address) from None
 
@@ -168,7 +172,7 @@ class Access:
         if name is None:
             return None
         admission.redeemed = True
-        token = tokens.new_resume_token()
+        token = tokens.new_resume_token(trusted=admission.trusted)
         kept = {admission.resume} if admission.resume else set()
         self._resumes = {
             key: owner
@@ -208,7 +212,7 @@ class Access:
             if known is None:
                 raise TokenInvalid
             name = SessionId(known)
-        return Admission(name, resume=key)
+        return Admission(name, resume=key, trusted=tokens.is_trusted_resume(token))
 
     async def _verify(self, token: str) -> JoinClaims:
         """Check signature, audience and times. Which key is decided by the algorithm alone."""

@@ -83,7 +83,10 @@ class InterviewsApi:
         wanted = new_interview.read(body, key, self._personas, self._guard, can_sign=self._can_sign)
         row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
         token = self._access.mint(
-            SessionId(row.id), row.created_at // 1_000_000, -(-row.expires_at // 1_000_000)
+            SessionId(row.id),
+            row.created_at // 1_000_000,
+            -(-row.expires_at // 1_000_000),
+            trusted=bool((row.plan or {}).get("gate_trusted")),
         )
         base = self._public_url or str(request.url.origin())
         link = f"{base}/i/{row.id}"

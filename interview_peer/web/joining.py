@@ -127,7 +127,9 @@ class Joining:
             sdp.check_offer(offer)
             await self.claims.take(interview, token)
         try:
-            answer = await self._interviews.answer_offer(interview, offer, token)
+            answer = await self._interviews.answer_offer(
+                interview, offer, token, trusted=admission.trusted
+            )
         except BaseException:
             if interview.phase is Phase.CREATED:
                 interview.give_back()

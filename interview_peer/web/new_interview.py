@@ -168,6 +168,8 @@ class NewInterview(_Strict):
     metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] | None = None
     limits: Limits = Limits()
     callback: Callback | None = None
+    trusted: bool = False
+    """Whether whoever comes by its token may configure the model's session, and see it."""
     idempotency_key: Annotated[Text, Field(min_length=1, max_length=MAX_KEY)] | None = None
 
 
@@ -209,7 +211,10 @@ def read(
             _check_url(guard, request.callback.url)
             if request.callback.secret is None and not can_sign:
                 raise CallbackSecretRequired("callback.secret")
-        return Wanted(request, _interviewer(request, personas), key, fingerprint(body))
+        interviewer = _interviewer(request, personas)
+        if request.trusted:
+            interviewer = dataclasses.replace(interviewer, gate_trusted=True)
+        return Wanted(request, interviewer, key, fingerprint(body))
     # Outside of the handler: the validation error holds what was given.
     raise refused
 

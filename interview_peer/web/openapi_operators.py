@@ -165,6 +165,11 @@ SCHEMAS: Final[Json] = {
                     {"type": "null"},
                 ]
             },
+            "trusted": {
+                "type": "boolean",
+                "default": False,
+                "description": "Whether whoever comes by its token may configure the session.",
+            },
             "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_KEY},
         },
         *("persona", "plan", "candidate_reference", "metadata", "limits", "callback"),

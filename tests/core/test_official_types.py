@@ -13,7 +13,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from interview_peer.core import realtime
 from interview_peer.core.beta import ClientDialect
-from interview_peer.core.gate import Gate, GateRefused, error_event, refusal_event
+from interview_peer.core.gate import Gate
+from interview_peer.core.refusal import GateRefused, error_event, refusal_event
 from interview_peer.personas import Personas
 from interview_peer.types import Json
 from tests.simulator.talk import Talk
@@ -136,7 +137,7 @@ def test_what_a_client_says_reaches_the_model_in_official_form(event: Json, beta
     spoken = dialect.to_model(event)
     assert dialect.is_beta is beta
     assert client_problems(spoken) == []
-    admitted = Gate().admit(spoken)
+    admitted = Gate().admit(spoken, 0.0)
     assert admitted is not None and client_problems(admitted) == []
 
 

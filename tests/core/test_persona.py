@@ -208,3 +208,53 @@ def test_a_file_that_is_no_text_ends_the_start_with_its_name(tmp_path: Path) -> 
 def test_a_folder_that_is_missing_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="INTERVIEW_PERSONAS_DIR"):
         Personas.load(tmp_path / "nowhere")
+
+
+# -- the gate
+
+
+def test_a_persona_without_a_gate_changes_nothing_of_it() -> None:
+    persona = from_table("one", MINIMUM)
+    assert (persona.gate_allow, persona.gate_deny, persona.gate_trusted) == ((), (), False)
+
+
+def test_a_gate_is_read() -> None:
+    gate = {
+        "allow": ["session.update", "conversation.item.delete"],
+        "deny": ["conversation.item.create"],
+        "trusted": True,
+    }
+    persona = from_table("one", {**MINIMUM, "gate": gate})
+    assert persona.gate_allow == ("session.update", "conversation.item.delete")
+    assert persona.gate_deny == ("conversation.item.create",)
+    assert persona.gate_trusted
+    # It is the server's business, not the model's.
+    assert persona.session() == from_table("one", MINIMUM).session()
+
+
+@pytest.mark.parametrize(
+    ("gate", "named"),
+    [
+        ("open", "gate must be a table"),
+        ({"alow": []}, "'gate.alow'"),
+        ({"allow": "session.update"}, "gate.allow must be a list"),
+        ({"deny": [1]}, "gate.deny must be a list"),
+        ({"allow": ["session.updat"]}, "gate.allow may not name 'session.updat'"),
+        ({"allow": ["input_audio_buffer.append"]}, "'input_audio_buffer.append'"),
+        ({"deny": ["session.created"]}, "gate.deny may not name 'session.created'"),
+        ({"allow": ["session.update"], "deny": ["session.update"]}, "both name 'session.update'"),
+        ({"trusted": "yes"}, "gate.trusted must be true or false"),
+    ],
+)
+def test_a_gate_that_cannot_be_used_is_refused_by_its_field(gate: Any, named: str) -> None:
+    with pytest.raises(InvalidPersona) as caught:
+        from_table("one", {**MINIMUM, "gate": gate})
+    assert named in str(caught.value)
+
+
+def test_a_persona_file_with_a_wrong_gate_ends_the_start(tmp_path: Path) -> None:
+    text = 'title = "T"\ndescription = "D"\ninstructions = "I"\n[gate]\nallow = ["all"]\n'
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        Personas.load(tmp_path)
+    assert "mine.toml" in str(caught.value) and "gate.allow" in str(caught.value)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from interview_peer.app import Server
+from interview_peer.core import gate
 from interview_peer.core.replay import rebuild
 from interview_peer.media.udp import Address, UdpPort
 from interview_peer.session import interview as interview_module
@@ -46,7 +47,11 @@ class HeldPort(UdpPort):
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> type[HeldPort]:
-    """Keep model legs from connecting until ``held.held`` is set to False."""
+    """Keep model legs from connecting until ``held.held`` is set to False.
+
+    So many events may come at once as these tests send.
+    """
+    monkeypatch.setattr(gate, "EVENTS_AT_ONCE", 1000)
     monkeypatch.setattr(interview_module, "UdpPort", HeldPort)
     monkeypatch.setattr(HeldPort, "held", True)
     return HeldPort
