@@ -199,7 +199,8 @@ def _plan(row: Row[Any]) -> Json | None:
     """The plan that the request described; a persona's own is the operator's business."""
     if row.persona is not None or row.plan is None:
         return None
-    return {key: row.plan.get(key) for key in ("instructions", "voice", "model", "language")}
+    told = ("instructions", "voice", "model", "language", "tools")
+    return {key: row.plan.get(key) for key in told}
 
 
 def _unkept(name: str, running: Interview | None, outcome: tuple[str, str | None] | None) -> Json:

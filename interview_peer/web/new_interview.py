@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ..core.persona import VOICES, Persona, ga_model
 from ..core.tokens import LONGEST_LIFE_SECONDS
+from ..core.tools import BUILT_IN, END_INTERVIEW
 from ..errors import (
     CallbackSecretRequired,
     InvalidField,
@@ -123,6 +124,12 @@ def _event(name: str) -> str:
     return name
 
 
+def _tools(names: list[str]) -> list[str]:
+    if any(name not in BUILT_IN for name in names) or len(set(names)) < len(names):
+        raise PydanticCustomError("tools", f"may have each of {', '.join(BUILT_IN)} once")
+    return names
+
+
 Text = Annotated[str, AfterValidator(_storable)]
 """A text that every database and every event can hold."""
 
@@ -138,6 +145,7 @@ class Plan(_Strict):
     voice: Annotated[str, AfterValidator(_voice)] = "marin"
     model: Annotated[str, AfterValidator(_model)] | None = None
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None
+    tools: Annotated[list[str], AfterValidator(_tools)] | None = None
 
 
 class Limits(_Strict):
@@ -275,6 +283,7 @@ def _interviewer(request: NewInterview, personas: Personas) -> Persona:
         voice=plan.voice,
         model=plan.model,
         language=plan.language,
+        tools=(END_INTERVIEW,) if plan.tools is None else tuple(plan.tools),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from ..core.persona import VOICES
 from ..core.tokens import LONGEST_LIFE_SECONDS
+from ..core.tools import BUILT_IN
 from ..notices.types import FACTS
 from ..types import Json
 from .control_api import (
@@ -53,10 +54,17 @@ _PLAN: Final = fields(
         "voice": {"enum": list(VOICES), "default": "marin"},
         "model": {"type": ["string", "null"], "pattern": "^gpt-realtime[a-z0-9.-]{0,48}$"},
         "language": {"type": ["string", "null"], "pattern": "^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$"},
+        "tools": {
+            "type": ["array", "null"],
+            "items": {"enum": list(BUILT_IN)},
+            "uniqueItems": True,
+            "description": "What the interviewer may call; all if left out.",
+        },
     },
     "voice",
     "model",
     "language",
+    "tools",
     closed=True,
 )
 

@@ -94,6 +94,7 @@ async def test_a_back_end_gets_a_key_that_lets_one_candidate_into_its_interview(
         "voice": "verse",
         "model": "gpt-realtime-mini",
         "language": "en",
+        "tools": ["end_interview"],
     }
 
     client, call_id = await call(candidate, secret.value)

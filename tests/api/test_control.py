@@ -18,10 +18,11 @@ from interview_peer.core.replay import rebuild
 from interview_peer.core.tools import END_INTERVIEW
 from interview_peer.session import control as control_module
 from interview_peer.session.interview import Interview
+from interview_peer.simulator.server import RunningSimulator, SimulatorSettings, start_simulator
 from interview_peer.types import Json, SessionId
 from interview_peer.web import control_api
 from tests.support.caller import Caller, Reply, calling
-from tests.support.inprocess import serving
+from tests.support.inprocess import live, serving
 from tests.support.operator import KEY, PATH, Operator
 
 from .conftest import JOIN_SECRET
@@ -48,9 +49,11 @@ async def candidate(server: Server) -> AsyncIterator[Caller]:
         yield caller
 
 
-async def begun(server: Server, operator: Operator, candidate: Caller) -> tuple[Json, Interview]:
+async def begun(
+    server: Server, operator: Operator, candidate: Caller, **wanted: object
+) -> tuple[Json, Interview]:
     """An interview whose interviewer has begun to speak."""
-    made = await operator.make()
+    made = await operator.make(**wanted)
     await join(candidate, made)
     await candidate.event("output_audio_buffer.started")
     return made, server.interviews.find(made["id"])
@@ -298,13 +301,32 @@ async def test_an_end_without_a_goodbye_is_at_once(
 # -- the model's tools
 
 
+@pytest.fixture
+async def calling_simulator() -> AsyncIterator[RunningSimulator]:
+    """A simulator whose model calls its tool once it has said a line."""
+    simulator = await start_simulator(SimulatorSettings(tool_after=1))
+    yield simulator
+    await simulator.close()
+
+
 async def test_the_interviewer_ends_the_interview_by_its_tool(
-    server: Server, operator: Operator, candidate: Caller, tmp_path: Path
+    calling_simulator: RunningSimulator, tmp_path: Path
 ) -> None:
-    made, interview = await begun(server, operator, candidate)
-    be_quiet(interview)
-    await candidate.event("output_audio_buffer.cleared")
-    call_a_tool(interview, END_INTERVIEW)
+    settings = live(calling_simulator.base_url, admin_key=KEY, join_secret=JOIN_SECRET)
+    async with (
+        serving(tmp_path, **settings) as server,
+        calling(server.url) as asking,
+        calling(server.url) as candidate,
+    ):
+        operator = Operator(asking)
+        made, _ = await begun(server, operator, candidate)
+        candidate.speak(seconds=1)
+        await ends_by_its_tool(operator, candidate, made, tmp_path)
+
+
+async def ends_by_its_tool(
+    operator: Operator, candidate: Caller, made: Json, tmp_path: Path
+) -> None:
     ended = await candidate.message("session_ended", within=20)
     assert ended["reason"] == "interviewer_ended"
     shown = await operator.show(made)
@@ -337,10 +359,12 @@ async def test_the_interviewer_ends_the_interview_by_its_tool(
     )
     calls = [mark for mark in transcript["marks"] if mark["kind"] == "tool_call"]
     assert [(mark["name"], mark["after"]) for mark in calls] == [
-        (END_INTERVIEW, transcript["turns"][0]["item_id"])
+        (END_INTERVIEW, transcript["turns"][1]["item_id"])
     ]
-    greeting, goodbye = transcript["turns"]
-    assert (greeting["status"], goodbye["status"]) == ("interrupted", "complete")
+    said = [(turn["speaker"], turn["status"]) for turn in transcript["turns"]]
+    assert said[0] == ("interviewer", "interrupted")
+    assert said[1][0] == "candidate"
+    assert said[2:] == [("interviewer", "complete")]
 
 
 async def test_an_unknown_tool_is_answered_and_the_interview_goes_on(
@@ -361,6 +385,19 @@ async def test_an_unknown_tool_is_answered_and_the_interview_goes_on(
         if direction == "to_model" and event.get("item", {}).get("type") == "function_call_output"
     ]
     assert [json.loads(output)["ok"] for output in outputs] == [False]
+
+
+async def test_a_plan_may_keep_the_interviewer_from_tools(
+    server: Server, operator: Operator, candidate: Caller, tmp_path: Path
+) -> None:
+    plan = {"instructions": "Ask.", "tools": []}
+    made, interview = await begun(server, operator, candidate, plan=plan)
+    assert made["plan"]["tools"] == []
+    await interview.end(Reason.OPERATOR_REQUEST)
+    created = [
+        event for _, kind, event in journal(tmp_path, made["id"]) if kind == "session.created"
+    ]
+    assert [event["session"]["tools"] for event in created] == [[]]
 
 
 async def test_an_open_client_is_given_no_tools(server: Server, candidate: Caller) -> None:
