@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from interview_peer.app import SIMULATED_KEY
 from tests.support import audio, speech
 from tests.support.chromium import browsing
 from tests.support.server import ServerProcess, running_server, running_simulator
 from tests.support.waiting import eventually
 
 from . import dialogue
+from .front_end import Received
 
 HOOK = Path(__file__).with_name("hook_client.js")
 OWN_ID = "test-session-1700000000000"
@@ -20,12 +22,14 @@ async def test_the_hook_sequence_gets_an_interview_in_the_shape_it_knows(
 ) -> None:
     silence = speech.write_wav(tmp_path / "silence.wav", [], tail=40)
     async with browsing(silence) as browser:
+        received = Received(browser.page, server.url)
         await browser.page.goto(server.url)
         seen = await browser.page.evaluate(
             HOOK.read_text(encoding="utf-8"),
             {"serverUrl": server.socket_url, "sessionId": OWN_ID},
         )
         await browser.until_played_out()
+        told = await received.text()
         heard = await browser.heard("remote")
         session_id = seen["greeting"]["sessionId"]
 
@@ -38,6 +42,9 @@ async def test_the_hook_sequence_gets_an_interview_in_the_shape_it_knows(
         assert seen["key"]["expires_in"] == 60
         assert seen["key"]["client_secret"]["value"] == "held-by-server"
         assert session_id != OWN_ID
+        # All that it was told, by HTTP, socket and channel, holds no key.
+        assert "held-by-server" in told and "sdp_answer" in told and "session.created" in told
+        assert SIMULATED_KEY not in told and "sk-" not in told
 
         updated = seen["updated"]
         assert updated["voice"] == "alloy"
