@@ -21,6 +21,7 @@ from aiohttp import TCPConnector, web
 
 from . import __version__
 from .core import speech_redaction
+from .core.persona import DEFAULT_MODEL
 from .core.redaction import Redactor
 from .errors import ConfigurationError
 from .finishing.worker import Finisher
@@ -30,6 +31,7 @@ from .media.descriptors import Descriptors, raise_limit
 from .media.engine import check_versions
 from .media.meters import DelayMeter, LoopWatch, media_health
 from .media.udp import RECEIVE_BUFFER_BYTES, UdpPort
+from .model.check import StartupCheck
 from .model.openai_realtime import RealtimeConnector
 from .notices.names import Names
 from .notices.service import Notices
@@ -281,6 +283,10 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         port = int(runner.addresses[0][1])
         name = "localhost" if settings.on_loopback else settings.host
         url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
+        if not settings.simulation:
+            check = StartupCheck(connector, _models_in_use(settings, personas))
+            check.start()
+            stack.push_async_callback(check.close)
         _tell_of_limits(settings, browser_port, descriptors)
         log.info(
             "listening",
@@ -314,6 +320,15 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.
             await interviews.close()
+
+
+def _models_in_use(settings: Settings, personas: Personas) -> set[str]:
+    """Every model that interviews of this server will ask for."""
+    asked: set[str] = set()
+    for persona in personas.all():
+        asked.add(settings.openai_model or persona.model or DEFAULT_MODEL)
+        asked.add(persona.transcription_model)
+    return asked
 
 
 async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> StateParts:

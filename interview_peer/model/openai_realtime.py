@@ -1,6 +1,6 @@
-"""Asks OpenAI (or the simulator) for a call, and hangs it up.
+"""Asks OpenAI (or the simulator) for a call, hangs it up, and asks for what is known of a model.
 
-One HTTP request each way; what is said and heard goes over the leg that the call's answer
+One HTTP request each; what is said and heard goes over the leg that the call's answer
 connects. This is the only place that holds the API key, and nothing of an upstream body ever
 leaves it: errors carry sentences of our own.
 """
@@ -13,6 +13,7 @@ import logging
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 import aiohttp
 
@@ -37,6 +38,8 @@ CREATE_SECONDS: Final = 15.0
 HANG_UP_SECONDS: Final = 5.0
 GIVE_UP_SECONDS: Final = 3.0
 """How long the reply to an abandoned create call is awaited, to hang it up."""
+
+MODEL_SECONDS: Final = 10.0
 
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -134,6 +137,37 @@ class RealtimeConnector:
                 raise UpstreamUnreachable from None
             raise
 
+    async def model(self, name: str) -> Json | None:
+        """What the service says of a model; None if it has none of that name.
+
+        Raises ``UpstreamError`` or one of its kinds, by what the service did.
+        """
+        try:
+            async with (
+                asyncio.timeout(MODEL_SECONDS),
+                self._http.get(
+                    f"{self._base_url}/models/{quote(name, safe='')}",
+                    headers=self._headers,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                body = await _read(response)
+        except TimeoutError:
+            raise UpstreamTimeout from None
+        except (aiohttp.ClientError, OSError):
+            raise UpstreamUnreachable from None
+        if response.status == 404:
+            return None
+        if response.status != 200:
+            raise _kind(response.status)
+        try:
+            described = json.loads(body)
+        except (ValueError, RecursionError):
+            raise UpstreamInvalidAnswer from None
+        if not isinstance(described, dict):
+            raise UpstreamInvalidAnswer
+        return described
+
     async def hang_up(self, call_id: str) -> None:
         """End a call; it may be over already. Never raises for what the service says."""
         try:
@@ -182,7 +216,10 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> UpstreamError:
             "request": request_id if _REQUEST_ID.fullmatch(request_id) else None,
         },
     )
-    status = response.status
+    return _kind(response.status)
+
+
+def _kind(status: int) -> UpstreamError:
     if status in (401, 403):
         return UpstreamAuthFailed()
     if status == 429:

@@ -15,6 +15,8 @@ KEY = "sk-marked-KEY-4711"
 
 CALLS = "/v1/realtime/calls"
 
+MODELS = "/v1/models/"
+
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -26,21 +28,23 @@ class VoiceService:
         self.answer: Answer | None = None
         """What answers create calls; None hands them on to the simulator."""
         self.asked: list[str] = []
-        """The path of every request, in order."""
+        """The path of every request about a call, in order."""
         self.base_url = ""
         self._http = http
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         assert request.headers["Authorization"] == f"Bearer {KEY}"
-        self.asked.append(request.path)
+        if not request.path.startswith(MODELS):
+            # Asked for beside the start, at any time.
+            self.asked.append(request.path)
         body = await request.read()
         if self.answer is not None and request.path == CALLS:
             return await self.answer(request)
         url = self.simulator.base_url.removesuffix("/v1") + request.path
         wanted = ("Authorization", "Content-Type")
         headers = {name: request.headers[name] for name in wanted if name in request.headers}
-        async with self._http.post(url, data=body, headers=headers) as response:
+        async with self._http.request(request.method, url, data=body, headers=headers) as response:
             kept = ("Content-Type", "Location")
             return web.Response(
                 status=response.status,
