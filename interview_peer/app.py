@@ -207,6 +207,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 hold_seconds=settings.hold_seconds,
                 max_seconds=settings.max_seconds,
                 max_tokens=settings.max_tokens,
+                events_per_second=settings.events_per_second,
                 tell=state.chronicle.tell,
                 node_id=state.node_id,
             ),

@@ -117,6 +117,7 @@ _MUST_BE = {
     "sockets_per_minute": "must be a whole number from 0 to 100000",
     "waiting_sockets": "must be a whole number from 1 to 10000",
     "messages_per_second": "must be a whole number from 0 to 10000",
+    "events_per_second": "must be a whole number from 0 to 10000",
     "max_message_kb": "must be a whole number from 16 to 4096",
     "max_body_kb": "must be a whole number from 16 to 4096",
     "max_sdp_kb": "must be a whole number from 4 to 64",
@@ -339,6 +340,12 @@ class Settings(BaseSettings):
         default=20, ge=0, le=10000, validation_alias="INTERVIEW_MESSAGES_PER_SECOND"
     )
     """Messages that one WebSocket may send, five seconds' worth at once; 0 counts none."""
+
+    events_per_second: int = Field(
+        default=50, ge=0, le=10000, validation_alias="INTERVIEW_EVENTS_PER_SECOND"
+    )
+    """Events that one browser may send on its data channel, two seconds' worth at once; 0 counts
+    none."""
 
     max_message_kb: int = Field(
         default=256, ge=16, le=4096, validation_alias="INTERVIEW_MAX_MESSAGE_KB"

@@ -24,8 +24,10 @@ from .refusal import GateRefused, event_id_of, new_event_id
 from .withholding import is_shown, session_told, withhold
 
 EVENTS_PER_SECOND: Final = 50
-EVENTS_AT_ONCE: Final = 100
-"""What a browser may send."""
+"""What a browser may send, if nobody says otherwise."""
+
+SECONDS_AT_ONCE: Final = 2
+"""So many seconds' worth of it may come at once."""
 
 ITEMS_PER_SECOND: Final = 1
 ITEMS_AT_ONCE: Final = 20
@@ -62,7 +64,9 @@ class Client(enum.Enum):
 class Gate:
     """Decides about the events of one interview, in both directions."""
 
-    def __init__(self) -> None:
+    def __init__(self, events_per_second: int = EVENTS_PER_SECOND) -> None:
+        """``events_per_second`` is what a browser may send; 0 counts none."""
+        self._per_second = events_per_second
         self._session: Json | None = None
         self._items: dict[str, bool] = {}
         """Whether the browser may know of it, by item id."""
@@ -93,7 +97,7 @@ class Gate:
         }
         self._owed = 0
         self._event_ids: deque[str] = deque(maxlen=MOST_EVENT_IDS)
-        self._events = Allowance(EVENTS_PER_SECOND, EVENTS_AT_ONCE, 1)
+        self._events = Allowance(self._per_second, self._per_second * SECONDS_AT_ONCE, 1)
         self._typed = Allowance(ITEMS_PER_SECOND, ITEMS_AT_ONCE, 1)
         self._refusals = Allowance(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, 1)
 
@@ -109,7 +113,7 @@ class Gate:
 
         Raises `GateRefused` if they come too fast.
         """
-        if not self._events.take("", now):
+        if self._per_second and not self._events.take("", now):
             raise GateRefused("rate_limit_exceeded", "Events come too fast.")
 
     def may_answer(self, now: float) -> bool:

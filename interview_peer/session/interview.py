@@ -17,7 +17,7 @@ from typing import Final
 
 from .. import logs
 from ..core import sdp
-from ..core.gate import Client
+from ..core.gate import EVENTS_PER_SECOND, Client
 from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
 from ..core.limits import GOODBYES, Limits, Over, Parting, Warned, tokens_of
 from ..core.model_session import ModelSession
@@ -119,6 +119,8 @@ class Surroundings:
     max_seconds: float | None = None
     """How long any interview may last from its first offer on; None has no limit."""
     max_tokens: int | None = None
+    events_per_second: int = EVENTS_PER_SECOND
+    """Events that one browser may send; 0 counts none."""
     """How many tokens it may use, by the service's count; None has no limit."""
     node_id: str = "alone"
     """The name of this process, for its next start to know what it left."""
@@ -197,6 +199,7 @@ class Interview:
             self.feed.piece,
             around.speech,
             self._told_by_model,
+            around.events_per_second,
         )
         self.control = Control(self._relay.to_model)
         """What the server itself says to the model."""

@@ -20,7 +20,7 @@ from typing import Final
 
 from ..core import realtime
 from ..core.beta import ClientDialect
-from ..core.gate import Gate
+from ..core.gate import EVENTS_PER_SECOND, Gate
 from ..core.reading import Reading, without_audio
 from ..core.redaction import Redactor
 from ..core.refusal import (
@@ -88,6 +88,7 @@ class EventRelay:
         piece: Callable[[str, str, str], None] = lambda item_id, speaker, text: None,
         speech: SpeechRedactor | None = None,
         told: Callable[[realtime.ModelEvent], None] = lambda event: None,
+        events_per_second: int = EVENTS_PER_SECOND,
     ) -> None:
         """Begin without legs.
 
@@ -103,6 +104,7 @@ class EventRelay:
             piece: is told item, speaker and text of what is not settled yet.
             speech: takes out of texts what may not be kept; pieces of texts are withheld then.
             told: is told every event of the model's, once it was kept.
+            events_per_second: what a browser may send; 0 counts none.
         """
         self.transcript = Transcript()
         self.usage: Json = {}
@@ -124,7 +126,7 @@ class EventRelay:
         self._log = log
         self._spoken = spoken
         self._dialect = ClientDialect()
-        self.gate = Gate()
+        self.gate = Gate(events_per_second)
         """What the browser may say to the model, and be told of it."""
         self._browser: Leg | None = None
         self._model: Leg | None = None

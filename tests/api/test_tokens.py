@@ -303,6 +303,24 @@ def test_claims_hold_nothing_but_what_is_needed() -> None:
     assert set(claims_of(NAME, NOW, NOW)) == {"iss", "aud", "sub", "jti", "iat", "nbf", "exp"}
 
 
+def test_trust_is_a_claim_of_its_own_and_nothing_but_true_or_false() -> None:
+    assert not read_claims(claims_of(NAME, NOW, NOW + 60)).trusted
+    assert read_claims(claims_of(NAME, NOW, NOW + 60, trusted=True)).trusted
+    assert not read_claims({**CLAIMS, "trusted": False}).trusted
+
+
+@pytest.mark.parametrize("odd", ["true", 1, None, []])
+def test_trust_that_is_neither_true_nor_false_is_refused(odd: object) -> None:
+    with pytest.raises(UnusableClaims):
+        read_claims({**CLAIMS, "trusted": odd})
+
+
+def test_a_resume_token_says_whom_it_brings_back() -> None:
+    plain, trusted = (tokens.new_resume_token(trusted=one) for one in (False, True))
+    assert tokens.is_resume(plain) and tokens.is_resume(trusted)
+    assert tokens.is_trusted_resume(trusted) and not tokens.is_trusted_resume(plain)
+
+
 @pytest.mark.parametrize("value", [True, "1", [], float("inf")])
 def test_times_that_are_no_numbers_are_refused(value: object) -> None:
     with pytest.raises(UnusableClaims):

@@ -400,7 +400,7 @@ def test_an_error_is_told_whole_if_it_is_about_the_browsers_own_event() -> None:
 
 def test_so_many_events_may_come() -> None:
     gate = Gate()
-    for _ in range(gate_module.EVENTS_AT_ONCE):
+    for _ in range(gate_module.EVENTS_PER_SECOND * gate_module.SECONDS_AT_ONCE):
         gate.count(0.0)
     with pytest.raises(GateRefused) as caught:
         gate.count(0.0)
@@ -409,6 +409,9 @@ def test_so_many_events_may_come() -> None:
         gate.count(1.0)
     with pytest.raises(GateRefused):
         gate.count(1.0)
+    uncounted = Gate(0)
+    for _ in range(1000):
+        uncounted.count(0.0)
 
 
 def test_a_flood_is_answered_by_a_trickle() -> None:

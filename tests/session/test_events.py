@@ -51,7 +51,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> type[HeldPort]:
 
     So many events may come at once as these tests send.
     """
-    monkeypatch.setattr(gate, "EVENTS_AT_ONCE", 1000)
+    monkeypatch.setattr(gate, "SECONDS_AT_ONCE", 20)
     monkeypatch.setattr(interview_module, "UdpPort", HeldPort)
     monkeypatch.setattr(HeldPort, "held", True)
     return HeldPort

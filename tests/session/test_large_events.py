@@ -18,6 +18,7 @@ from typing import cast
 import pytest
 
 from interview_peer.app import Server
+from interview_peer.core.gate import Client
 from interview_peer.core.lifecycle import Reason
 from interview_peer.core.redaction import Redactor
 from interview_peer.core.replay import rebuild
@@ -421,3 +422,62 @@ async def test_interview_that_ends_while_a_large_event_is_read_keeps_it(
     lines = (folder / "events.jsonl").read_text(encoding="utf-8").split("\n")
     assert done in [json.loads(line)["event"] for line in lines if line]
     assert words.strip() in [turn.text for turn in rebuild(lines).turns()]
+
+
+# -- what an invited candidate is told of them
+
+
+def padded(event: Json) -> str:
+    return json.dumps({**event, "pad": "x" * MOST_PARSED_HERE})
+
+
+async def test_what_is_withheld_of_small_events_is_withheld_of_large_ones(one: Relayed) -> None:
+    one.relay.gate.serve(Client.INVITED)
+    session = {"type": "realtime", "model": "m", "instructions": "PLAN " * 20_000}
+    one.relay.from_browser('{"type":"session.update","session":{"type":"realtime"}}')
+    one.relay.from_model(json.dumps({"type": "session.created", "session": session}))
+    system = {"id": "s", "type": "message", "role": "system", "content": []}
+    one.relay.from_model(padded({"type": "conversation.item.added", "item": system}))
+    out_of_band: Json = {"id": "own", "conversation_id": None, "output": []}
+    one.relay.from_model(padded({"type": "response.created", "response": out_of_band}))
+    text = {"type": "response.output_text.done", "response_id": "own", "text": "PLAN"}
+    one.relay.from_model(padded(text))
+    one.relay.from_model(padded({"type": "x.new", "item_id": "i", "text": "PLAN"}))
+    one.relay.from_model(json.dumps({"type": "input_audio_buffer.cleared", "event_id": "e"}))
+    heard = await one.heard(4)
+    told = {"type": "realtime", "model": "m"}
+    assert heard[0] == {"type": "session.created", "session": told}
+    # Answered as soon as the session was known.
+    assert heard[1] == {**heard[0], "type": "session.updated", "event_id": heard[1]["event_id"]}
+    assert heard[2:] == [
+        {"type": "x.new", "item_id": "i"},
+        {"type": "input_audio_buffer.cleared", "event_id": "e"},
+    ]
+    assert one.model.heard == []
+    assert one.relay.counters["withheld"] == 3
+    # The item is known to be hidden, the journal has all.
+    one.relay.from_browser('{"type":"conversation.item.retrieve","item_id":"s"}')
+    assert one.browser.events[-1]["error"]["code"] == "item_retrieve_invalid_item_id"
+    kept = [line["event"] for line in await one.journal() if line["direction"] == "to_browser"]
+    assert kept[0]["session"] == session
+    assert len(kept) == 6
+
+
+async def test_a_large_event_is_read_anew_for_a_browser_that_may_not_be_told_as_much(
+    one: Relayed,
+) -> None:
+    one.relay.gate.serve(Client.TRUSTED)
+    session = {"type": "realtime", "instructions": "PLAN " * 20_000}
+    one.relay.from_model(json.dumps({"type": "session.created", "session": session}))
+    # While it is being read, an invited candidate comes in the place of the trusted client.
+    other = Ear()
+    one.relay.gate.serve(Client.INVITED)
+    one.relay.bind(cast(Leg, other), cast(Leg, one.model))
+
+    async def told() -> list[Json]:
+        return other.events
+
+    assert await eventually(told, within=20, what="one event") == [
+        {"type": "session.created", "session": {"type": "realtime"}}
+    ]
+    assert one.browser.heard == []
