@@ -5,6 +5,8 @@
 #              (20 minutes, two cores, Linux; ARGS=--quick takes two; writes docs/performance.md)
 # make image-test  build the container image and try it, without a container engine (root on
 #              Debian, with buildah and debootstrap; two minutes the first time)
+# make soak    interviews coming, going and breaking for 30 minutes; fails if anything of them is
+#              left (ARGS="--minutes 5"; writes docs/reliability.md)
 # make format  let the linter and the formatter mend what they can
 # make lock    write the lock files anew (needs uv; ARGS=--upgrade takes newer versions)
 #
@@ -20,7 +22,7 @@ LOCK := $(UV) pip compile --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test image-test check bench format lock clean
+.PHONY: help run test image-test check bench soak format lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//; 1,/^$$/p' Makefile | sed '/^PYTHON/,$$d'
@@ -43,6 +45,9 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.notices $(if $(findstring --quick,$(ARGS)),--quick)
 	@$(BIN)/python -m bench.recording $(if $(findstring --quick,$(ARGS)),--quick)
+
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench.soak $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable
@@ -235,6 +236,7 @@ class Api:
                 "uptime": round(time.monotonic() - self._started, 3),
                 "sessions": len(self._interviews),
                 "interviews": self._interviews.running,
+                "tasks": len(asyncio.all_tasks()),
                 "without_token": self._joining.unknown.statistics(),
                 "refused": self._health.refused(),
                 "media": self._health.media(),

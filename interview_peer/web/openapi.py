@@ -338,6 +338,7 @@ SERVER: Final[Json] = {
                             "uptime": {"type": "number"},
                             "sessions": {"type": "integer"},
                             "interviews": {"type": "integer"},
+                            "tasks": {"type": "integer"},
                             "without_token": {"type": "object"},
                             "refused": {"type": "object"},
                             "media": {"type": "object"},

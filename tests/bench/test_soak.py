@@ -1,0 +1,68 @@
+"""What the soak takes for left over, and how it tells."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bench import soak
+from bench.soak import Sample, Soak, faults_of, page
+
+BEFORE = Sample(
+    at=60.0,
+    interviews=0,
+    sessions=0,
+    unfinished=0,
+    tasks=14,
+    threads=8,
+    descriptors=13,
+    memory=100_000_000,
+)
+
+
+def after(**changes: Any) -> Sample:
+    return dataclasses.replace(BEFORE, at=1860.0, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tasks": 13, "descriptors": 12},
+        {"threads": 8 + soak.LENDING_THREADS},
+        {"memory": 100_000_000 + soak.MEMORY_BYTES},
+    ],
+)
+def test_what_is_back_where_it_was_is_no_fault(changes: Any) -> None:
+    assert faults_of(BEFORE, after(**changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sessions": 1}, "1 sessions more than at the beginning"),
+        ({"tasks": 16}, "2 tasks more than at the beginning"),
+        ({"threads": 9 + soak.LENDING_THREADS}, "threads more"),
+        ({"descriptors": 14}, "1 descriptors more than at the beginning"),
+        ({"memory": 100_000_001 + soak.MEMORY_BYTES}, "bytes of memory more"),
+    ],
+)
+def test_what_is_left_over_is_told(changes: Any, told: str) -> None:
+    (fault,) = faults_of(BEFORE, after(**changes))
+    assert told in fault
+
+
+async def test_the_page_tells_the_verdict_and_holds_no_more_than_a_screen_of_samples() -> None:
+    async with aiohttp.ClientSession() as http:
+        run = Soak("http://127.0.0.1:1", 1, random.Random(1), http)
+    run.samples = [dataclasses.replace(BEFORE, at=60.0 + n) for n in range(360)]
+    run.done.update({"interview": 7, "close_page": 2})
+    good = page(run, BEFORE, after(), 30)
+    assert "everything is back where it was" in good and "9 visits" in good
+    assert "| close page | 2 |" in good
+    assert len(good.splitlines()) < 45
+    assert "2 tasks more" in page(run, BEFORE, after(tasks=16), 30)
