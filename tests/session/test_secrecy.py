@@ -387,7 +387,7 @@ async def test_no_log_line_tells_who_said_what_and_no_candidate_gets_what_is_the
     assert len(credentials) >= 3
     for line in (*credentials, *re.findall(r"a=(?:ice-pwd|fingerprint):[^\r\n]+", side)):
         assert line not in log, line
-    for own in (JOB,):
+    for own in (JOB, INSTRUCTIONS):
         for phrase in phrases(own):
             assert phrase not in side, phrase
 
