@@ -22,6 +22,26 @@ const FILE_NAMES = {
   "transcript.json": ["Transcript", "JSON"],
 };
 
+/** Why an interview ended, by the server's word for it. */
+const REASONS = {
+  client_request: "ended by the candidate",
+  browser_gone: "the candidate left",
+  idle: "ended because nothing happened any more",
+  operator_request: "ended by an operator",
+  interviewer_ended: "ended by the interviewer",
+  server_shutdown: "ended because the server stopped",
+  connect_timeout: "never connected",
+  browser_failed: "never connected",
+  model_unreachable: "the voice service was not reached",
+  model_lost: "the connection to the voice service was lost",
+  model_closed: "the voice service ended the call",
+  model_expired: "it lasted as long as the voice service allows",
+  time_limit: "its time was over",
+  usage_limit: "it used all its tokens",
+  recovered: "the server went down within it",
+  internal: "something went wrong on the server",
+};
+
 /** What becomes of a file after it was finished; other codes are of before. */
 export const SINCE = new Set(["missing", "changed", "unreadable"]);
 
@@ -108,7 +128,8 @@ function drawSound(state) {
   const { listing, length } = state;
   const at = new Date(listing.started_at);
   const whole = listing.complete ? "" : ", not complete";
-  text("facts", `${state.id}, ${at.toLocaleString()}, ${time(listing.seconds)}${whole}`);
+  const why = listing.reason ? `; ${REASONS[listing.reason] ?? listing.reason}` : "";
+  text("facts", `${state.id}, ${at.toLocaleString()}, ${time(listing.seconds)}${whole}${why}`);
   text("damage", damageOf(listing));
   text("clock", `${time(state.position)} / ${time(length)}`);
   text("play", state.playing ? "Pause" : "Play");

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from interview_peer.core.lifecycle import Reason
 from tests.support import speech
 from tests.support.chromium import Browser, browsing
+from tests.support.inprocess import serving
 from tests.support.server import ServerProcess, running_server, running_simulator
 
 
@@ -122,6 +126,27 @@ async def test_a_model_that_goes_away_is_said(tmp_path: Path, silence: Path) -> 
         await browser.until("interviewPeer.state.phase === 'live'")
         await calls.aclose()
         await _alert(browser, "MODEL_CLOSED", "Press Connect")
+
+
+async def test_an_end_that_is_near_is_said_beside_who_speaks(tmp_path: Path, silence: Path) -> None:
+    async with serving(tmp_path) as server, browsing(silence) as browser:
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+        await browser.until("interviewPeer.state.stage === 'live'")
+        await browser.until("interviewPeer.state.speaking === 'interviewer'", within=20)
+        interview = server.interviews.find(await browser.ask("interviewPeer.state.sessionId"))
+        interview.max_seconds = 3000.0
+        interview.keep_limits(time.monotonic() - interview.seconds + 2900.0)
+        await browser.until("interviewPeer.state.notice !== null")
+        said = await browser.page.locator("#status-detail").inner_text()
+        assert re.fullmatch(
+            r"The interviewer is speaking\. The interview will end at about \d+:\d\d\s?([AP]M)?\.",
+            said,
+        ), said
+        interview.end_soon(Reason.TIME_LIMIT)
+        await browser.until("interviewPeer.state.stage === 'ended'", within=20)
+        said = await browser.page.locator("#status-detail").inner_text()
+        assert said == "The interview has ended: its time was over."
 
 
 async def test_a_server_that_stops_is_said(tmp_path: Path, silence: Path) -> None:

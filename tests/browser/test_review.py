@@ -127,6 +127,8 @@ async def test_a_browser_reads_the_captions_as_they_were_meant(local: Server) ->
 async def test_the_page_plays_and_the_transcript_follows(local: Server) -> None:
     async with reviewing(local) as browser:
         assert await browser.ask("interviewReview.state.length") == pytest.approx(SECONDS, abs=0.05)
+        facts = await browser.page.locator("#facts").inner_text()
+        assert facts.endswith("; ended by the candidate")
         assert await current(browser) == []
         await browser.ask(
             "window.followed = [], new MutationObserver(() => {"

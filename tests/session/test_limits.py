@@ -15,8 +15,11 @@ from interview_peer.core.lifecycle import Reason
 from interview_peer.media.leg import Leg
 from interview_peer.session.interview import Interview
 from interview_peer.types import Json
-from tests.support.caller import Caller
+from tests.support.caller import Caller, calling
+from tests.support.inprocess import live, serving
 from tests.support.waiting import eventually
+
+from .voice_service import KEY, voice_service
 
 
 @pytest.fixture
@@ -150,6 +153,20 @@ async def test_a_service_that_goes_when_its_hour_strikes_has_expired(
     else:
         interview.leg_lost(model_leg(interview), "silent")
     await check_over(caller, tmp_path, "ended", "model_expired")
+
+
+@pytest.mark.parametrize("expiry", ["event", "silent"])
+async def test_an_hour_that_strikes_in_a_simulated_call_ends_it_as_expired(
+    tmp_path: Path, expiry: str
+) -> None:
+    async with (
+        voice_service(session_seconds=2.0, expiry=expiry) as service,
+        serving(tmp_path, **live(service.base_url, KEY)) as server,
+        calling(server.url) as caller,
+    ):
+        await caller.open()
+        await caller.connect()
+        await check_over(caller, tmp_path, "ended", "model_expired")
 
 
 async def test_a_service_that_falls_silent_is_lost(

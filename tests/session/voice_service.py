@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -54,10 +55,13 @@ class VoiceService:
 
 
 @contextlib.asynccontextmanager
-async def voice_service() -> AsyncIterator[VoiceService]:
-    """Run such a service; its ``base_url`` is what a live server is given."""
+async def voice_service(**settings: Any) -> AsyncIterator[VoiceService]:
+    """Run such a service; its ``base_url`` is what a live server is given.
+
+    ``settings`` are the simulator's.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        simulator = await start_simulator(SimulatorSettings(api_key=KEY))
+        simulator = await start_simulator(SimulatorSettings(api_key=KEY, **settings))
         stack.push_async_callback(simulator.close)
         connector = aiohttp.TCPConnector(force_close=True)
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
