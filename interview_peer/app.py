@@ -31,8 +31,11 @@ from .media.descriptors import Descriptors, raise_limit
 from .media.engine import check_versions
 from .media.meters import DelayMeter, LoopWatch, media_health
 from .media.udp import RECEIVE_BUFFER_BYTES, UdpPort
+from .metrics.collector import ServerCollector, Sources
+from .metrics.port import MetricsPort
 from .model.check import StartupCheck
 from .model.openai_realtime import RealtimeConnector
+from .notices.depth import depth
 from .notices.names import Names
 from .notices.service import Notices
 from .personas import Personas
@@ -46,6 +49,7 @@ from .session.openings import Openings
 from .session.reader import EventReader
 from .session.recovery import Recovery
 from .session.registry import Interviews
+from .session.tally import Tally
 from .session.told import Told
 from .settings import Settings
 from .simulator.server import SimulatorSettings, start_simulator
@@ -69,6 +73,7 @@ from .types import Json
 from .watchdog import watching
 from .web.api import make_app
 from .web.http import Runner
+from .web.limits import LIMITS
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +110,7 @@ class Server:
     archive: Archive
     erasures: Erasures
     drain: Drain
+    metrics_port: int | None
 
 
 @contextlib.asynccontextmanager
@@ -188,6 +194,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         speech = speech_redaction.redactor(settings.redact_speech or "")
         reader = EventReader(redactor, speech)
         stack.push_async_callback(reader.close)
+        tally = Tally()
         interviews = Interviews(
             Surroundings(
                 connector=connector,
@@ -210,6 +217,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 events_per_second=settings.events_per_second,
                 tell=state.chronicle.tell,
                 node_id=state.node_id,
+                tally=tally,
             ),
             personas,
             idle_seconds=settings.idle_seconds,
@@ -240,7 +248,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         erasures.start(after=state.recovered)
         stack.push_async_callback(erasures.close)
         if days is not None:
-            sources = outdated.Sources(
+            told_of = outdated.Sources(
                 state.database,
                 shelf,
                 state.place,
@@ -248,7 +256,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 state.chronicle.drained,
                 busy=interviews.runs,
             )
-            without_files = outdated.Outdated(sources, timedelta(days=days))
+            without_files = outdated.Outdated(told_of, timedelta(days=days))
             without_files.start(after=state.recovered)
             stack.push_async_callback(without_files.close)
 
@@ -266,17 +274,29 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             finish=lambda: _finish_work(finishing, announcer, state),
         )
         stack.push_async_callback(drain.close)
-        runner = Runner(
-            make_app(
-                settings,
-                interviews,
-                health,
-                state,
-                archive,
-                drain,
-            ),
-            shutdown_timeout=5,
-        )
+        application = make_app(settings, interviews, health, state, archive, drain)
+        metrics_port: int | None = None
+        if settings.metrics_port is not None:
+            sources = Sources(
+                interviews=interviews,
+                tally=tally,
+                browser_port=browser_port,
+                to_browser=to_browser,
+                loop_watch=loop_watch,
+                descriptors=descriptors,
+                capacity=settings.max_interviews,
+                draining=lambda: openings.draining,
+                recordings=archive.statistics,
+                chronicle=state.chronicle.statistics,
+                notices=state.notices.statistics,
+                limits=application[LIMITS].statistics,
+                tasks=lambda: len(asyncio.all_tasks()),
+                forwarder="native" if use_native else "python",
+            )
+            metrics = MetricsPort(ServerCollector(sources), lambda: depth(state.database))
+            metrics_port = await metrics.open(settings.host, settings.metrics_port)
+            stack.push_async_callback(metrics.close)
+        runner = Runner(application, shutdown_timeout=5)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, settings.host, settings.port)
@@ -298,6 +318,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 "announced": ",".join(browser_port.announced),
                 "descriptors": descriptors.limit,
                 "forwarder": "native" if use_native else "python",
+                "metrics": metrics_port,
                 "version": __version__,
             },
         )
@@ -317,6 +338,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
                 archive=archive,
                 erasures=erasures,
                 drain=drain,
+                metrics_port=metrics_port,
             )
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.

@@ -96,6 +96,7 @@ _MUST_BE = {
         "must be exact origins such as https://careers.example.org, separated by commas"
     ),
     "allow_anonymous": "must be true or false",
+    "metrics_port": "must be a whole number from 0 to 65535 (0 picks a free port)",
     "require_consent": "must be true or false",
     "redact_speech": (
         "must be all, or some of email, iban, card and phone, or module:function of your own, "
@@ -252,6 +253,9 @@ class Settings(BaseSettings):
         default=14400, ge=60, le=86400, validation_alias="INTERVIEW_TURN_TTL_SECONDS"
     )
     """How long such a credential opens a relay."""
+
+    metrics_port: Port | None = Field(default=None, validation_alias="INTERVIEW_METRICS_PORT")
+    """TCP port of Prometheus' metrics, on ``host``; None serves none."""
 
     allow_anonymous: bool = Field(default=False, validation_alias="INTERVIEW_ALLOW_ANONYMOUS")
     """Let anyone who reaches a live server hold interviews."""

@@ -17,6 +17,7 @@ ROOMS = {
     "core": EVERYONES,
     "container": EVERYONES,
     "media": EVERYONES | {"core", "tasks", "logs", "settings"},
+    "metrics": EVERYONES | {"core", "media", "session", "notices"},
     "model": EVERYONES | {"core", "media", "logs", "settings"},
     "storage": EVERYONES | {"core", "tasks", "logs", "settings"},
     "finishing": EVERYONES | {"core", "storage", "logs", "settings"},

@@ -41,7 +41,7 @@ from ..errors import (
 from ..finishing.worker import Finisher
 from ..media.descriptors import Descriptors
 from ..media.engine import CLOSED_BY_FAR_END
-from ..media.forwarder import Forwarder
+from ..media.forwarder import Forwarder, ForwarderCounters
 from ..media.leg import Leg
 from ..media.meters import DelayMeter
 from ..media.udp import UdpPort
@@ -57,6 +57,7 @@ from .finished import Files
 from .reader import EventReader
 from .recording import Recording
 from .relay import EventRelay
+from .tally import Tally
 from .tools import Toolbox
 
 Observer = Callable[[Json], None]
@@ -124,6 +125,8 @@ class Surroundings:
     """How many tokens it may use, by the service's count; None has no limit."""
     node_id: str = "alone"
     """The name of this process, for its next start to know what it left."""
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    """Counts what outlives interviews."""
 
 
 class Interview:
@@ -209,6 +212,7 @@ class Interview:
         self._limits = Limits()
         self._turn_watch = TurnWatch()
         self._live_since: float | None = None
+        self._offered_at = 0.0
 
     # -- what others may know -----------------------------------------------------------------
 
@@ -278,6 +282,16 @@ class Interview:
         """Bring the meters up to date with what native code forwarded."""
         self._up.settle()
         self._down.settle()
+
+    @property
+    def legs(self) -> list[Leg]:
+        """Those it has now, the browser's first."""
+        return [leg for leg in (self._browser, self._next_browser, self._model_leg) if leg]
+
+    @property
+    def directions(self) -> dict[str, ForwarderCounters]:
+        """What was forwarded each way so far."""
+        return {"to_model": self._up.counters, "to_browser": self._down.counters}
 
     def statistics(self) -> Json:
         """What each leg and each direction has carried so far; for operators."""
@@ -370,6 +384,7 @@ class Interview:
     async def _start(self, offer_sdp: str, trusted: bool) -> str:
         """Make both legs at once; on any failure nothing of them is left."""
         loop = asyncio.get_running_loop()
+        self._offered_at = time.monotonic()
         deadline = loop.time() + self._around.connect_seconds
         browser = self._browser = self._new_browser_leg(trusted)
         self._set_gate(browser)
@@ -389,8 +404,10 @@ class Interview:
             if isinstance(error, OutOfDescriptors):
                 self._around.descriptors.count()
             if isinstance(error, TimeoutError):
-                raise UpstreamTimeout from None
-            raise
+                error = UpstreamTimeout()
+            if isinstance(error, InterviewPeerError):
+                self._around.tally.refused[error.code] += 1
+            raise error from None
         self._deadline = loop.call_at(deadline, self._connect_timed_out)
         self._check_connected()
         return answer.result()
@@ -447,7 +464,7 @@ class Interview:
                 # The first answer had arrived after all.
                 raise SessionBusy
         except BaseException:
-            await leg.close()
+            await self._close_leg(leg)
             raise
         old, self._browser = self._browser, leg
         self._set_gate(leg)
@@ -462,7 +479,7 @@ class Interview:
     async def _come_back(self, offer_sdp: str, trusted: bool) -> str:
         """Answer a browser that returns; its leg takes over once it is connected."""
         if self._next_browser is not None:
-            await self._next_browser.close()
+            await self._close_leg(self._next_browser)
         leg = self._next_browser = self._new_browser_leg(trusted)
         self._cancel_hold()
         self._set_deadline(self._return_timed_out)
@@ -471,7 +488,7 @@ class Interview:
         except BaseException:
             self._next_browser = None
             self._return_over()
-            await leg.close()
+            await self._close_leg(leg)
             raise
 
     # -- what legs tell (LegListener) -----------------------------------------------------------
@@ -658,6 +675,8 @@ class Interview:
             extra["reason"] = self.reason.value
         self._log.info("phase", extra=extra)
         now = time.monotonic()
+        if happening is Happening.CONNECTED:
+            self._around.tally.set_up(now - self._offered_at)
         self._recording.journal(None, now, {"type": "interview.phase", **extra})
         if phase is Phase.ENDING:
             self._relay.transcript.close(self._recording.since_start(now))
@@ -802,6 +821,7 @@ class Interview:
         finally:
             self.ended_at = time.monotonic()
             self._happen(Happening.FILES_CLOSED)
+            self._around.tally.over(self)
             self._chronicle_end(now, files)
             message: Json = {"type": "session_ended", "sessionId": self.id}
             if self.reason is not None:
@@ -832,7 +852,7 @@ class Interview:
 
     async def _close_all(self, call_id: str | None, *legs: Leg | None) -> None:
         """Close legs and hang up at once, each within its time; errors are logged, not raised."""
-        work = [leg.close() for leg in legs if leg is not None]
+        work = [self._close_leg(leg) for leg in legs if leg is not None]
         if call_id is not None:
             work.append(self._around.connector.hang_up(call_id))
         for result in await asyncio.gather(
@@ -842,7 +862,12 @@ class Interview:
                 self._log.warning("closing failed", extra={"error": type(result).__name__})
 
     def _close_later(self, leg: Leg) -> None:
-        self._tasks.start(leg.close(), "close leg of")
+        self._tasks.start(self._close_leg(leg), "close leg of")
+
+    async def _close_leg(self, leg: Leg) -> None:
+        self.settle()
+        self._around.tally.closed(leg)
+        await leg.close()
 
     def _tell(self, message: Json) -> None:
         for observer in tuple(self._observers):

@@ -231,6 +231,10 @@ class Interviews:
             return {"state": "failed", "progress": 1.0, "reason": error.code}
         return None if finished is None else {"state": "done", "progress": 1.0}
 
+    def known(self) -> list[Interview]:
+        """Every session that is known, whether it was used, runs or is over."""
+        return list(self._interviews.values())
+
     @property
     def running(self) -> int:
         """Interviews that hold legs now."""
