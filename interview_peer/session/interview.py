@@ -776,13 +776,16 @@ class Interview:
             used=tokens_of(self._relay.usage),
             most=self._around.max_tokens,
         )
+        parting_for = self._farewell.reason
         match step:
-            case Warned():
+            case Warned() if parting_for is None:
                 self._warn(step)
             case Parting(reason, seconds):
                 self.end_politely_soon(reason, seconds, instruction=GOODBYES[reason])
             case Over(reason):
-                self.end_soon(reason)
+                self.end_soon(parting_for or reason)
+            case _:
+                pass
 
     def _warn(self, warned: Warned) -> None:
         """Tell the page and the model that the end is near."""

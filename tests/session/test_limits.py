@@ -122,6 +122,17 @@ async def test_an_interview_that_is_over_its_time_ends_without_goodbye(
     await check_over(caller, tmp_path, "ended", "time_limit")
 
 
+async def test_a_goodbye_that_is_being_said_already_keeps_its_reason(
+    interview: Interview, caller: Caller, tmp_path: Path
+) -> None:
+    interview.end_politely_soon(Reason.OPERATOR_REQUEST, 30.0, instruction="Say goodbye.")
+    interview.max_seconds = 100.0
+    interview.keep_limits(after(interview, 85))
+    interview.keep_limits(after(interview, 101))
+    await check_over(caller, tmp_path, "ended", "operator_request")
+    assert "warning" not in [one["type"] for one in caller.messages.items]
+
+
 async def test_the_services_own_hour_is_kept_to_before_it_strikes(
     interview: Interview, caller: Caller
 ) -> None:
