@@ -22,6 +22,7 @@ ROOMS = {
     "storage": EVERYONES | {"core", "tasks", "logs", "settings"},
     "finishing": EVERYONES | {"core", "storage", "logs", "settings"},
     "simulator": EVERYONES | {"core", "tasks", "media", "logs", "settings"},
+    "testing": EVERYONES | {"simulator"},
     "personas": EVERYONES | {"core"},
     "state": EVERYONES | {"core", "tasks", "notices", "logs"},
     "notices": EVERYONES | {"core", "state", "logs", "settings"},
@@ -45,8 +46,8 @@ LEAVES = {
 LIBRARIES: dict[str, Callable[[str], bool]] = {
     "aioice": lambda module: module == ENGINE,
     "pylibsrtp": lambda module: module == ENGINE,
-    "aiortc": lambda module: module.startswith("media/"),
-    "av": lambda module: module.startswith(("simulator/", "finishing/")),
+    "aiortc": lambda module: module.startswith(("media/", "testing/")),
+    "av": lambda module: module.startswith(("simulator/", "testing/", "finishing/")),
     "aiohttp": lambda module: not module.startswith(("core/", "media/", "storage/")),
     "jwt": lambda module: module.startswith("web/"),
     "asyncio": lambda module: not module.startswith("core/"),

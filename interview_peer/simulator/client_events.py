@@ -27,7 +27,7 @@ class Unreadable(Fault):
 
 
 def decoded(message: str | bytes) -> Json:
-    """Parse a message into an event with a string ``type``. Raises Fault."""
+    """Parse a message into an object. Raises Fault."""
     if isinstance(message, bytes):
         raise Unreadable("invalid_event", "Events are sent as text.")
     try:
@@ -36,14 +36,14 @@ def decoded(message: str | bytes) -> Json:
         raise Unreadable("invalid_event", "The message is not valid JSON.") from None
     if not isinstance(event, dict):
         raise Fault("invalid_event", "The event is not a JSON object.")
-    if not isinstance(event.get("type"), str):
-        raise Fault("invalid_event", "The 'type' field is missing.", "type")
     return event
 
 
 def check_fields(event: Json) -> None:
-    """Raise Fault if the event's type or one of its fields is not known."""
-    kind = event["type"]
+    """Raise Fault if the event's type or one of its fields is missing or not known."""
+    kind = event.get("type")
+    if not isinstance(kind, str):
+        raise Fault("invalid_event", "The 'type' field is missing.", "type")
     if kind not in CLIENT_FIELDS:
         names = ", ".join(f"'{name}'" for name in CLIENT_FIELDS)
         text = f"Invalid value: '{kind}'. Supported values are: {names}."

@@ -11,10 +11,10 @@ from ..types import Json
 from .agenda import Agenda
 from .commands import Drop
 from .items import ItemList
-from .library import Script
+from .library import Line, Script
 from .outbox import Outbox
 from .playout import FORGOTTEN, Playout
-from .reply import Event, Kind, Reply
+from .reply import Event, Kind, Output, Reply
 from .settings import SimulatorSettings
 
 FIRST_PIECE_AFTER = 0.12
@@ -63,54 +63,83 @@ class Replies:
 
     def begin(self, now: float, request: Json) -> None:
         """Answer: by the session's settings, or by those of a ``response.create``."""
-        kind, tool = self._kind_of(request)
-        line = self._script.line(self._state.lines_said)
-        if kind != "call":
-            self._state.lines_said += 1
-        output = dict(self._state.session["audio"]["output"])
-        output |= request.get("audio", {}).get("output", {})
-        output.pop("speed", None)
+        state = self._state
+        response_id = self._outbox.make_id("resp_")
+        outside = request.get("conversation") == "none"
+        line = self._script.line(state.lines_said)
+        texts = self._texts(request, line)
+        if texts[0][0] != "call":
+            state.lines_said += 1
+        outputs = [
+            Output(
+                response_id=response_id,
+                item_id=self._outbox.make_id("item_"),
+                kind=kind,
+                text=text,
+                index=index,
+                outside=outside,
+                call_id=self._outbox.make_id("call_") if kind == "call" else "",
+                tool=tool,
+            )
+            for index, (kind, tool, text) in enumerate(texts)
+        ]
+        sound = dict(state.session["audio"]["output"])
+        sound |= request.get("audio", {}).get("output", {})
+        sound.pop("speed", None)
+        if isinstance(sound["voice"], dict):
+            # A voice of one's own is an object in sessions and a string in responses.
+            sound["voice"] = sound["voice"]["id"]
         reply = Reply(
-            response_id=self._outbox.make_id("resp_"),
-            item_id=self._outbox.make_id("item_"),
-            conversation_id=self._state.conversation_id,
+            response_id=response_id,
+            conversation_id=state.conversation_id,
             line=line,
-            kind=kind,
-            number=self._state.lines_said,
-            outside=request.get("conversation") == "none",
-            call_id=self._outbox.make_id("call_") if kind == "call" else "",
-            tool=tool,
-            arguments=self._settings.tool_arguments if tool == self._settings.tool else "{}",
+            outputs=outputs,
+            number=state.lines_said,
+            outside=outside,
             settings={
                 "output_modalities": self._setting("output_modalities", request),
                 "max_output_tokens": self._setting("max_output_tokens", request),
-                "output": output,
+                "output": sound,
                 "metadata": request.get("metadata"),
             },
         )
         self._may_end_early(reply)
-        self._replies[reply.response_id] = reply
-        self._outbox.emit("response.created", {"response": reply.response(self._state.voiced_ms)})
-        self._agenda.at(now + FIRST_PIECE_AFTER, lambda due: self._open_reply(due, reply))
+        self._replies[response_id] = reply
+        self._outbox.emit("response.created", {"response": reply.response(state.voiced_ms)})
+        self._agenda.at(now + FIRST_PIECE_AFTER, lambda due: self._open(due, reply))
 
-    def _kind_of(self, request: Json) -> tuple[Kind, str]:
+    def _texts(self, request: Json, line: Line) -> list[tuple[Kind, str, str]]:
+        """What the reply is made of: kind, name of the function, text."""
+        settings = self._settings
         choice = self._setting("tool_choice", request)
         names = [tool["name"] for tool in self._setting("tools", request) if "name" in tool]
-        if isinstance(choice, dict) and isinstance(choice.get("name"), str):
-            return "call", choice["name"]
-        if choice == "required" and names:
-            return "call", names[0]
-        own = self._settings.tool
-        if choice == "auto" and own in names and self._is_time_to_call():
-            self._has_called = True
-            return "call", str(own)
-        return ("audio" if self._setting("output_modalities", request) == ["audio"] else "text"), ""
+        asked = ""
+        if isinstance(choice, dict):
+            asked = str(choice.get("name") or "")
+        elif choice == "required" and names:
+            asked = names[0]
+        if asked:
+            arguments = settings.tool_arguments if asked == settings.tool else "{}"
+            return [("call", asked, arguments)]
+        is_spoken = self._setting("output_modalities", request) == ["audio"]
+        said: tuple[Kind, str, str] = ("audio" if is_spoken else "text", "", line.text)
+        if choice != "auto" or settings.tool not in names or not self._is_time_to_call():
+            return [said]
+        self._has_called = True
+        call: tuple[Kind, str, str] = ("call", settings.tool, settings.tool_arguments)
+        return [said, call] if self._calls_while_speaking() else [call]
 
     def _is_time_to_call(self) -> bool:
+        due = self._state.lines_said + self._calls_while_speaking()
+        return not self._has_called and due >= self._call_after
+
+    def _calls_while_speaking(self) -> bool:
+        return self._settings.tool_speaks and self._state.lines_said < self._call_after
+
+    @property
+    def _call_after(self) -> int:
         after = self._settings.tool_after
-        if after is None:
-            after = len(self._script.lines)
-        return not self._has_called and self._state.lines_said >= after
+        return len(self._script.lines) if after is None else after
 
     def _setting(self, name: str, request: Json) -> Any:
         return request.get(name, self._state.session[name])
@@ -129,38 +158,57 @@ class Replies:
             reply.ends_as = "incomplete"
         else:
             return
-        reply.ends_after = self._rng.randint(1, len(reply.pieces))
+        reply.ends_after = self._rng.randint(1, len(reply.outputs[0].pieces))
 
-    def _open_reply(self, now: float, reply: Reply) -> None:
+    def _open(self, now: float, reply: Reply) -> None:
+        """Begin the reply's next item."""
         if not reply.generating:
             return
-        reply.opened = True
-        previous = None
-        if not reply.outside:
-            previous = self._items.append(reply.item())
-        self._outbox.emit_all(reply.opening(reply.item(), previous))
-        seconds = reply.line.duration_ms / 1000 if reply.kind == "audio" else 1.0
-        pace = seconds / self._settings.generation_speed / len(reply.pieces)
+        output = reply.current
+        output.opened = True
+        item = output.item()
+        previous = None if reply.outside else self._items.append(item)
+        self._outbox.emit_all(output.opening(item, previous))
+        seconds = reply.line.duration_ms / 1000 if output.kind == "audio" else 1.0
+        pace = seconds / self._settings.generation_speed / len(output.pieces)
         self._agenda.at(now + pace, lambda due: self._generate(due, reply, pace))
 
     def _generate(self, now: float, reply: Reply, pace: float) -> None:
         if not reply.generating:
             return
-        name, fields = reply.delta()
+        output = reply.current
+        name, fields = output.delta()
         self._outbox.emit(name, fields | {"obfuscation": self._outbox.padding()})
-        enough = min(PIECES_BEFORE_SOUND, len(reply.pieces))
-        if reply.kind == "audio" and reply.sent == enough and not reply.silenced:
+        enough = min(PIECES_BEFORE_SOUND, len(output.pieces))
+        if output.kind == "audio" and output.sent == enough and not reply.silenced:
             self._state.has_spoken = True
             self._playout.add(now, reply)
             self.sounds(now)
-        if reply.sent == reply.ends_after:
+        if output.index == 0 and output.sent == reply.ends_after:
             reason = "max_output_tokens" if reply.ends_as == "incomplete" else None
             self._finish(now, reply, reply.ends_as, reason)
             self._playout.limit(reply)
-        elif reply.sent < len(reply.pieces):
+        elif output.sent < len(output.pieces):
             self._agenda.at(now + pace, lambda due: self._generate(due, reply, pace))
+        elif output is not reply.outputs[-1]:
+            self._outbox.emit_all(self._close(reply, "completed"))
+            self._agenda.at(now + pace, lambda due: self._open(due, reply))
         else:
             self._finish(now, reply, "completed", None)
+
+    def _close(self, reply: Reply, status: str) -> list[Event]:
+        """End the item that is being generated; the events that tell it."""
+        output = reply.current
+        output.status = status
+        previous = None
+        if output.opened and not reply.outside:
+            item = output.item()
+            if output.kind == "audio" and reply.silenced:
+                item["content"] = [dict(FORGOTTEN)]
+            elif output.kind == "audio":
+                self._items.audio_ms[output.item_id] = reply.generated_ms
+            previous = self._items.replace(item)
+        return output.closing(previous)
 
     def _finish(
         self,
@@ -173,15 +221,7 @@ class Replies:
         """Close a reply; ``between`` goes somewhere among or around its closing events."""
         reply.status = status
         reply.reason = reason
-        previous = None
-        if reply.opened and not reply.outside:
-            item = reply.item()
-            if reply.kind == "audio" and reply.silenced:
-                item["content"] = [dict(FORGOTTEN)]
-            elif reply.kind == "audio":
-                self._items.audio_ms[reply.item_id] = reply.generated_ms
-            previous = self._items.replace(item)
-        events = reply.closing(previous)
+        events = self._close(reply, "completed" if status == "completed" else "incomplete")
         events.append(("response.done", {"response": reply.response(self._state.voiced_ms)}))
         if between:
             position = self._place_among(len(events))

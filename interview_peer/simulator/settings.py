@@ -153,11 +153,18 @@ class SimulatorSettings(BaseModel):
         0, TURNS, "Least length of that audio; 30000 makes an event of 1.9 MB."
     )
 
-    tool: str | None = _field(
-        "end_interview", TOOLS, "Function that the model calls of itself, if the session has it."
+    tool: str = _field(
+        "end_interview",
+        TOOLS,
+        "Function that the model calls once of itself, if the session has it.",
+    )
+    tool_speaks: bool = _field(
+        True,
+        TOOLS,
+        "Call it in the reply that says the last line before, not in a reply of its own.",
     )
     tool_after: Annotated[int, Field(ge=0)] | None = _field(
-        None, TOOLS, "Lines spoken before it does; without, all up to the closing."
+        None, TOOLS, "Lines before the call; without, all up to the closing."
     )
     tool_arguments: str = _field("{}", TOOLS, "The call's arguments, a JSON object.")
 

@@ -47,9 +47,13 @@ class Caller:
 
     async def call(self, session: Json) -> Caller:
         """Post a multipart offer, take the answer and wait until the session is there."""
-        await self.leg.accept(await self.post(session))
+        await self.post_and_accept(session)
         await self.event("session.created")
         return self
+
+    async def post_and_accept(self, session: Json) -> None:
+        """The same without waiting for anything."""
+        await self.leg.accept(await self.post(session))
 
     async def post(self, session: Json) -> str:
         """Post a multipart offer; the answer, not yet taken."""

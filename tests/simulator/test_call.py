@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -130,6 +131,53 @@ async def test_client_events_are_answered_over_the_channel(start: Start) -> None
         caller.leg.send_text("not json")
         error = await caller.event("error")
         assert error["error"]["code"] == "invalid_event"
+
+
+async def test_large_events_arrive_whole(start: Start) -> None:
+    base_url = await start(greet=False, instructions_padding=200 * 1024, retrieved_audio_ms=30_000)
+    async with Caller(base_url) as caller:
+        await caller.call(SESSION)
+        caller.unmute()
+        caller.leg.send_text('{"type":"session.update","session":{"type":"realtime"}}')
+        updated = await caller.event("session.updated")
+        assert len(json.dumps(updated)) > 200 * 1024
+        caller.say(spoken().packets)
+        item_id = (await caller.event("input_audio_buffer.committed"))["item_id"]
+        caller.leg.send_text(f'{{"type":"conversation.item.retrieve","item_id":"{item_id}"}}')
+        retrieved = await caller.event("conversation.item.retrieved")
+        assert len(json.dumps(retrieved)) > 1_900_000
+
+
+async def test_events_beyond_the_client_s_limit_can_be_dropped(start: Start) -> None:
+    base_url = await start(greet=False, instructions_padding=300_000, oversized_events="drop")
+    async with Caller(base_url) as caller:
+        await caller.post_and_accept(SESSION)
+        await caller.event("x_simulator.hint")
+        assert "session.created" not in caller.types()
+
+
+async def test_binary_and_malformed_messages_come_between_events(start: Start) -> None:
+    base_url = await start(malformed_events=True, binary_events=True)
+    async with Caller(base_url) as caller:
+        await caller.call(SESSION)
+        await caller.event("x_simulator.hint")
+        assert [type(message) for message in caller.unreadable] == [str] * 4 + [bytes] * 2
+
+
+@pytest.mark.parametrize("message", ["not json", b"binary"])
+async def test_a_strict_channel_closes_the_connection(start: Start, message: str | bytes) -> None:
+    async with Caller(await start(strict_channel=True)) as caller:
+        await caller.call(SESSION)
+        caller.leg.send_message(message)
+        await caller.until(lambda: caller.lost is not None, within=3.0)
+        assert "error" not in caller.types()
+
+
+async def test_a_session_can_end_with_a_close_and_no_event(start: Start) -> None:
+    async with Caller(await start(session_seconds=0.3, expiry="silent")) as caller:
+        await caller.call(SESSION)
+        await caller.until(lambda: caller.lost is not None, within=3.0)
+        assert "error" not in caller.types()
 
 
 async def test_the_planted_fault_holds_the_key(start: Start) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -65,46 +66,46 @@ def test_the_voice_is_locked_after_the_first_sound() -> None:
     assert talk.error()["code"] == "cannot_update_voice"
 
 
-@pytest.mark.parametrize(
-    ("message", "code", "param"),
-    [
-        ("not json", "invalid_event", None),
-        (b"\x00\x01", "invalid_event", None),
-        ("[1]", "invalid_event", None),
-        ("{}", "invalid_event", "type"),
-        ('{"type": 4}', "invalid_event", "type"),
-        ('{"type": "made.up"}', "invalid_value", "type"),
-        ('{"type": "__init__"}', "invalid_value", "type"),
-        ('{"type": "response.cancel"}', "response_cancel_not_active", None),
-        ('{"type": "response.create", "foo": 1}', "unknown_parameter", "foo"),
-        (
-            '{"type": "response.create", "response": {"modalities": ["text"]}}',
-            "unknown_parameter",
-            "response.modalities",
-        ),
-        ('{"type": "session.update"}', "missing_required_parameter", "session"),
-        ('{"type": "input_audio_buffer.append", "audio": ""}', "invalid_event_for_transport", None),
-        ('{"type": "input_audio_buffer.commit"}', "input_audio_buffer_commit_empty", None),
-        ('{"type": "conversation.item.create"}', "missing_required_parameter", "item"),
-        ('{"type": "conversation.item.create", "item": {"type": "x"}}', "invalid_value", None),
-        (
-            '{"type": "conversation.item.delete", "item_id": "x"}',
-            "item_delete_invalid_item_id",
-            None,
-        ),
-        (
-            '{"type": "conversation.item.delete", "item_id": []}',
-            "item_delete_invalid_item_id",
-            None,
-        ),
-        (
-            '{"type": "conversation.item.truncate", "item_id": "x"}',
-            "item_truncate_invalid_item_id",
-            None,
-        ),
-        ('{"type": "conversation.item.retrieve"}', "item_retrieve_invalid_item_id", None),
-    ],
-)
+MISTAKES: list[tuple[str | bytes, str, str | None]] = [
+    ("not json", "invalid_event", None),
+    (b"\x00\x01", "invalid_event", None),
+    ("[1]", "invalid_event", None),
+    ("{}", "invalid_event", "type"),
+    ('{"type": 4}', "invalid_event", "type"),
+    ('{"type": "made.up"}', "invalid_value", "type"),
+    ('{"type": "__init__"}', "invalid_value", "type"),
+    ('{"type": "response.cancel"}', "response_cancel_not_active", None),
+    ('{"type": "response.create", "foo": 1}', "unknown_parameter", "foo"),
+    (
+        '{"type": "response.create", "response": {"modalities": ["text"]}}',
+        "unknown_parameter",
+        "response.modalities",
+    ),
+    ('{"type": "session.update"}', "missing_required_parameter", "session"),
+    ('{"type": "input_audio_buffer.append", "audio": ""}', "invalid_event_for_transport", None),
+    ('{"type": "input_audio_buffer.commit"}', "input_audio_buffer_commit_empty", None),
+    ('{"type": "conversation.item.create"}', "missing_required_parameter", "item"),
+    ('{"type": "conversation.item.create", "item": {"type": "x"}}', "invalid_value", None),
+    (
+        '{"type": "conversation.item.delete", "item_id": "x"}',
+        "item_delete_invalid_item_id",
+        None,
+    ),
+    (
+        '{"type": "conversation.item.delete", "item_id": []}',
+        "item_delete_invalid_item_id",
+        None,
+    ),
+    (
+        '{"type": "conversation.item.truncate", "item_id": "x"}',
+        "item_truncate_invalid_item_id",
+        None,
+    ),
+    ('{"type": "conversation.item.retrieve"}', "item_retrieve_invalid_item_id", None),
+]
+
+
+@pytest.mark.parametrize(("message", "code", "param"), MISTAKES)
 def test_a_mistake_is_named_and_ends_nothing(
     message: str | bytes, code: str, param: str | None
 ) -> None:
@@ -116,6 +117,20 @@ def test_a_mistake_is_named_and_ends_nothing(
     talk.client("response.create")
     talk.pass_until("response.done")
     assert not talk.hung_up
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (message, code)
+        for message, code, _ in MISTAKES
+        if isinstance(message, str) and message.startswith("{")
+    ],
+)
+def test_a_mistake_is_told_with_the_client_s_own_event_id(message: str, code: str) -> None:
+    talk = Talk().opened()
+    talk.raw(json.dumps(json.loads(message) | {"event_id": "mine"}))
+    assert (talk.error()["code"], talk.error()["event_id"]) == (code, "mine")
 
 
 FIELDS = [(kind, field) for kind, fields in CLIENT_FIELDS.items() for field in fields]

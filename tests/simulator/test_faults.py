@@ -12,8 +12,17 @@ from interview_peer.simulator.commands import Limit
 from interview_peer.simulator.library import scripts
 from interview_peer.types import Json
 
+from .items import ITEMS
 from .talk import TRANSCRIBED, Talk
-from .test_conversation import CLOSED, TRANSCRIPTION, one_turn, playing
+from .test_conversation import (
+    CLOSED,
+    COMMITTED,
+    GENERATED,
+    TRANSCRIPTION,
+    main_order,
+    one_turn,
+    playing,
+)
 
 END: Json = {"type": "function", "name": "end_interview", "parameters": {"type": "object"}}
 
@@ -290,33 +299,76 @@ def kinds_of_replies(talk: Talk) -> list[str]:
     ]
 
 
-def test_the_model_ends_the_interview_by_its_tool_after_the_closing() -> None:
-    talk = with_end(tool_arguments='{"reason": "all questions asked"}')
-    lines = len(scripts()[0].lines)
-    for _ in range(lines):
-        one_turn(talk)
-    assert kinds_of_replies(talk) == ["message"] * lines
-    talk.speech_starts()
-    talk.speech_stops()
-    called = talk.pass_until("response.function_call_arguments.done")
-    assert called["name"] == "end_interview"
-    assert json.loads(called["arguments"]) == {"reason": "all questions asked"}
-    pieces = [
+def arguments_told(talk: Talk) -> str:
+    return "".join(
         event["delta"]
         for event in talk.events
         if event["type"] == "response.function_call_arguments.delta"
+    )
+
+
+def test_the_model_says_the_closing_and_ends_the_interview_in_the_same_reply() -> None:
+    talk = with_end(tool_arguments='{"why": "finished"}', rate_limits_share=0.0)
+    lines = len(scripts()[0].lines)
+    for _ in range(lines - 1):
+        one_turn(talk)
+    assert set(kinds_of_replies(talk)) == {"message"}
+    talk.events.clear()
+    one_turn(talk)
+    assert main_order(talk) == [
+        *COMMITTED,
+        *GENERATED[:-1],
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "conversation.item.done",
+        "response.output_item.done",
+        "response.done",
     ]
-    assert "".join(pieces) == called["arguments"]
-    assert len(pieces) > 1
+    said, called = talk.only("response.done")["response"]["output"]
+    assert said["content"][0]["transcript"] == scripts()[0].lines[-1].text
+    assert (called["name"], called["status"]) == ("end_interview", "completed")
+    assert json.loads(called["arguments"]) == {"why": "finished"}
+    assert arguments_told(talk) == called["arguments"]
+    done = talk.only("response.function_call_arguments.done")
+    assert (done["output_index"], done["item_id"]) == (1, called["id"])
+    added = [event for event in talk.events if event["type"] == "conversation.item.added"]
+    assert added[-1]["previous_item_id"] == said["id"]
 
 
-def test_the_model_calls_its_tool_once_and_when_it_is_set_to() -> None:
-    talk = with_end(tool_after=1)
+def test_a_barge_in_over_a_call_under_way_leaves_it_incomplete() -> None:
+    talk = with_end(tool_after=1, tool_arguments=json.dumps({"why": "x" * 400}))
+    talk.client("response.create")
+    talk.pass_until("response.function_call_arguments.delta")
+    talk.speech_starts()
+    response = talk.only("response.done")["response"]
+    assert (response["status"], [item["status"] for item in response["output"]]) == (
+        "cancelled",
+        ["completed", "incomplete"],
+    )
+    assert "conversation.item.truncated" in talk.types()
+
+
+@pytest.mark.parametrize(
+    ("after", "speaks", "kinds"),
+    [
+        (0, True, ["function_call", "message", "message"]),
+        (0, False, ["function_call", "message", "message"]),
+        (1, True, ["message", "function_call", "message", "message"]),
+        (1, False, ["message", "function_call", "message"]),
+        (2, True, ["message", "message", "function_call", "message"]),
+    ],
+)
+def test_the_model_calls_its_tool_once_and_when_it_is_set_to(
+    after: int, speaks: bool, kinds: list[str]
+) -> None:
+    talk = with_end(tool_after=after, tool_speaks=speaks)
     for _ in range(3):
         talk.client("response.create")
         talk.pass_until("response.done")
         talk.pass_time(15.0)
-    assert kinds_of_replies(talk) == ["message", "function_call", "message"]
+    assert kinds_of_replies(talk) == kinds
 
 
 @pytest.mark.parametrize(
@@ -335,27 +387,7 @@ def test_the_model_calls_no_tool_that_the_session_does_not_offer(session: Json) 
     assert kinds_of_replies(talk) == ["message"]
 
 
-@pytest.mark.parametrize(
-    "item",
-    [
-        {"role": "system", "content": [{"type": "input_text", "text": "x"}]},
-        {"role": "user", "content": [{"type": "input_text", "text": "x"}]},
-        {"role": "user", "content": [{"type": "input_audio", "audio": "AAAA"}]},
-        {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png,x"}]},
-        {"role": "assistant", "content": [{"type": "output_text", "text": "x"}]},
-        {"type": "function_call", "name": "f", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "call_1", "output": "{}"},
-        {
-            "type": "mcp_list_tools",
-            "server_label": "s",
-            "tools": [{"name": "t", "input_schema": {}}],
-        },
-        {"type": "mcp_call", "server_label": "s", "name": "f", "arguments": "{}"},
-        {"type": "mcp_approval_request", "server_label": "s", "name": "f", "arguments": "{}"},
-        {"type": "mcp_approval_response", "approval_request_id": "r", "approve": True},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("item", ITEMS, ids=str)
 def test_items_of_every_type_can_be_created(item: Json) -> None:
     talk = Talk().opened()
     talk.client("conversation.item.create", item={"type": "message"} | item)

@@ -10,6 +10,7 @@ from interview_peer.core.realtime import UnknownModelEvent, model_event
 from interview_peer.types import Json
 from tests.support.official import server_problems, server_types
 
+from .items import ITEMS
 from .talk import TRANSCRIBED, Talk
 from .test_conversation import one_turn
 
@@ -146,6 +147,123 @@ def mistaken(seed: int) -> Talk:
     return talk
 
 
+def failing(seed: int) -> Talk:
+    talk = Talk(seed=seed, reply_failure_share=0.5, reply_incomplete_share=0.5).opened()
+    for _ in range(4):
+        one_turn(talk)
+    return talk
+
+
+def transcribed_anyhow(seed: int) -> Talk:
+    talk = Talk(
+        seed=seed,
+        transcription_swap_share=0.5,
+        transcription_missing_share=0.2,
+        transcription_failure_share=0.3,
+        transcription_delay=0.0 if seed % 2 else None,
+        rate_limits_share=1.0,
+    ).opened()
+    for _ in range(5):
+        one_turn(talk)
+    return talk
+
+
+def ended_by_the_tool(speaks: bool) -> Callable[[int], Talk]:
+    def make(seed: int) -> Talk:
+        end = TOOL | {"name": "end_interview"}
+        settings = {"tool_after": 1, "tool_speaks": speaks, "tool_arguments": '{"why": "finished"}'}
+        talk = Talk(session(tools=[end]), seed, **settings).opened()
+        if not speaks:
+            talk.client("response.create")
+            talk.pass_time(8.0)
+        talk.client("response.create")
+        if seed % 2:
+            talk.pass_until("response.function_call_arguments.delta")
+            talk.speech_starts()
+            talk.speech_stops()
+        talk.pass_time(10.0)
+        return talk
+
+    return make
+
+
+def cut(barge_in: str) -> Callable[[int], Talk]:
+    def make(seed: int) -> Talk:
+        talk = Talk(seed=seed, barge_in=barge_in, generation_speed=1.0).opened()
+        sounding(talk, generated=False)
+        talk.speech_starts()
+        talk.speech_stops()
+        talk.pass_time(8.0)
+        return talk
+
+    return make
+
+
+def large(seed: int) -> Talk:
+    talk = Talk(seed=seed, instructions_padding=200 * 1024, retrieved_audio_ms=30_000).opened()
+    one_turn(talk)
+    talk.client("session.update", session={"type": "realtime"})
+    heard = talk.only("input_audio_buffer.committed")["item_id"]
+    talk.client("conversation.item.retrieve", item_id=heard)
+    return talk
+
+
+def odd_beginning(seed: int) -> Talk:
+    talk = Talk(
+        seed=seed,
+        session_delay=1.0,
+        malformed_events=True,
+        binary_events=True,
+        session_seconds=20.0,
+        expiry="event" if seed % 2 else "silent",
+    )
+    talk.take(talk.conversation.opened(talk.now, 1_800_000_000.0))
+    talk.client("session.update", session={"type": "realtime", "tracing": "auto"})
+    talk.client("session.update", session={"type": "realtime", "tracing": None})
+    talk.pass_time(2.0)
+    talk.take(talk.conversation.fault("server_error", "Something failed."))
+    talk.pass_time(30.0)
+    return talk
+
+
+def every_item(seed: int) -> Talk:
+    talk = Talk(seed=seed).opened()
+    for item in ITEMS:
+        talk.client("conversation.item.create", item={"type": "message"} | item)
+        talk.client("conversation.item.retrieve", item_id=talk.events[-1]["item"]["id"])
+    return talk
+
+
+def every_setting(seed: int) -> Talk:
+    """Sessions with all there is in them, and the other kinds of what comes in several."""
+    full = {
+        "model": "gpt-realtime-1.5" if seed % 2 else "gpt-realtime-2.1-mini",
+        "instructions": "x",
+        "output_modalities": ["text"] if seed % 2 else ["audio"],
+        "tools": [TOOL, {"type": "mcp", "server_label": "s", "server_url": "https://mcp.example"}],
+        "tool_choice": {"type": "function", "name": "lookup"},
+        "max_output_tokens": 100,
+        "tracing": {"workflow_name": "w", "group_id": "g"} if seed % 2 else "auto",
+        "truncation": {"type": "retention_ratio", "retention_ratio": 0.5},
+        "include": ["item.input_audio_transcription.logprobs"],
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcmu"},
+                "transcription": {"model": "gpt-transcribe", "language": "en", "keywords": ["x"]},
+                "noise_reduction": {"type": "near_field"},
+                "turn_detection": {"type": "semantic_vad", "eagerness": "high"},
+            },
+            "output": {"voice": {"id": "voice_1"} if seed > 1 else "marin", "speed": 1.2},
+        },
+    }
+    talk = Talk({"type": "realtime", **full}, seed)
+    talk.take(talk.conversation.opened(talk.now, 1_800_000_000.0))
+    talk.client("session.update", session={"type": "realtime"})
+    talk.client("response.create")
+    talk.pass_time(8.0)
+    return talk
+
+
 TALKS = [
     talk_of_turns,
     interrupted(generated=True),
@@ -158,11 +276,24 @@ TALKS = [
     by_hand,
     idle,
     mistaken,
+    failing,
+    transcribed_anyhow,
+    ended_by_the_tool(speaks=True),
+    ended_by_the_tool(speaks=False),
+    cut("before"),
+    cut("between"),
+    cut("after"),
+    large,
+    odd_beginning,
 ]
+"""Talks whose events are read in other tests, too."""
+
+WHOLE: list[Callable[[int], Talk]] = [every_item, every_setting]
+"""What there is beyond what a client of the beta can be told of."""
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("make", TALKS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*TALKS, *WHOLE], ids=lambda make: make.__name__)
 def test_what_is_sent_fits_the_official_types_and_nothing_is_left_over(
     make: Callable[[int], Talk], seed: int
 ) -> None:
@@ -178,7 +309,9 @@ def test_what_is_sent_fits_the_official_types_and_nothing_is_left_over(
 
 
 def test_these_talks_hold_every_event_that_the_simulator_knows_and_we_read_them_all() -> None:
-    events = [event for make in TALKS for seed in range(4) for event in make(seed).events]
+    events = [
+        event for make in [*TALKS, *WHOLE] for seed in range(4) for event in make(seed).events
+    ]
     sent = {event["type"] for event in events} - {PLANTED}
     # What a call like ours never has: sound in events, other transports, tools of other servers.
     absent = {kind for kind in server_types() if "mcp" in kind} | {

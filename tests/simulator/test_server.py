@@ -134,7 +134,13 @@ async def test_an_unknown_call_cannot_be_hung_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/realtime", "/realtime/sessions", "/realtime?model=gpt-realtime-2.1"]
+    "path",
+    [
+        "/realtime",
+        "/realtime/sessions",
+        "/realtime/transcription_sessions",
+        "/realtime?model=gpt-realtime-2.1",
+    ],
 )
 async def test_beta_paths_are_refused(path: str) -> None:
     async with simulator() as client:
@@ -248,10 +254,23 @@ async def test_an_oversized_body_is_refused() -> None:
         await client.error(413, client.calls_url, data=form(io.BytesIO(bytes(2_000_000))))
 
 
-@pytest.mark.parametrize("status", [401, 429, 500, 503])
-async def test_it_can_be_told_to_refuse(offer: str, status: int) -> None:
-    async with simulator(answer_status=status) as client:
-        await client.error(status, client.calls_url, data=form(offer))
+@pytest.mark.parametrize(
+    ("status", "code", "told", "kind"),
+    [
+        (401, None, "invalid_api_key", "invalid_request_error"),
+        (404, None, "model_not_found", "invalid_request_error"),
+        (429, None, "insufficient_quota", "insufficient_quota"),
+        (429, "rate_limit_exceeded", "rate_limit_exceeded", "invalid_request_error"),
+        (500, None, "server_error", "server_error"),
+        (503, None, "server_error", "server_error"),
+    ],
+)
+async def test_it_can_be_told_to_refuse(
+    offer: str, status: int, code: str | None, told: str, kind: str
+) -> None:
+    async with simulator(answer_status=status, answer_code=code) as client:
+        error = await client.error(status, client.calls_url, data=form(offer))
+        assert (error["code"], error["type"]) == (told, kind)
         assert client.calls() == 0
 
 

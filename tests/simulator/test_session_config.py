@@ -152,3 +152,49 @@ def test_the_voice_is_locked_once_the_assistant_has_spoken() -> None:
     assert caught.value.code == "cannot_update_voice"
     assert updated(session, spoken=True, audio={"output": {"voice": "alloy"}})
     assert updated(session, audio={"output": {"voice": "marin"}})
+
+
+def test_tracing_stays_as_it_is_once_it_is_on() -> None:
+    session = updated(new_session(None), tracing="auto")
+    assert updated(session, tracing="auto")["tracing"] == "auto"
+    for other in (None, {"workflow_name": "x"}):
+        with pytest.raises(Fault) as caught:
+            updated(session, tracing=other)
+        assert caught.value.param == "session.tracing"
+
+
+@pytest.mark.parametrize(
+    ("session", "code", "param"),
+    [
+        (
+            {"audio": {"input": {"transcription": {"model": "whisper-9"}}}},
+            "invalid_value",
+            "session.audio.input.transcription.model",
+        ),
+        (
+            {
+                "audio": {
+                    "input": {"turn_detection": {"type": "server_vad", "silence_duration_ms": 1.5}}
+                }
+            },
+            "invalid_type",
+            "session.audio.input.turn_detection.silence_duration_ms",
+        ),
+        ({"tracing": "on"}, "invalid_value", "session.tracing"),
+        ({"tracing": {"name": "x"}}, "unknown_parameter", "session.tracing.name"),
+        ({"truncation": {"type": "retention_ratio"}}, "missing_required_parameter", None),
+        ({"truncation": "sometimes"}, "invalid_value", "session.truncation"),
+        ({"tool_choice": {"type": "function"}}, "missing_required_parameter", None),
+        ({"tool_choice": "maybe"}, "invalid_value", "session.tool_choice"),
+        ({"tools": [{"type": "mcp", "server_label": "s"}]}, "missing_required_parameter", None),
+        ({"tools": [{"type": "function", "name": "f", "strict": True}]}, "unknown_parameter", None),
+        ({"prompt": {"version": "1"}}, "missing_required_parameter", "session.prompt.id"),
+        ({"include": ["everything"]}, "invalid_value", "session.include[0]"),
+        ({"max_output_tokens": 1.5}, "invalid_type", "session.max_output_tokens"),
+    ],
+    ids=str,
+)
+def test_what_is_seldom_set_is_checked_as_well(session: Any, code: str, param: str | None) -> None:
+    fault = fault_of({"type": "realtime"} | session)
+    assert fault.code == code
+    assert param is None or fault.param == param
