@@ -50,6 +50,10 @@ MOST_EVENT_IDS: Final = 256
 """Ids of a browser's own events that are remembered, to know which errors are for it."""
 
 
+_NOTED: Final = frozenset(
+    {realtime.ItemAdded, realtime.ItemDone, realtime.ItemDeleted, realtime.ReplyStarted}
+)
+_OF_SESSION: Final = frozenset({"session.created", "session.updated"})
 _ERROR_FIELDS: Final = ("type", "code", "message", "param", "event_id")
 
 
@@ -145,6 +149,11 @@ class Gate:
                 self._event_ids.append(event_id)
         return admitted
 
+    @property
+    def owes(self) -> bool:
+        """Whether `due` has something."""
+        return self._owed > 0 and self._session is not None
+
     def due(self) -> list[Json]:
         """What the gate has to tell the browser itself, once each; empty before the session is."""
         if self._session is None or not self._owed:
@@ -182,6 +191,8 @@ class Gate:
 
     def note(self, event: realtime.ModelEvent) -> None:
         """Learn from an event of the model's what there is, before it is told."""
+        if type(event) not in _NOTED:
+            return
         match event:
             case realtime.ItemAdded() | realtime.ItemDone():
                 self._items[event.item_id] = shown = is_shown(event.kind, event.role)
@@ -208,7 +219,7 @@ class Gate:
 
         The very same object where nothing is withheld.
         """
-        if event["type"] in ("session.created", "session.updated"):
+        if event["type"] in _OF_SESSION:
             self.note_session(session_told(event.get("session")))
         if self.client is not Client.INVITED:
             return event

@@ -200,19 +200,25 @@ class EventRelay:
             return False
         event = {"event_id": new_event_id()} | event
         self._journal(Direction.TO_MODEL, time.monotonic(), self._kept(event))
-        self._send_to_model(event, json.dumps(event))
-        return True
+        return self._send_to_model(event, json.dumps(event), ours=True)
 
-    def _send_to_model(self, event: Json, text: str) -> None:
+    def _send_to_model(self, event: Json, text: str, *, ours: bool = False) -> bool:
+        """Send an event; whether it is on its way. Of one of ``ours`` no browser hears."""
         assert self._model is not None
         try:
             self._model.send_text(text)
-            self.counters["to_model"] += 1
         except ChannelClosed:
             self.counters["model_closed"] += 1
+            return False
         except MessageTooLarge:
+            if ours:
+                self.counters["too_large"] += 1
+                return False
             refused = GateRefused("too_large", "The event is too large.")
             self._refuse(refused, event, time.monotonic())
+            return False
+        self.counters["to_model"] += 1
+        return True
 
     def _refuse(self, refused: GateRefused, event: Json | str | bytes | None, at: float) -> None:
         """Answer an event that goes no further, as parsed or as it came, unless it is one of a
@@ -271,7 +277,8 @@ class EventRelay:
             self.counters["withheld"] += 1
         else:
             self._tell(told, text if told is event else None)
-        self._tell_due()
+        if self.gate.owes:
+            self._tell_due()
 
     def _tell(self, event: Json, text: str | None) -> None:
         """Tell the browser an event, in its dialect. ``text`` is the event's, if that is known."""

@@ -517,4 +517,4 @@ def test_whatever_the_model_sends_is_survived(kind: str, fields: Json) -> None:
     gate.note_session(SESSION)
     assert event == before
     if shown is not None:
-        assert shown["type"] == kind and "instructions" not in shown.get("session", {})
+        assert shown["type"] == kind and "instructions" not in (shown.get("session") or {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +260,13 @@ def test_a_persona_file_with_a_wrong_gate_ends_the_start(tmp_path: Path) -> None
     with pytest.raises(ConfigurationError) as caught:
         Personas.load(tmp_path)
     assert "mine.toml" in str(caught.value) and "gate.allow" in str(caught.value)
+
+
+def test_the_example_in_the_documents_can_be_used() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "personas.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", document, re.DOTALL)
+    persona = from_table("engineer", tomllib.loads(example))
+    assert persona.gate_deny == ("conversation.item.create",)
+    fields = {*re.findall(r"^\| `?([a-z_., `]+?)`? \|", document, re.MULTILINE)}
+    for name in ("title", "voice", "model", "turn_detection", "gate.allow", "gate.trusted"):
+        assert any(name in field for field in fields), name

@@ -481,3 +481,12 @@ async def test_a_large_event_is_read_anew_for_a_browser_that_may_not_be_told_as_
         {"type": "session.created", "session": {"type": "realtime"}}
     ]
     assert one.browser.heard == []
+
+
+async def test_of_our_own_events_that_are_too_large_no_browser_hears(one: Relayed) -> None:
+    one.model.limit = 100
+    assert not one.relay.to_model({"type": "conversation.item.create", "item": {"x": "y" * 100}})
+    assert one.browser.heard == []
+    assert one.relay.to_model({"type": "response.cancel"})
+    (sent,) = one.model.events
+    assert sent["type"] == "response.cancel" and sent["event_id"].startswith("event_")
