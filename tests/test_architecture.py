@@ -18,7 +18,7 @@ ROOMS = {
     "container": EVERYONES,
     "media": EVERYONES | {"core", "tasks", "logs", "settings"},
     "metrics": EVERYONES | {"core", "media", "session", "notices"},
-    "model": EVERYONES | {"core", "media", "logs", "settings"},
+    "model": EVERYONES | {"core", "tasks", "media", "logs", "settings"},
     "storage": EVERYONES | {"core", "tasks", "logs", "settings"},
     "finishing": EVERYONES | {"core", "storage", "logs", "settings"},
     "simulator": EVERYONES | {"core", "tasks", "media", "logs", "settings"},
