@@ -198,7 +198,7 @@ def migrate(data_dir: str | None) -> None:
 def _configure_logs(settings: Settings) -> None:
     for secret in settings.secrets:
         logs.register_secret(secret)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, form=settings.log_format)
 
 
 def _run(

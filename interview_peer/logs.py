@@ -1,4 +1,6 @@
-"""How the server logs: one line a record, fields as ``key=value``, and never a secret.
+"""How the server logs: one line a record, with fields, and never a secret.
+
+For a person a line is text with ``key=value``; for a program one JSON object.
 
 Everything that leaves through :func:`configure`'s handler (message, fields, traceback, whichever
 library wrote it) passes :func:`redact` last. Which events deserve a line is not decided here.
@@ -10,9 +12,10 @@ import json
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from types import MappingProxyType
+from typing import Any, Final, TextIO
 from urllib.parse import quote
 
 MASK = "***"
@@ -42,6 +45,7 @@ _DESCRIPTION = re.compile(
     r"v=0 (?: (?: \s* [\r\n]+ | (?: \\+[rn] )+ ) [a-z]= [^\r\n\\\"']* )+", re.VERBOSE
 )
 _QUERY = re.compile(r"\?[^\s\"]*")
+_QUERY_IN_JSON = re.compile(r"\?[^\s\"\\]*")
 
 _RECORD_ATTRIBUTES = frozenset(
     (*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "asctime", "taskName")
@@ -105,35 +109,57 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole record as redacted text."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         message = _one_line(record.getMessage())
-        # ``extra={…}`` of a plain logger lands in the record as attributes of its own.
-        fields = {
-            name: value for name, value in record.__dict__.items() if name not in _RECORD_ATTRIBUTES
-        }
-        fields.update(fields.pop("fields", None) or {})
-        words = [message, *(f"{name}={_value(value)}" for name, value in fields.items())]
+        words = [message, *(f"{name}={_value(value)}" for name, value in _fields(record).items())]
         text = " ".join(words)
         if record.name == _ACCESS_LOGGER:
             # A query string may carry a token, and aiohttp repeats the request line in its fields.
             text = _QUERY.sub("", text)
-        line = f"{time[:-6]}Z {record.levelname} {record.name}: {text}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        if record.stack_info:
-            line += "\n" + self.formatStack(record.stack_info)
+        line = f"{_time(record)} {record.levelname} {record.name}: {text}"
+        return redact("\n".join([line, *_tracebacks(self, record)]))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``event``, and the fields beside
+    them; a traceback is one text in ``traceback``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole record as one redacted line."""
+        own = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if traceback := "\n".join(_tracebacks(self, record)):
+            own["traceback"] = traceback
+        # A field may not pass for one of ours.
+        fields = {name + "_" * (name in own): value for name, value in _fields(record).items()}
+        line = json.dumps({**own, **fields}, ensure_ascii=False, default=str)
+        if record.name == _ACCESS_LOGGER:
+            line = _QUERY_IN_JSON.sub("", line)
         return redact(line)
 
 
-def configure(level: str, stream: TextIO | None = None) -> None:
+FORMATTERS: Final[Mapping[str, type[logging.Formatter]]] = MappingProxyType(
+    {"text": LineFormatter, "json": JsonFormatter}
+)
+
+
+def configure(level: str, stream: TextIO | None = None, *, form: str = "text") -> None:
     """Log to ``stream`` (stderr) from ``level`` on, replacing any handler set before.
+
+    ``form`` is ``text``, ``json``, or ``auto``: text on a terminal, JSON anywhere else.
 
     The WebRTC libraries print a line for each packet at DEBUG, aiohttp one for each request at
     INFO, Alembic its plugins and steps: they are heard at level debug alone. Those that talk to
     the database are never heard below WARNING.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(LineFormatter())
+    target = stream or sys.stderr
+    handler = logging.StreamHandler(target)
+    if form == "auto":
+        form = "text" if target.isatty() else "json"
+    handler.setFormatter(FORMATTERS[form]())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -144,6 +170,29 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(quiet)
     for name in _TALKATIVE_LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _time(record: logging.LogRecord) -> str:
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return f"{time[:-6]}Z"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    # ``extra={…}`` of a plain logger lands in the record as attributes of its own.
+    fields = {
+        name: value for name, value in record.__dict__.items() if name not in _RECORD_ATTRIBUTES
+    }
+    fields.update(fields.pop("fields", None) or {})
+    return fields
+
+
+def _tracebacks(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    found = []
+    if record.exc_info:
+        found.append(formatter.formatException(record.exc_info))
+    if record.stack_info:
+        found.append(formatter.formatStack(record.stack_info))
+    return found
 
 
 def _one_line(text: str) -> str:

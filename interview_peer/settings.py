@@ -61,6 +61,7 @@ _MUST_BE = {
     "openai_base_url": "must be an http:// or https:// address without user, query or fragment",
     "openai_model": "must be the name of a model",
     "log_level": f"must be one of {', '.join(_LOG_LEVELS)}",
+    "log_format": "must be auto, text or json",
     "simulation": "must be true or false",
     "data_dir": "must be a folder, not a file",
     "database_url": "must be a postgresql:// address; leave it out for SQLite",
@@ -178,6 +179,11 @@ class Settings(BaseSettings):
 
     log_level: LogLevel = Field(default="info", validation_alias="LOG_LEVEL")
     """Least severe level that is logged."""
+
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto", validation_alias="INTERVIEW_LOG_FORMAT"
+    )
+    """A line as text or as a JSON object; auto is text on a terminal alone."""
 
     simulation: bool = Field(default=False, validation_alias="SIMULATION_MODE")
     """Talk to the built-in simulator instead of OpenAI."""

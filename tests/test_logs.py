@@ -213,3 +213,95 @@ def test_fields_of_an_access_line_have_no_query_string_either(stream: io.StringI
     )
     assert "GET /ws HTTP/1.1" in stream.getvalue()
     assert "hidden" not in stream.getvalue()
+
+
+# -- one JSON object a line -------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """A stream that a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def json_stream() -> io.StringIO:
+    stream = io.StringIO()
+    logs.configure("debug", stream, form="json")
+    return stream
+
+
+def test_json_record_is_one_object_with_its_fields(json_stream: io.StringIO) -> None:
+    log = logs.get("interview_peer.session.interview", session="abc")
+    log.info("phase", extra={"before": "connecting", "phase": "live", "seconds": 0.25})
+    (line,) = json_stream.getvalue().splitlines()
+    told = json.loads(line)
+    assert len(told.pop("time")) == len("2026-01-01T00:00:00.000Z")
+    assert told == {
+        "level": "info",
+        "logger": "interview_peer.session.interview",
+        "event": "phase",
+        "session": "abc",
+        "before": "connecting",
+        "phase": "live",
+        "seconds": 0.25,
+    }
+
+
+def test_json_record_of_several_lines_and_a_traceback_stays_one_line(
+    json_stream: io.StringIO,
+) -> None:
+    try:
+        raise ValueError('a "quoted"\nsentence')
+    except ValueError:
+        logging.getLogger("somebody").exception("it broke\nbadly")
+    (line,) = json_stream.getvalue().splitlines()
+    told = json.loads(line)
+    assert told["event"] == "it broke\nbadly"
+    assert told["traceback"].startswith("Traceback (most recent call last)")
+    assert told["traceback"].endswith('ValueError: a "quoted"\nsentence')
+
+
+def test_json_fields_cannot_pass_for_the_lines_own(json_stream: io.StringIO) -> None:
+    logs.get("a").info("seen", time="noon", event="other")
+    told = json.loads(json_stream.getvalue())
+    assert told["time"].endswith("Z") and told["event"] == "seen"
+    assert (told["time_"], told["event_"]) == ("noon", "other")
+
+
+def test_json_values_of_any_kind_are_told(json_stream: io.StringIO) -> None:
+    logs.get("a").info("seen", path=logging, nothing=None)
+    told = json.loads(json_stream.getvalue())
+    assert told["nothing"] is None
+    assert told["path"].startswith("<module 'logging'")
+
+
+def test_secrets_are_masked_in_json_too_and_it_can_still_be_read(
+    json_stream: io.StringIO,
+) -> None:
+    secret = 'pass"word\\with/signs'
+    logs.register_secret(secret)
+    log = logs.get("a", key="sk-abc123")
+    log.info("given %s", secret, header=f"Bearer {JWT}", nested={"token": JWT, "secret": secret})
+    text = json_stream.getvalue()
+    told = json.loads(text)
+    assert told["event"] == "given ***"
+    assert told["key"] == "sk-***"
+    assert told["header"] == "Bearer ***"
+    assert told["nested"]["secret"] == "***"
+    assert JWT not in text and "abc123" not in text and "with/signs" not in text
+
+
+def test_json_access_lines_lose_their_query(json_stream: io.StringIO) -> None:
+    line = "GET /ws?token=abc HTTP/1.1"
+    logging.getLogger("aiohttp.access").info("%s", line, extra={"first_request_line": line})
+    told = json.loads(json_stream.getvalue())
+    assert told["event"] == told["first_request_line"] == "GET /ws HTTP/1.1"
+
+
+@pytest.mark.parametrize(("stream", "is_json"), [(io.StringIO(), True), (Terminal(), False)])
+def test_who_looks_decides_the_form_unless_it_is_set(stream: io.StringIO, is_json: bool) -> None:
+    logs.configure("info", stream, form="auto")
+    logs.get("a").info("seen")
+    assert stream.getvalue().startswith("{") is is_json

@@ -77,7 +77,9 @@ def clean_environment(**settings: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(_OWN) and name not in _MAKES
     }
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **settings}
+    # As a person reads it: pipes would get JSON.
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "INTERVIEW_LOG_FORMAT": "text"}
+    return {**kept, **ours, **settings}
 
 
 @contextlib.asynccontextmanager
