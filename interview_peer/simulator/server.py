@@ -23,7 +23,7 @@ from .call import Call, make_id
 from .checks import Fault
 from .ephemeral import EphemeralKeys
 from .refusals import MAX_BODY_BYTES, WHIP_MESSAGE, Refusal, json_body, offer_and_session
-from .session_config import MODELS, new_session
+from .session_config import MODELS, TRANSCRIBERS, new_session
 from .settings import SimulatorSettings
 from .wire import Wire
 
@@ -31,6 +31,7 @@ __all__ = ["RunningSimulator", "Simulator", "SimulatorSettings", "start_simulato
 
 SHUTDOWN_SECONDS = 1.0
 ENDED_KEPT = 100
+KNOWN_MODELS = MODELS | TRANSCRIBERS
 MODELS_MADE = 1_756_339_200
 BETA_MESSAGE = (
     "The Realtime Beta API is no longer supported. Please use /v1/realtime for the GA API."
@@ -221,11 +222,13 @@ class Simulator:
         return web.Response(status=204, headers=headers)
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [_model(name) for name in MODELS]})
+        return web.json_response(
+            {"object": "list", "data": [_model(name) for name in KNOWN_MODELS]}
+        )
 
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
-        if name not in MODELS:
+        if name not in KNOWN_MODELS:
             message = f"The model '{name}' does not exist"
             raise Refusal(404, "model_not_found", message, "model")
         return web.json_response(_model(name))
@@ -347,7 +350,7 @@ def _model(name: str) -> Json:
         "object": "model",
         "created": MODELS_MADE,
         "owned_by": "system",
-        "shutdown_date": MODELS[name],
+        "shutdown_date": KNOWN_MODELS[name],
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..types import Json
 from .checks import Fault, invalid_value
-from .session_schema import check_session
+from .session_schema import TRANSCRIPTION_MODELS, check_session
 
 DEFAULT_MODEL = "gpt-realtime-2.1"
 MODELS: dict[str, str | None] = {
@@ -24,6 +24,12 @@ MODELS: dict[str, str | None] = {
     "gpt-realtime-mini-2025-12-15": "2027-01-20",
 }
 """What there is to talk to, each with the day it is shut down, if one is announced."""
+
+TRANSCRIBERS: dict[str, str | None] = {
+    name: "2027-02-26" if name.startswith(("gpt-4o", "whisper")) else None
+    for name in TRANSCRIPTION_MODELS
+}
+"""The same of those that transcribe."""
 
 DEFAULT_INSTRUCTIONS = "You are a helpful voice assistant. (The simulator's default instructions.)"
 

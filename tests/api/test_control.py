@@ -303,8 +303,8 @@ async def test_an_end_without_a_goodbye_is_at_once(
 
 @pytest.fixture
 async def calling_simulator() -> AsyncIterator[RunningSimulator]:
-    """A simulator whose model calls its tool once it has said a line."""
-    simulator = await start_simulator(SimulatorSettings(tool_after=1))
+    """A simulator whose model calls its tool once it has said a line, in a reply of its own."""
+    simulator = await start_simulator(SimulatorSettings(tool_after=1, tool_speaks=False))
     yield simulator
     await simulator.close()
 
@@ -322,6 +322,28 @@ async def test_the_interviewer_ends_the_interview_by_its_tool(
         made, _ = await begun(server, operator, candidate)
         candidate.speak(seconds=1)
         await ends_by_its_tool(operator, candidate, made, tmp_path)
+
+
+async def test_an_interviewer_that_calls_its_tool_while_speaking_is_heard_to_the_end(
+    calling_simulator: RunningSimulator, tmp_path: Path
+) -> None:
+    calling_simulator.settings = calling_simulator.settings.changed(tool_speaks=True)
+    settings = live(calling_simulator.base_url, admin_key=KEY, join_secret=JOIN_SECRET)
+    async with (
+        serving(tmp_path, **settings) as server,
+        calling(server.url) as asking,
+        calling(server.url) as candidate,
+    ):
+        operator = Operator(asking)
+        made, _ = await begun(server, operator, candidate)
+        ended = await candidate.message("session_ended", within=20)
+    assert ended["reason"] == "interviewer_ended"
+    lines = [(kind, event) for _, kind, event in journal(tmp_path, made["id"])]
+    (done,) = [event["response"] for kind, event in lines if kind == "response.done"]
+    assert [item["type"] for item in done["output"]] == ["message", "function_call"]
+    kinds = [kind for kind, _ in lines]
+    # The sound lasts longer than it took to generate it.
+    assert kinds.index("response.done") < kinds.index("output_audio_buffer.stopped")
 
 
 async def ends_by_its_tool(

@@ -116,6 +116,13 @@ async def test_a_key_begins_calls_with_its_session_and_does_nothing_else(offer: 
         assert (error["code"], error["param"]) == ("unknown_parameter", "session")
 
 
+async def test_a_model_that_transcribes_holds_no_session() -> None:
+    async with simulator() as client:
+        session = SESSION | {"model": "gpt-transcribe"}
+        error = await client.error(404, client.secrets_url, json={"session": session})
+        assert error["code"] == "model_not_found"
+
+
 async def test_a_key_nobody_made_is_refused(offer: str) -> None:
     async with simulator() as client:
         headers = {"Authorization": "Bearer ek_made_up", "Content-Type": "application/sdp"}
@@ -147,7 +154,12 @@ async def test_a_key_can_be_good_for_one_call_only(
 
 async def test_models_are_told_with_the_day_they_are_shut_down() -> None:
     async with simulator() as client:
-        for model, day in (("gpt-realtime-2.1", None), ("gpt-realtime", "2027-01-20")):
+        for model, day in (
+            ("gpt-realtime-2.1", None),
+            ("gpt-realtime", "2027-01-20"),
+            ("gpt-transcribe", None),
+            ("whisper-1", "2027-02-26"),
+        ):
             url = f"{client.base_url}/models/{model}"
             async with client.http.get(url, headers=HEADERS) as response:
                 told = await response.json()
