@@ -38,10 +38,10 @@ class Interviewer(Service):
         self.control.take(event)
         self.toolbox.take(event)
 
-    def begin_silently(self, conversation: str | None = "conv_1") -> str:
+    def begin_silently(self, conversation: str | None = "conv_1", name: str = "resp_s") -> str:
         """Begin a reply that has no sound yet."""
-        self.tell("response.created", response={"id": "resp_s", "conversation_id": conversation})
-        return "resp_s"
+        self.tell("response.created", response={"id": name, "conversation_id": conversation})
+        return name
 
     def call(self, response_id: str, name: str = END_INTERVIEW, arguments: str = "{}") -> None:
         item = {
@@ -219,7 +219,7 @@ async def test_a_refused_answer_does_not_keep_the_interview_from_ending(
 
 async def test_a_clients_own_tools_are_the_clients(model: Interviewer) -> None:
     model.toolbox.is_alone = False
-    aside = model.begin_silently(conversation=None)
+    aside = model.begin_silently(conversation=None, name="resp_aside")
     model.call(aside)
     model.done(aside)
     reply = model.begin_silently()
