@@ -45,6 +45,7 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.notices $(if $(findstring --quick,$(ARGS)),--quick)
 	@$(BIN)/python -m bench.recording $(if $(findstring --quick,$(ARGS)),--quick)
+	@$(BIN)/python -m bench.attack $(if $(findstring --quick,$(ARGS)),--quick)
 
 soak: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench.soak $(ARGS)

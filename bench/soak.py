@@ -34,10 +34,9 @@ from interview_peer.media.leg import Leg
 from interview_peer.media.udp import UdpPort
 from interview_peer.types import Json
 
-from . import machine
+from . import machine, sections
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PAGE: Final = ROOT / "docs" / "reliability.md"
 SILENCE: Final = b"\xf8\xff\xfe"
 FRAME_SECONDS: Final = 0.02
 FRAME_SAMPLES: Final = 960
@@ -45,7 +44,7 @@ FRAME_SAMPLES: Final = 960
 WORKERS: Final = 8
 """Clients at once."""
 SAMPLE_SECONDS: Final = 5.0
-WARM_UP_SECONDS: Final = 20.0
+WARM_UP_SECONDS: Final = 60.0
 QUIET_SECONDS: Final = 900.0
 """How long the server may take to put everything away after the last client: mixes are made one
 after the other, by a process that gives way to everything else."""
@@ -93,6 +92,10 @@ class Soak:
     pid: int
     chance: random.Random
     http: aiohttp.ClientSession
+    folder: Path
+    """Where the server works."""
+    tasks: list[dict[str, int]] = field(default_factory=list)
+    """What the event loop had in hand at each quiet moment."""
     began: float = field(default_factory=time.monotonic)
     samples: list[Sample] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
@@ -138,6 +141,7 @@ class Soak:
                 break
         os.kill(self.pid, signal.SIGUSR2)
         await asyncio.sleep(1.0)
+        self.tasks.append(json.loads((self.folder / "tasks.json").read_text(encoding="utf-8")))
         return await self.sample()
 
     async def _watch(self, until: float) -> None:
@@ -390,6 +394,8 @@ async def _serve() -> None:
     def give_back() -> None:
         gc.collect()
         libc.malloc_trim(0)
+        work = Counter(str(task.get_coro().__qualname__) for task in asyncio.all_tasks())
+        Path("tasks.json").write_text(json.dumps(work), encoding="utf-8")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, give_back)
     await app.serve(load_settings())
@@ -443,7 +449,7 @@ def faults_of(first: Sample, last: Sample) -> list[str]:
 
 
 def page(soak: Soak, first: Sample, last: Sample, minutes: float) -> str:
-    """The document."""
+    """The section of the document."""
     faults = faults_of(first, last)
     every = max(1, len(soak.samples) // 12)
     rows = [("first", first), *(("", one) for one in soak.samples[::every]), ("last", last)]
@@ -457,11 +463,9 @@ def page(soak: Soak, first: Sample, last: Sample, minutes: float) -> str:
     odd = ", ".join(f"{name} ({n})" for name, n in sorted(soak.failed.items())) or "none"
     verdict = "; ".join(faults) if faults else "everything is back where it was"
     today = datetime.now(UTC).date().isoformat()
-    return f"""# Reliability
-
-What a server holds after {minutes:g} minutes of interviews that come, go and break, against what it
-held before. Written by `make soak` on {today}: {os.cpu_count()} cores, {WORKERS} clients at once;
-server, voice service (the simulator) and clients are a process each.
+    return f"""What a server holds after {minutes:g} minutes of interviews that come, go and break,
+against what it held before. Written by `make soak` on {today}: {os.cpu_count()} cores, {WORKERS}
+clients at once; server, voice service (the simulator) and clients are a process each.
 
 **Result: {verdict}.** {count} visits; visits that did not come out as planned: {odd}.
 
@@ -519,7 +523,9 @@ async def soak(minutes: float, seed: int, write: bool) -> int:
             )
             connector = aiohttp.TCPConnector(force_close=True)
             http = await start(aiohttp.ClientSession(connector=connector))
-            run = Soak(url.replace("localhost", "127.0.0.1"), pid, random.Random(seed), http)
+            run = Soak(
+                url.replace("localhost", "127.0.0.1"), pid, random.Random(seed), http, folder
+            )
             await run.run(WARM_UP_SECONDS)
             first = await run.quiet()
             print(f"warm: {json.dumps(vars_of(first))}", flush=True)  # noqa: T201
@@ -531,8 +537,14 @@ async def soak(minutes: float, seed: int, write: bool) -> int:
             print(f"over: {json.dumps(vars_of(last))}", flush=True)  # noqa: T201
     faults = faults_of(first, last)
     if write:
-        PAGE.write_text(page(run, first, last, minutes), encoding="utf-8")
-    for line in (*faults, f"visits: {dict(run.done)}", f"odd: {dict(run.failed)}"):
+        sections.write("Soak", page(run, first, last, minutes))
+    more = Counter(run.tasks[-1]) - Counter(run.tasks[0])
+    for line in (
+        *faults,
+        f"tasks beyond: {dict(more)}",
+        f"visits: {dict(run.done)}",
+        f"odd: {dict(run.failed)}",
+    ):
         print(line, flush=True)  # noqa: T201
     return 1 if faults or not run.done["interview"] else 0
 

@@ -110,6 +110,7 @@ def our_server(
     place: Place,
     *,
     recording: bool = True,
+    limited: bool = False,
     webhook: str | None = None,
     prepare: Callable[[Path], None] | None = None,
 ) -> Iterator[Subject]:
@@ -119,6 +120,7 @@ def our_server(
         far_end: URL of the generator's far end.
         place: where it runs.
         recording: without, it finds no folder that it could record into.
+        limited: one address gets no more than it does by default.
         webhook: where it sends notices.
         prepare: is handed the data folder before the server starts.
     """
@@ -138,6 +140,10 @@ def our_server(
             "INTERVIEW_SOCKETS_PER_MINUTE": "0",
             "LOG_LEVEL": "warning",
         }
+        if limited:
+            environment = {
+                name: value for name, value in environment.items() if "PER_MINUTE" not in name
+            }
         if webhook is not None:
             environment |= {
                 "INTERVIEW_WEBHOOK_URL": webhook,

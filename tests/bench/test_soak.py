@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from bench import soak
+from bench import sections, soak
 from bench.soak import Sample, Soak, faults_of, page
 
 BEFORE = Sample(
@@ -58,11 +59,17 @@ def test_what_is_left_over_is_told(changes: Any, told: str) -> None:
 
 async def test_the_page_tells_the_verdict_and_holds_no_more_than_a_screen_of_samples() -> None:
     async with aiohttp.ClientSession() as http:
-        run = Soak("http://127.0.0.1:1", 1, random.Random(1), http)
+        run = Soak("http://127.0.0.1:1", 1, random.Random(1), http, Path())
     run.samples = [dataclasses.replace(BEFORE, at=60.0 + n) for n in range(360)]
     run.done.update({"interview": 7, "close_page": 2})
     good = page(run, BEFORE, after(), 30)
     assert "everything is back where it was" in good and "9 visits" in good
     assert "| close page | 2 |" in good
     assert len(good.splitlines()) < 45
+    both = sections.put(sections.put("", "Soak", good), "While under attack", "unharmed")
+    again = sections.put(both, "Soak", "short")
+    assert again.count("## Soak") == 1 and "| close page | 2 |" not in again
+    assert again.startswith("# Reliability") and again.endswith(
+        "## While under attack\n\nunharmed\n"
+    )
     assert "2 tasks more" in page(run, BEFORE, after(tasks=16), 30)

@@ -1,0 +1,276 @@
+"""``python -m bench.attack``: what running interviews feel of an attack on their server.
+
+The same interviews are measured in a quiet window and in one in which another process floods the
+server with offers, sockets, messages and forged STUN, from addresses of its own. The server has
+its limits as they are by default. Windows alternate, so that what changes on the machine favours
+neither; figures are medians. ``waited`` is the share of time in which the server was kept from its
+core by other processes: where that is more than a few per cent, the figures say nothing of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import aiohttp
+
+from interview_peer.types import Json
+
+from . import machine, sections, subjects
+from .subjects import ROOT, BenchFailed, Generator, Place
+
+HEADING: Final = "While under attack"
+SETTLE_SECONDS: Final = 1.2
+ATTACKER: Final = "127.0.0.9"
+FORGED: Final = tuple(f"127.0.{n // 8 + 1}.{n % 8 + 2}" for n in range(40))
+OFFERS_PER_SECOND: Final = 20
+SOCKETS_PER_SECOND: Final = 20
+DATAGRAMS_PER_SECOND: Final = 2000
+TICK_SECONDS: Final = 0.02
+P99_GOAL_MS: Final = 5.0
+"""Added delay that an attack may bring the slowest hundredth of packets to."""
+
+OFFER: Final = "\r\n".join(
+    (
+        *("v=0", "o=- 1 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=group:BUNDLE 0"),
+        *("m=audio 9 UDP/TLS/RTP/SAVPF 111", "c=IN IP4 0.0.0.0", "a=mid:0", "a=sendrecv"),
+        *("a=ice-ufrag:abcd", "a=ice-pwd:abcdefghijklmnopqrstuvwx", "a=setup:actpass"),
+        "a=fingerprint:sha-256 " + ":".join(f"{byte:02X}" for byte in range(32)),
+        *("a=rtcp-mux", "a=rtpmap:111 opus/48000/2", ""),
+    )
+)
+
+
+# -- the attacker
+
+
+class Attack:
+    """Floods one server until it is cancelled, each at its own rate."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._http = http
+        self._chance = random.Random(1)
+        self.answers: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """All of them at once, once it is known where packets go."""
+        port = await self._media_port()
+        print("ready", flush=True)  # noqa: T201
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._at(OFFERS_PER_SECOND, self._offer), name="offers")
+            group.create_task(self._at(SOCKETS_PER_SECOND, self._socket), name="sockets")
+            group.create_task(self._messages(), name="messages")
+            group.create_task(self._datagrams(port), name="datagrams")
+
+    async def _media_port(self) -> tuple[str, int]:
+        headers = {"Content-Type": "application/sdp"}
+        calls = f"{self._url}/v1/realtime/calls"
+        async with self._http.post(calls, data=OFFER, headers=headers) as answer:
+            text, place = await answer.text(), answer.headers.get("Location", "")
+        for line in text.splitlines():
+            if line.startswith("a=candidate:"):
+                async with self._http.post(f"{self._url}{place}/hangup") as over:
+                    await over.read()
+                return line.split()[4], int(line.split()[5])
+        raise SystemExit(f"the server answered {answer.status}")
+
+    async def _at(self, per_second: float, what: Callable[[], Awaitable[None]]) -> None:
+        """Begin one after the other, whatever becomes of those before."""
+        running: set[asyncio.Task[None]] = set()
+        while True:
+            await asyncio.sleep(1 / per_second)
+            if len(running) < 200:
+                task = asyncio.create_task(self._tried(what), name="one of a flood")
+                running.add(task)
+                task.add_done_callback(running.discard)
+
+    async def _tried(self, what: Callable[[], Awaitable[None]]) -> None:
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with asyncio.timeout(5):
+                await what()
+
+    async def _offer(self) -> None:
+        headers = {"Content-Type": "application/sdp"}
+        calls = f"{self._url}/v1/realtime/calls"
+        async with self._http.post(calls, data=OFFER, headers=headers) as answer:
+            self.answers[f"offer {answer.status}"] += 1
+
+    async def _socket(self) -> None:
+        async with self._http.ws_connect(f"{self._url}/ws") as opened:
+            await opened.receive()
+
+    async def _messages(self) -> None:
+        while True:
+            await self._tried(self._shout)
+            await asyncio.sleep(0.5)
+
+    async def _shout(self) -> None:
+        async with self._http.ws_connect(f"{self._url}/ws") as opened:
+            for _ in range(1000):
+                await opened.send_str('{"type": "nonsense"}')
+
+    async def _datagrams(self, port: tuple[str, int]) -> None:
+        senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in FORGED]
+        for sender, host in zip(senders, FORGED, strict=True):
+            sender.bind((host, 0))
+            sender.setblocking(False)
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            for number in range(int(DATAGRAMS_PER_SECOND * TICK_SECONDS)):
+                # A binding request for nobody: header, cookie, transaction, user name.
+                name = secrets.token_hex(11).encode() + b":abcd"
+                body = b"\x00\x06" + len(name).to_bytes(2) + name + bytes(-len(name) % 4)
+                head = b"\x00\x01" + len(body).to_bytes(2) + b"\x21\x12\xa4\x42"
+                with contextlib.suppress(BlockingIOError):
+                    sender = senders[number % len(senders)]
+                    sender.sendto(head + self._chance.randbytes(12) + body, port)
+
+
+async def _attack(url: str) -> None:
+    connector = aiohttp.TCPConnector(local_addr=(ATTACKER, 0), limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as http:
+        await Attack(url.replace("localhost", "127.0.0.1"), http).run()
+
+
+@contextlib.contextmanager
+def attacking(url: str, core: int) -> Iterator[None]:
+    """An attacker in a process of its own, at work."""
+    command = [sys.executable, "-m", "bench.attack", "--attack", url]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise BenchFailed("the attacker did not begin")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+# -- measuring
+
+
+def run(calls: int, seconds: float, repeat: int) -> tuple[dict[bool, list[Json]], int]:
+    """The windows, quiet and under attack, and how many connections were lost in all of them."""
+    cores = machine.cores()
+    realtime = subjects.may_run_realtime()
+    server, load = Place(cores[0], realtime), Place(cores[-1], realtime)
+    windows: dict[bool, list[Json]] = {False: [], True: []}
+    with (
+        subjects.load_generator("relay", load) as generator,
+        subjects.our_server(generator.far_end or "", server, limited=True) as subject,
+    ):
+        generator.ask("subject", url=subject.url, pid=subject.pid, health=True)
+        generator.ask("ramp", calls=calls)
+        for _ in range(repeat):
+            windows[False].append(_window(generator, seconds, server.core))
+            with attacking(subject.url, cores[len(cores) // 2]):
+                windows[True].append(_window(generator, seconds, server.core))
+        legs = int(generator.ask("ramp", calls=calls)["lost_legs"])
+    return windows, legs
+
+
+def _window(generator: Generator, seconds: float, core: int) -> Json:
+    return generator.ask("measure", seconds=seconds, settle=SETTLE_SECONDS, events=0.0, core=core)
+
+
+def figures(windows: list[Json]) -> Json:
+    """Medians over windows: delays of the slower direction, what was lost, processor time."""
+
+    def delay(index: int) -> float:
+        return statistics.median(
+            max(known[index] for known in one["delays_ms"] if known) for one in windows
+        )
+
+    return {
+        "p50_ms": delay(0),
+        "p99_ms": delay(2),
+        "lost": sum(sum(one["sent"]) - sum(one["received"]) for one in windows),
+        "dropped": sum(one["kernel_drops"] for one in windows),
+        "cpu": statistics.median(one["cpu"] for one in windows),
+        "waited": statistics.median(one["waited"] for one in windows),
+    }
+
+
+def page(calls: int, rows: list[str], legs: int) -> str:
+    """The section of the document."""
+    today = datetime.now(UTC).date().isoformat()
+    table = "\n".join(rows)
+    priority = " Server and generator ran before other processes (real-time priority)."
+    return f"""
+{calls} interviews on one server while another process floods it: {OFFERS_PER_SECOND} offers and
+{SOCKETS_PER_SECOND} WebSockets a second, one WebSocket that sends as fast as it can, and
+{DATAGRAMS_PER_SECOND} forged STUN requests a second from {len(FORGED)} addresses. Written by
+`python -m bench.attack`, a part of `make bench`, on {today}: {os.cpu_count()} cores, the attacker
+and the load generator beside the server.{priority if subjects.may_run_realtime() else ""}
+
+Added delay of the slower direction in milliseconds, packets lost, datagrams of all sorts that the
+kernel dropped before the server's full sockets (`net.core.rmem_max` bounds their room), the share
+of a core that the server used, and the share of time in which others kept it from its core.
+
+| | p50 | p99 | lost | dropped by the kernel | core used | waited |
+| --- | --- | --- | --- | --- | --- | --- |
+{table}
+
+Connections lost: {legs}.
+"""
+
+
+def main() -> int:
+    """Measure and print; exit code 1 where an attack is felt more than it may be."""
+    parser = argparse.ArgumentParser(prog="python -m bench.attack", description=__doc__)
+    parser.add_argument("--calls", type=int, default=20, help="interviews that run  [20]")
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one window of each sort")
+    parser.add_argument("--attack", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.attack:
+        asyncio.run(_attack(options.attack))
+        return 0
+    try:
+        repeat = 1 if options.quick else options.repeat
+        windows, legs = run(options.calls, options.seconds, repeat)
+    except BenchFailed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    told = [f"{options.calls} interviews      p50 ms   p99 ms   lost   full   core used   waited"]
+    rows = []
+    for attacked, name in ((False, "quiet"), (True, "while under attack")):
+        known = figures(windows[attacked])
+        cells = (
+            *(f"{known['p50_ms']:.2f}", f"{known['p99_ms']:.2f}", f"{known['lost']}"),
+            f"{known['dropped']}",
+            *(f"{known['cpu']:.0%}", f"{known['waited']:.0%}"),
+        )
+        told.append(f"{name:<20}" + "  ".join(f"{cell:>8}" for cell in cells))
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    attacked = figures(windows[True])
+    told.append(f"connections lost: {legs}")
+    sys.stdout.write("\n".join(told) + "\n")
+    if not options.quick:
+        sections.write(HEADING, page(options.calls, rows, legs))
+    return 1 if attacked["p99_ms"] > P99_GOAL_MS or attacked["lost"] or legs else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
