@@ -1,8 +1,8 @@
 """The ``interview-peer`` command: flags in, one sentence out when something is wrong.
 
-Exit codes: 0 ended as asked, 1 could not start or broke, 2 a setting or a flag is wrong, 70 its
-event loop stood still, 130 ended at once by a second Ctrl-C, 143 by a second SIGTERM. What the
-server does once it runs is not decided here.
+Exit codes: 0 ended as asked, 1 broke or was refused, 2 cannot start as it is set (a wrong setting
+or flag, a port that is taken), 70 its event loop stood still, 130 ended at once by a second Ctrl-C,
+143 by a second SIGTERM. What the server does once it runs is not decided here.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ConfigurationError as error:
+        except (ConfigurationError, StartFailed) as error:
             _exit(error.message, 2)
         except StateUnavailable:
             _exit("The database does not answer; nothing was changed.", 1)
-        except (CommandFailed, StartFailed) as error:
+        except CommandFailed as error:
             _exit(str(error), 1)
         except (KeyboardInterrupt, EOFError):
             # A second Ctrl-C, during an orderly stop: the person wants out.
@@ -142,7 +142,9 @@ def serve(
     try:
         _run(lambda: app.serve(settings, stop), end_with_stdin=end_with_stdin, gently=stop.gently)
     except OSError as error:
-        raise CommandFailed(_bind_problem(error, settings.host, settings.port)) from error
+        raise StartFailed(
+            _bind_problem(error, settings.host, settings.port, "PORT", "INTERVIEW_HOST")
+        ) from error
 
 
 @main.command(cls=GroupedCommand, params=flags())
@@ -267,15 +269,19 @@ def _is_start_problem(error: OSError) -> bool:
     return isinstance(error, socket.gaierror) or error.errno in _START_PROBLEMS
 
 
-def _bind_problem(error: OSError, host: str, port: int) -> str:
+def _bind_problem(
+    error: OSError, host: str, port: int, port_name: str = "--port", host_name: str = "--host"
+) -> str:
     if error.filename is not None:
         return f"{error.filename} cannot be written: {error.strerror}."
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is already in use; stop what uses it or choose another."
+        return (
+            f"{port_name} {port} on {host} is already in use; stop what uses it or choose another."
+        )
     if error.errno == errno.EACCES:
-        return f"Port {port} on {host} may not be used by this user; choose one above 1023."
+        return f"{port_name} {port} may not be used by this user; choose one above 1023."
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return f"{host} is not an address of this machine."
+        return f"{host_name} {host} is not an address of this machine."
     return f"{error.strerror}."
 
 

@@ -152,22 +152,22 @@ def start_problem(number: int, text: str = "", filename: str | None = None) -> O
     [
         (
             start_problem(errno.EADDRINUSE, "error while attempting to bind on address"),
-            1,
-            "Port 8080 on 127.0.0.1 is already in use; stop what uses it or choose another.",
+            2,
+            "PORT 8080 on 127.0.0.1 is already in use; stop what uses it or choose another.",
         ),
         (
             start_problem(errno.EADDRNOTAVAIL, "error while attempting to bind on address"),
-            1,
-            "127.0.0.1 is not an address of this machine.",
+            2,
+            "INTERVIEW_HOST 127.0.0.1 is not an address of this machine.",
         ),
         (
             socket.gaierror(socket.EAI_NONAME, "could not bind: Name or service not known"),
-            1,
-            "127.0.0.1 is not an address of this machine.",
+            2,
+            "INTERVIEW_HOST 127.0.0.1 is not an address of this machine.",
         ),
         (
             start_problem(errno.EACCES, filename="/data/interviews"),
-            1,
+            2,
             "/data/interviews cannot be written: Permission denied.",
         ),
         (
@@ -175,7 +175,7 @@ def start_problem(number: int, text: str = "", filename: str | None = None) -> O
             2,
             "INTERVIEW_X must be y.",
         ),
-        (ExceptionGroup("start", [StartFailed("Port 1 is taken.")]), 1, "Port 1 is taken."),
+        (ExceptionGroup("start", [StartFailed("Port 1 is taken.")]), 2, "Port 1 is taken."),
     ],
 )
 def test_start_that_fails_of_its_surroundings_is_one_sentence(

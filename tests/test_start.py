@@ -7,11 +7,14 @@ import contextlib
 import os
 import re
 import signal
+import socket
+import sqlite3
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from interview_peer.state.database import FILE
 from tests.support.server import COMMAND, READY, clean_environment, running_server
 
 START = [*COMMAND, "serve", "--simulation", "--port", "0"]
@@ -39,7 +42,7 @@ async def refused(folder: Path, *arguments: str, **settings: str) -> tuple[int |
     return process.returncode, err.decode()
 
 
-async def test_a_udp_port_in_use_is_one_sentence_with_the_setting_and_exit_code_1(
+async def test_a_udp_port_in_use_is_one_sentence_with_the_setting_and_exit_code_2(
     tmp_path: Path,
 ) -> None:
     async with running_server(tmp_path / "first") as first:
@@ -48,12 +51,48 @@ async def test_a_udp_port_in_use_is_one_sentence_with_the_setting_and_exit_code_
             while not (found := re.search(r" udp=127\.0\.0\.1:(\d+) ", first.tail())):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         port = found.group(1)
-        code, said = await refused(tmp_path, INTERVIEW_UDP_PORT=port)
+        # Without the native forwarder a line says so before.
+        code, said = await refused(tmp_path, INTERVIEW_UDP_PORT=port, LOG_LEVEL="warning")
         assert (code, said) == (
-            1,
+            2,
             f"UDP port {port} on 127.0.0.1 is already in use; stop what uses it, "
             "or set INTERVIEW_UDP_PORT to another.\n",
         )
+
+
+async def test_a_web_port_in_use_is_one_sentence_with_the_setting_and_exit_code_2(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, said = await refused(
+            tmp_path, "--port", str(port), INTERVIEW_UDP_PORT="0", LOG_LEVEL="error"
+        )
+    assert (code, said) == (
+        2,
+        f"PORT {port} on 127.0.0.1 is already in use; stop what uses it or choose another.\n",
+    )
+
+
+async def test_a_missing_secret_is_one_sentence_with_the_setting_and_exit_code_2(
+    tmp_path: Path,
+) -> None:
+    code, said = await refused(tmp_path, "--no-simulation")
+    assert code == 2
+    assert re.fullmatch(r"OPENAI_API_KEY must be set [^\n]+\.\n", said), said
+
+
+async def test_a_newer_database_is_one_sentence_with_the_setting_and_exit_code_2(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / FILE)) as database:
+        database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        database.execute("INSERT INTO alembic_version VALUES ('9999')")
+        database.commit()
+    code, said = await refused(tmp_path, INTERVIEW_UDP_PORT="0", LOG_LEVEL="error")
+    assert code == 2, said
+    assert re.fullmatch(r"The database \([^\n]+ INTERVIEW_DATA_DIR\) [^\n]+\.\n", said), said
 
 
 @pytest.mark.parametrize("place", ["/proc/foo", "file/data", "/dev/null/x"])

@@ -34,8 +34,9 @@ _NOT_ADMITTED: Final = ("28", "3D000")
 _DAMAGED: Final = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 _NEWER: Final = (
-    "The database was made by a newer interview_peer (its version is {found}, this program knows "
-    "{newest}): install the newer program again, or restore an older copy of the database."
+    "The database (DATABASE_URL, or the file in INTERVIEW_DATA_DIR) was made by a newer "
+    "interview_peer: its version is {found}, this program knows {newest}. Install "
+    "the newer program again, or restore an older copy of the database."
 )
 _OLDER: Final = (
     "The database is not at the version of this program: run interview-peer migrate first."

@@ -74,7 +74,7 @@ async def test_database_of_a_newer_program_is_refused_in_one_sentence(database: 
     for work in (migrate.prepare, migrate.upgrade):
         with pytest.raises(ConfigurationError) as caught:
             await work(database)
-        assert caught.value.message.startswith("The database was made by a newer interview_peer")
+        assert caught.value.message.startswith("The database (DATABASE_URL, or the")
         assert "9999" in caught.value.message
         assert "\n" not in caught.value.message
 
