@@ -20,6 +20,7 @@ import pytest
 from interview_peer.app import Server
 from interview_peer.core.gate import Client
 from interview_peer.core.lifecycle import Reason
+from interview_peer.core.reading import Reading
 from interview_peer.core.redaction import Redactor
 from interview_peer.core.replay import rebuild
 from interview_peer.media.leg import Leg, MessageTooLarge
@@ -464,15 +465,23 @@ async def test_what_is_withheld_of_small_events_is_withheld_of_large_ones(one: R
 
 
 async def test_a_large_event_is_read_anew_for_a_browser_that_may_not_be_told_as_much(
-    one: Relayed,
+    one: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.relay.gate.serve(Client.TRUSTED)
+    real, other = one.reader.read, Ear()
+    asked: list[bool] = []
+
+    async def read(message: str, *, is_beta: bool, withholds: bool = False) -> Reading:
+        reading = await real(message, is_beta=is_beta, withholds=withholds)
+        asked.append(withholds)
+        # An invited candidate has come in the place of the trusted client meanwhile.
+        one.relay.gate.serve(Client.INVITED)
+        one.relay.bind(cast(Leg, other), cast(Leg, one.model))
+        return reading
+
+    monkeypatch.setattr(one.reader, "read", read)
     session = {"type": "realtime", "instructions": "PLAN " * 20_000}
     one.relay.from_model(json.dumps({"type": "session.created", "session": session}))
-    # While it is being read, an invited candidate comes in the place of the trusted client.
-    other = Ear()
-    one.relay.gate.serve(Client.INVITED)
-    one.relay.bind(cast(Leg, other), cast(Leg, one.model))
 
     async def told() -> list[Json]:
         return other.events
@@ -480,6 +489,7 @@ async def test_a_large_event_is_read_anew_for_a_browser_that_may_not_be_told_as_
     assert await eventually(told, within=20, what="one event") == [
         {"type": "session.created", "session": {"type": "realtime"}}
     ]
+    assert asked == [False, True]
     assert one.browser.heard == []
 
 
