@@ -15,7 +15,7 @@ from interview_peer.app import Server
 from interview_peer.cli import main
 from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
-from interview_peer.session.drain import State
+from interview_peer.session.drain import GOODBYE, State
 from interview_peer.types import Json
 from tests.notices.receiver import Receiver
 from tests.support.caller import Caller, calling
@@ -112,6 +112,12 @@ async def test_sigterm_lets_interviews_finish_then_ends_the_rest_with_files_and_
             over = await staying.message("session_ended", within=30)
             assert over["reason"] == "server_shutdown"
             assert await ended(server) == 0, server.tail()
+        # Who was ended was told so by the interviewer; who ended by himself was not.
+        asked = [
+            GOODBYE in (server.folder(caller.session_id) / "events.jsonl").read_text()
+            for caller in (finishing, staying)
+        ]
+        assert asked == [False, True]
         for caller in (finishing, staying):
             folder = server.folder(caller.session_id)
             assert manifest.read(folder)["complete"] is True
