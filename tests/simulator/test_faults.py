@@ -167,12 +167,13 @@ def test_a_transcription_may_never_come() -> None:
 
 
 def test_transcriptions_may_come_in_another_order_than_the_turns() -> None:
-    talk = Talk(transcription_swap_share=1.0, generation_speed=100.0).opened()
+    talk = Talk(transcription_swap_share=1.0, transcription_delay=0.5, generation_speed=100.0)
+    talk.opened()
     for _ in range(2):
         talk.speech_starts()
         talk.speech_stops()
+        # Sooner than what is held back would come by itself.
         talk.pass_time(4.0)
-    talk.pass_time(5.0)
     first, second = committed(talk)
     assert completed(talk) == [second, first]
 
