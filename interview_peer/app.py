@@ -21,6 +21,7 @@ from aiohttp import TCPConnector, web
 
 from . import __version__
 from .core import speech_redaction
+from .core.consent import Operator
 from .core.persona import DEFAULT_MODEL
 from .core.redaction import Redactor
 from .errors import ConfigurationError
@@ -123,7 +124,10 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         OSError: the HTTP port cannot be opened.
     """
     check_versions()
-    personas = Personas.load(settings.personas_dir)
+    personas = Personas.load(
+        settings.personas_dir,
+        Operator(settings.organisation, settings.privacy_contact, settings.retention_days),
+    )
     try:
         await asyncio.to_thread(folder.prepare, settings.data_dir)
     except OSError as error:
@@ -223,6 +227,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             idle_seconds=settings.idle_seconds,
             keep_seconds=settings.record_keep_seconds,
             openings=openings,
+            require_consent=settings.require_consent,
         )
         finishing.spare(interviews.runs)
         interviews.start()

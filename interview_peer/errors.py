@@ -8,6 +8,7 @@
     │   ├── NotAcceptable, TooManyFollowers
     │   ├── InvalidSdp, SdpTooLarge, SdpWithoutAudio, SdpWithoutFingerprint
     │   ├── SessionNotFound, SessionEnded, SessionBusy, SessionIdTaken, InvalidSessionId
+    │   ├── ConsentRequired, ConsentOutdated
     │   ├── PersonaNotFound, TooLarge, ExpectationFailed, RequestTooSlow
     │   ├── InterviewRunning, RecordingNotReady, RecordingMissing, RecordingErased,
     │   │   RangeNotSatisfiable
@@ -195,6 +196,24 @@ class SessionBusy(CallerError):
     status = 409
     sentence = "An offer of this session is still being answered."
     openai_code = "session_busy"
+
+
+class ConsentRequired(CallerError):
+    """The candidate has not agreed to being recorded yet."""
+
+    code = "CONSENT_REQUIRED"
+    status = 403
+    sentence = "You must agree to being recorded before this interview can begin."
+    openai_code = "consent_required"
+
+
+class ConsentOutdated(CallerError):
+    """What was agreed to is not the text that belongs to this interview."""
+
+    code = "CONSENT_OUTDATED"
+    status = 409
+    sentence = "The text has changed. Please read it again, then decide."
+    openai_code = "consent_outdated"
 
 
 class SessionIdTaken(CallerError):

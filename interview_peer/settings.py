@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from interview_peer.core import speech_redaction
+from interview_peer.core.consent import Requirement
 from interview_peer.core.origins import read_origin
 from interview_peer.core.proxies import FORWARDED_FOR
 from interview_peer.core.turn import IceServer, read_servers
@@ -98,7 +99,9 @@ _MUST_BE = {
     ),
     "allow_anonymous": "must be true or false",
     "metrics_port": "must be a whole number from 0 to 65535 (0 picks a free port)",
-    "require_consent": "must be true or false",
+    "require_consent": "must be auto, true or false",
+    "organisation": "must be a name of at most 200 characters in one line",
+    "privacy_contact": "must be a text of at most 200 characters in one line",
     "redact_speech": (
         "must be all, or some of email, iban, card and phone, or module:function of your own, "
         "separated by commas"
@@ -266,8 +269,16 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(default=False, validation_alias="INTERVIEW_ALLOW_ANONYMOUS")
     """Let anyone who reaches a live server hold interviews."""
 
-    require_consent: bool = Field(default=False, validation_alias="INTERVIEW_REQUIRE_CONSENT")
-    """Reserved: true is refused until the consent step exists."""
+    require_consent: Requirement = Field(
+        default="auto", validation_alias="INTERVIEW_REQUIRE_CONSENT"
+    )
+    """Who must agree to being recorded before anything is: ``core.consent.Requirement``."""
+
+    organisation: str | None = Field(default=None, validation_alias="INTERVIEW_ORGANISATION")
+    """Who records, as candidates are told."""
+
+    privacy_contact: str | None = Field(default=None, validation_alias="INTERVIEW_PRIVACY_CONTACT")
+    """Whom candidates ask about their recording, as they are told."""
 
     redact_speech: str | None = Field(default=None, validation_alias="INTERVIEW_REDACT_SPEECH")
     """What is taken out of texts before they are kept, as ``core.speech_redaction`` reads it."""
@@ -624,6 +635,24 @@ class Settings(BaseSettings):
             raise ValueError("not a folder")
         return folder
 
+    @pydantic.field_validator("require_consent", mode="before")
+    @classmethod
+    def _read_require_consent(cls, value: object) -> object:
+        word = str(value).strip().lower()
+        return {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false"}.get(
+            word, "false" if word == "off" else word
+        )
+
+    @pydantic.field_validator("organisation", "privacy_contact")
+    @classmethod
+    def _check_line(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = value.strip()
+        if not value or len(value) > 200 or not value.isprintable() or "{" in value:
+            raise ValueError("not one line")
+        return value
+
     @pydantic.field_validator("recordings_url")
     @classmethod
     def _check_recordings_url(cls, value: str | None) -> str | None:
@@ -647,10 +676,6 @@ class Settings(BaseSettings):
 
     @pydantic.model_validator(mode="after")
     def _check_together(self) -> Settings:
-        if self.require_consent:
-            raise ConfigurationError(
-                "INTERVIEW_REQUIRE_CONSENT cannot be true yet: the consent step is not available."
-            )
         if self.turn_secret is None and any(one.needs_credential for one in self.ice_servers):
             raise ConfigurationError(
                 "INTERVIEW_ICE_SERVERS names a turn: server without a credential: give it one, or "

@@ -6,6 +6,7 @@
  * and makes new ones when the media is lost while the server still holds the interview.
  */
 
+import { Asking } from "./asking.js";
 import { Failure, microphoneFailure, serverFailure } from "./failures.js";
 import { Silence } from "./silence.js";
 
@@ -23,7 +24,7 @@ const CHANNEL_CLOSED_GRACE_MS = 1_000; // lets a `session_ended` on its way arri
 const GOODBYE_WITHIN_MS = 2_000;
 
 /** The stages in which there is something to end. */
-const UNDER_WAY = new Set(["microphone", "connecting", "live", "reconnecting"]);
+const UNDER_WAY = new Set(["consent", "microphone", "connecting", "live", "reconnecting"]);
 
 /** Refusals after which the earlier interview cannot be had back. */
 const GONE = new Set(["SESSION_ENDED", "SESSION_NOT_FOUND", "SESSION_ID_TAKEN"]);
@@ -279,6 +280,8 @@ export class Connection {
   #token; // the invitation's, then the newest for coming back; only ever sent, never shown
   #endingFor = null; // why the server is ending the interview, once it is
   #holdSeconds = HOLD_SECONDS; // how long the server holds the interview for a browser to return
+  #asks; // whether the server may ask for consent; a promise of it
+  #asking = null; // the question, while it is open
   #told = null; // what the server last complained of; if the interview fails, that is why
   #stage = "idle";
   #returning = false; // whether an attempt that fails is followed by another
@@ -286,18 +289,22 @@ export class Connection {
 
   /**
    * `address` comes from serverAddress(); `sessionId` continues an earlier interview, `invitedTo`
-   * is the interview of an invitation; `token` opens either.
-   * `listener`: change(partial state), event(model event), log(text), warn(Failure),
-   * nearing({seconds?}: the end is near), failed(Failure), ended(reason or null).
+   * is the interview of an invitation; `token` opens either. `asks` says, or promises to say,
+   * whether the server may want the candidate's consent first.
+   * `listener`: change(partial state), consent({text, version, changed} or null),
+   * event(model event), log(text), warn(Failure), nearing({seconds?}: the end is near),
+   * failed(Failure), ended(reason or null).
    */
   constructor({
-    address, persona = "", sessionId = null, invitedTo = null, token = null, listener,
+    address, persona = "", sessionId = null, invitedTo = null, token = null, asks = false,
+    listener,
   }) {
     this.#address = address;
     this.#persona = persona;
     this.#sessionId = sessionId;
     this.#invitedTo = invitedTo;
     this.#token = token;
+    this.#asks = asks;
     this.#listener = listener;
   }
 
@@ -329,11 +336,24 @@ export class Connection {
     if (this.#stage === "reconnecting" && this.#returning) this.#link?.close();
   }
 
-  /** Open the microphone and connect. Reports its failures to the listener; never rejects. */
+  /** Ask for consent where it is needed, open the microphone and connect. Reports its failures to the listener; never rejects. */
   async start() {
     const resuming = this.#sessionId !== null;
     try {
-      this.#enter("microphone");
+      this.#enter(!resuming && this.#asks === true ? "consent" : "microphone");
+      if (!resuming && (await this.#asks)) {
+        if (this.#over) return;
+        const { agreed, sessionId } = await this.#askConsent();
+        if (this.#over) return;
+        if (!agreed) {
+          this.#end("consent_refused");
+          return;
+        }
+        // Whoever was not invited goes on in the session that was agreed to.
+        this.#invitedTo ??= sessionId;
+        this.#enter("microphone");
+      }
+      if (this.#over) return;
       const microphone = await openMicrophone();
       if (this.#over) {
         stop(microphone);
@@ -352,6 +372,25 @@ export class Connection {
     }
   }
 
+  async #askConsent() {
+    this.#enter("consent");
+    const show = (text) => this.#over || this.#listener.consent(text);
+    // Whoever is not invited names the session, too: it is the same one if the socket drops.
+    const init = { sessionId: crypto.randomUUID?.(), ...this.#init() };
+    this.#asking = new Asking(this.#address.socket, init, show);
+    try {
+      return await this.#asking.run();
+    } finally {
+      this.#asking = null;
+      this.#listener.consent(null);
+    }
+  }
+
+  /** What the candidate decided about the text that `consent` told of. */
+  decide(agreed) {
+    this.#asking?.decide(agreed);
+  }
+
   /** Send one event to the model. Returns false when the channel is not open. */
   send(event) {
     const channel = this.#link?.channel;
@@ -363,6 +402,12 @@ export class Connection {
   /** End the interview for good. */
   disconnect() {
     if (this.#over) return;
+    if (this.#stage === "consent") {
+      // Nothing was decided, and nothing has begun: the invitation stays as it is.
+      this.#finish("idle");
+      this.#listener.ended(null);
+      return;
+    }
     const link = this.#link;
     const told = link?.signal({ type: "disconnect" }) ?? false;
     this.#finish("ended", { keepSocket: told });
@@ -568,6 +613,7 @@ export class Connection {
   #finish(stage, closing) {
     this.#enter(stage);
     this.#network.abort();
+    this.#asking?.close();
     this.#link?.close(closing);
     if (this.#microphone) stop(this.#microphone);
     this.#microphone = null;

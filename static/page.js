@@ -13,9 +13,15 @@ import { Transcript } from "./transcript.js";
 
 const INVITATION_PATH = /^\/i\/([A-Za-z0-9_-]{1,64})$/;
 const SAVED = "interview-peer.session";
+const INVITED = "interview-peer.invitation";
+const PERSONAS_WITHIN_MS = 2_000; // how long connecting waits to hear whether consent is asked for
+const DECLINED =
+  "You did not agree, so the interview does not take place. Nothing was recorded, and nothing " +
+  "was sent to the interviewer. You can close this page.";
 
 const STAGES = {
   idle: ["Not connected", "quiet", "Press Connect to begin."],
+  consent: ["Your consent", "busy", "Please read the notice and decide."],
   microphone: ["Waiting for the microphone", "busy", "The browser may ask to use your microphone."],
   connecting: ["Connecting", "busy", "Talking to the server."],
   live: ["Connected", "good", "Speak when you are ready."],
@@ -25,7 +31,7 @@ const STAGES = {
 };
 const PHASES = {
   created: "Created",
-  consent: "Waiting for consent",
+  consent: "Waiting for your consent",
   connecting: "Connecting to the interviewer",
   live: "Live",
   detached: "Held by the server, waiting for this page",
@@ -85,6 +91,8 @@ let transcript = new Transcript();
 let connection = null;
 let stopMeter = null;
 let personasAsked = 0;
+let personasKnown = Promise.resolve();
+let drawnConsent = null;
 let drawWaits = false;
 let drawnTurns = null;
 
@@ -99,6 +107,8 @@ const state = {
   notice: null, // a sentence about the end of the interview, near or past
   personas: [],
   persona: "",
+  consent: null, // {text, version, changed}: what the candidate is asked to agree to
+  declined: false, // whether they did not
   localStream: null,
   remoteStream: null,
   soundBlocked: false,
@@ -135,7 +145,26 @@ function takeInvitation() {
   const token = new URLSearchParams(location.hash.slice(1)).get("t");
   if (token) history.replaceState(history.state, "", location.pathname + location.search);
   const id = INVITATION_PATH.exec(location.pathname)?.[1] ?? null;
-  return { id, token: id && token };
+  return { id, token: id && (token ? keepInvitation(id, token) : keptInvitation(id)) };
+}
+
+/** Until the token is used, this tab keeps it: a reload while somebody reads must not lose it. */
+function keepInvitation(id, token) {
+  try {
+    sessionStorage.setItem(INVITED, JSON.stringify({ id, token }));
+  } catch {
+    // Storage may be switched off; then only the link opens the interview again.
+  }
+  return token;
+}
+
+function keptInvitation(id) {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(INVITED));
+    return kept?.id === id && typeof kept.token === "string" ? kept.token : null;
+  } catch {
+    return null;
+  }
 }
 
 /** The token that opens the invitation's interview: once it was used, the one for coming back. */
@@ -155,7 +184,10 @@ function connect(resumed = null) {
     return;
   }
   transcript = new Transcript();
-  update({ failure: null, notice: null, phase: null, sessionId: null, turns: [], speaking: null });
+  update({
+    failure: null, notice: null, phase: null, sessionId: null, turns: [], speaking: null,
+    consent: null, declined: false,
+  });
   note(resumed ? "Continuing the interview after a reload." : `Connecting to ${address.socket}`);
   // A token is for the server that the page came from, whatever else is typed as its address.
   const atHome = address.http === location.origin;
@@ -165,10 +197,19 @@ function connect(resumed = null) {
     sessionId: resumed?.sessionId ?? null,
     invitedTo: atHome ? invitation.id : null,
     token: atHome ? (resumed?.token ?? invited()) : null,
+    asks: invitation.id !== null || asksEverybody(),
     listener: listenTo(() => connection === mine),
   });
   connection = mine;
   mine.start();
+}
+
+/** Whether the server asks those without an invitation, too; if it does not say, it is asked. */
+async function asksEverybody() {
+  const late = new Promise((resolve) => {
+    setTimeout(resolve, PERSONAS_WITHIN_MS, true);
+  });
+  return Promise.race([personasKnown, late]);
 }
 
 function disconnect() {
@@ -189,6 +230,7 @@ function listenTo(isCurrent) {
   };
   return {
     change: guarded(connectionChanged),
+    consent: guarded(consentAsked),
     event: guarded(modelSaid),
     log: guarded(note),
     warn: guarded(fail),
@@ -201,10 +243,14 @@ function listenTo(isCurrent) {
     ended: guarded((reason) => {
       endTranscript();
       forget();
+      const declined = reason === "consent_refused";
       const why = REASONS[reason] || reason || "the server ended it";
-      const notice = reason === null ? null : `The interview has ended: ${why}.`;
+      const over = declined
+        ? "The interview does not take place."
+        : `The interview has ended: ${why}.`;
+      const notice = reason === null ? null : over;
       note(notice ?? "Disconnected.");
-      update({ notice });
+      update({ notice, declined });
     }),
   };
 }
@@ -223,7 +269,10 @@ function endIsNear({ seconds }) {
 
 function connectionChanged(change) {
   if (change.stage && change.stage !== state.stage) log.add(`${STAGES[change.stage][0]}.`);
-  if (change.stage === "live") update({ failure: null });
+  if (change.stage === "live") {
+    update({ failure: null });
+    forgetInvitation();
+  }
   if (change.sessionId && change.sessionId !== state.sessionId) {
     log.add(`Session ${change.sessionId}`);
   }
@@ -232,6 +281,17 @@ function connectionChanged(change) {
   if ("localStream" in change) followMicrophone(change.localStream);
   if ("remoteStream" in change) playRemote(change.remoteStream);
   if (state.stage === "live") remember();
+}
+
+function consentAsked(consent) {
+  if (consent?.changed) note("The text has changed and is to be read again.");
+  else if (consent) note("The server asks for consent before anything is recorded.");
+  update({ consent });
+}
+
+function decide(agreed) {
+  note(agreed ? "Agreed to being recorded." : "Did not agree to being recorded.");
+  connection?.decide(agreed);
 }
 
 function modelSaid(event) {
@@ -279,18 +339,25 @@ async function playSound() {
 
 async function loadPersonas() {
   const asked = ++personasAsked;
+  let known;
+  personasKnown = new Promise((resolve) => {
+    known = resolve;
+  });
   let personas = [];
   let preset = "";
+  let consents = true;
   try {
     const { http } = serverAddress(element["server-url"].value, location.protocol === "https:");
     const response = await fetch(`${http}/api/personas`);
     if (!response.ok) throw new Error(`status ${response.status}`);
     const body = await response.json();
     personas = body.personas.filter((persona) => typeof persona?.name === "string");
+    consents = body.consentRequired === true;
     preset = personas.some((persona) => persona.name === body.default) ? body.default : "";
   } catch {
     if (asked === personasAsked) note("The list of interviewers could not be loaded.");
   }
+  known(consents);
   if (asked === personasAsked) update({ personas, persona: preset });
 }
 
@@ -307,6 +374,14 @@ function remember() {
     sessionStorage.setItem(SAVED, JSON.stringify(saved));
   } catch {
     // Storage may be switched off; then a reload starts afresh.
+  }
+}
+
+function forgetInvitation() {
+  try {
+    sessionStorage.removeItem(INVITED);
+  } catch {
+    // As above.
   }
 }
 
@@ -346,7 +421,7 @@ function resume() {
 // Drawing
 
 function isOpen() {
-  return ["microphone", "connecting", "live", "reconnecting"].includes(state.stage);
+  return ["consent", "microphone", "connecting", "live", "reconnecting"].includes(state.stage);
 }
 
 /** Write a property only when it differs: a live region must not be told the same thing twice. */
@@ -361,6 +436,7 @@ function attribute(target, name, value) {
 function draw() {
   drawStatus();
   drawControls();
+  drawConsent();
   drawAlert();
   drawMeter();
   drawTurns();
@@ -409,6 +485,29 @@ function drawControls() {
   put(select, "value", state.persona);
   const chosen = state.personas.find((persona) => persona.name === state.persona);
   put(element["persona-hint"], "textContent", chosen?.description ?? "");
+}
+
+function drawConsent() {
+  const { consent, declined } = state;
+  put(element.consent, "hidden", consent === null && !declined);
+  put(element["consent-choice"], "hidden", consent === null);
+  put(element["consent-changed"], "hidden", !consent?.changed);
+  const said = consent ?? (declined ? DECLINED : null);
+  if (said === drawnConsent) return;
+  drawnConsent = said;
+  const heading = element["consent-heading"];
+  heading.textContent = declined ? "The interview does not take place" : "Before you begin";
+  const paragraphs = String(consent?.text ?? said ?? "").split(/\n\s*\n/);
+  element["consent-text"].replaceChildren(
+    ...paragraphs.filter((text) => text.trim() !== "").map((text) => {
+      const paragraph = document.createElement("p");
+      paragraph.textContent = text.trim();
+      return paragraph;
+    }),
+  );
+  element["consent-version"].textContent = consent?.version ?? "";
+  // Read out from its beginning, whatever had the focus.
+  if (said !== null) heading.focus();
 }
 
 function drawAlert() {
@@ -530,6 +629,8 @@ element.controls.addEventListener("submit", (event) => {
 });
 element.disconnect.addEventListener("click", disconnect);
 element["test-message"].addEventListener("click", sendTestMessage);
+element.agree.addEventListener("click", () => decide(true));
+element.decline.addEventListener("click", () => decide(false));
 element["play-sound"].addEventListener("click", playSound);
 element.persona.addEventListener("change", () => update({ persona: element.persona.value }));
 element["server-url"].addEventListener("change", loadPersonas);

@@ -124,12 +124,21 @@ function drawStatus(state) {
   document.title = state.id ? `Recording of ${state.id}` : "Recording of an interview";
 }
 
+/** Who agreed to the recording, and when; nothing where nobody was asked. */
+function consentOf(consent) {
+  if (!consent) return "";
+  const at = new Date(consent.at).toLocaleString();
+  if (consent.by !== "candidate") return `Agreement to record was noted on ${at}, as obtained before.`;
+  return `The candidate agreed to being recorded on ${at}, text version ${consent.version}.`;
+}
+
 function drawSound(state) {
   const { listing, length } = state;
   const at = new Date(listing.started_at);
   const whole = listing.complete ? "" : ", not complete";
   const why = listing.reason ? `; ${REASONS[listing.reason] ?? listing.reason}` : "";
   text("facts", `${state.id}, ${at.toLocaleString()}, ${time(listing.seconds)}${whole}${why}`);
+  text("consent", consentOf(listing.consent));
   text("damage", damageOf(listing));
   text("clock", `${time(state.position)} / ${time(length)}`);
   text("play", state.playing ? "Pause" : "Play");

@@ -164,7 +164,8 @@ def test_value_is_read_in_the_form_it_is_used(
         ("INTERVIEW_REDACT_SPEECH", "email,names"),
         ("INTERVIEW_REDACT_SPEECH", "no.such.module:function"),
         ("INTERVIEW_REQUIRE_CONSENT", "maybe"),
-        ("INTERVIEW_REQUIRE_CONSENT", "true"),
+        ("INTERVIEW_ORGANISATION", "two\nlines"),
+        ("INTERVIEW_PRIVACY_CONTACT", "{contact}"),
         ("INTERVIEW_HOLD_SECONDS", "601"),
         ("INTERVIEW_HOLD_SECONDS", "-1"),
         ("INTERVIEW_HOLD_SECONDS", "nan"),
@@ -394,3 +395,12 @@ def test_half_of_the_stores_credentials_is_refused(monkeypatch: pytest.MonkeyPat
     settings = load_settings(simulation=True)
     assert "0penSesame" in settings.secrets
     assert "0penSesame" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [("auto", "auto"), ("TRUE", "true"), ("1", "true"), ("off", "false"), (True, "true")],
+)
+def test_consent_is_required_automatically_always_or_never(value: Any, meant: str) -> None:
+    assert Settings(simulation=True).require_consent == "auto"
+    assert Settings(simulation=True, require_consent=value).require_consent == meant

@@ -16,9 +16,9 @@ class Phase(enum.Enum):
     """Where an interview stands. Only ``Lifecycle.handle`` moves it."""
 
     CREATED = "created"
-    """Known by its id; nothing has been negotiated."""
+    """Known by its id, and may begin; nothing has been negotiated."""
     CONSENT = "consent"
-    """Waiting for the candidate to agree to being recorded."""
+    """Waiting for the candidate to agree to being recorded: nothing may be negotiated."""
     CONNECTING = "connecting"
     """An offer came; the legs are being made."""
     LIVE = "live"
@@ -36,6 +36,8 @@ class Phase(enum.Enum):
 class Happening(enum.Enum):
     """What can happen to an interview."""
 
+    CONSENT_ASKED = "consent_asked"
+    CONSENT_GIVEN = "consent_given"
     OFFER_TAKEN = "offer_taken"
     NEGOTIATION_FAILED = "negotiation_failed"
     CONNECTED = "connected"
@@ -73,6 +75,8 @@ class Reason(enum.Enum):
     """As long as this server's operator, or whoever made it, allowed."""
     USAGE_LIMIT = "usage_limit"
     """As many tokens as this server's operator allows."""
+    CONSENT_REFUSED = "consent_refused"
+    """The candidate did not agree to being recorded."""
     EXPIRED = "expired"
     """Nobody came while it could be joined."""
     RECOVERED = "recovered"
@@ -95,8 +99,12 @@ _H, _P = Happening, Phase
 
 TRANSITIONS: Mapping[Phase, Mapping[Happening, Phase]] = MappingProxyType(
     {
-        _P.CREATED: {_H.OFFER_TAKEN: _P.CONNECTING, _H.END_REQUESTED: _P.ENDING},
-        _P.CONSENT: {_H.OFFER_TAKEN: _P.CONNECTING, _H.END_REQUESTED: _P.ENDING},
+        _P.CREATED: {
+            _H.CONSENT_ASKED: _P.CONSENT,
+            _H.OFFER_TAKEN: _P.CONNECTING,
+            _H.END_REQUESTED: _P.ENDING,
+        },
+        _P.CONSENT: {_H.CONSENT_GIVEN: _P.CREATED, _H.END_REQUESTED: _P.ENDING},
         _P.CONNECTING: {
             _H.NEGOTIATION_FAILED: _P.CREATED,
             _H.CONNECTED: _P.LIVE,
@@ -121,6 +129,9 @@ TRANSITIONS: Mapping[Phase, Mapping[Happening, Phase]] = MappingProxyType(
     }
 )
 """``FILES_CLOSED`` leads to ``FAILED`` instead where the reason is one of ``FAILURES``."""
+
+WAITING = frozenset({Phase.CREATED, Phase.CONSENT})
+"""Nothing has begun: no leg, no file, no call."""
 
 OVER = frozenset({Phase.ENDING, Phase.ENDED, Phase.FAILED})
 

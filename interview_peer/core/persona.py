@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..types import Json
+from . import consent as consents
 from .gate_rules import ALLOWABLE, DENIABLE
 from .tools import BUILT_IN, END_INTERVIEW, definitions
 
@@ -30,6 +31,11 @@ VOICES = (
     "verse",
 )
 """The service's built-in voices (Realtime API, November 2026)."""
+
+MAX_CONSENT_TEXT = 20_000
+MAX_CONSENT_VERSION = 100
+NOBODY = consents.Operator()
+"""An operator of whom nothing is known."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _GA_MODEL = re.compile(r"gpt-realtime[a-z0-9.-]{0,48}")
@@ -70,6 +76,9 @@ class Persona:
     """Event types that no browser may send, unless it is trusted."""
     gate_trusted: bool = False
     """Whether the gate stands open for whoever is invited."""
+    consent_text: str = NOBODY.fill(consents.DEFAULT_TEXT)
+    """What a candidate must agree to before anything is recorded; plain text."""
+    consent_version: str = consents.DEFAULT_VERSION
 
     def with_voice(self, voice: str) -> Persona:
         """The same interviewer speaking with another voice."""
@@ -105,8 +114,10 @@ class Persona:
         }
 
 
-def from_table(name: str, table: Mapping[str, Any]) -> Persona:
-    """Make a persona of a parsed file.
+def from_table(
+    name: str, table: Mapping[str, Any], operator: consents.Operator = NOBODY
+) -> Persona:
+    """Make a persona of a parsed file; ``operator`` is what its consent text tells of.
 
     Raises:
         InvalidPersona: a field is missing, unknown or of the wrong type.
@@ -115,7 +126,7 @@ def from_table(name: str, table: Mapping[str, Any]) -> Persona:
         raise InvalidPersona(f"persona name {name!r} must be lower-case letters, digits, - or _")
     texts = ("title", "description", "instructions")
     optional = ("voice", "model", "transcription_model", "language")
-    unknown = set(table) - {*texts, *optional, "turn_detection", "tools", "gate"}
+    unknown = set(table) - {*texts, *optional, "turn_detection", "tools", "gate", "consent"}
     if unknown:
         raise InvalidPersona(f"persona {name}: unknown field {sorted(unknown)[0]!r}")
     values: Json = {}
@@ -140,7 +151,26 @@ def from_table(name: str, table: Mapping[str, Any]) -> Persona:
         values["tools"] = _tools(name, table["tools"])
     if "gate" in table:
         values |= _gate(name, table["gate"])
-    return Persona(name=name, **values)
+    text, version = _consent(name, table.get("consent"))
+    return Persona(name=name, consent_text=operator.fill(text), consent_version=version, **values)
+
+
+def _consent(name: str, table: Any) -> tuple[str, str]:
+    """Text, with its place holders, and version."""
+    if table is None:
+        return consents.DEFAULT_TEXT, consents.DEFAULT_VERSION
+    if not isinstance(table, Mapping) or set(table) != {"text", "version"}:
+        raise InvalidPersona(f"persona {name}: consent must have text and version")
+    for key, value in table.items():
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidPersona(f"persona {name}: consent.{key} must be a text that is not empty")
+    text, version = table["text"].strip(), table["version"].strip()
+    if len(text) > MAX_CONSENT_TEXT or len(version) > MAX_CONSENT_VERSION:
+        raise InvalidPersona(
+            f"persona {name}: consent.text may have {MAX_CONSENT_TEXT} characters, "
+            f"consent.version {MAX_CONSENT_VERSION}"
+        )
+    return text, version
 
 
 def _gate(name: str, gate: Any) -> Json:

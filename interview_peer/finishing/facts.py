@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import __version__
+from ..core.consent import Consent
 from ..core.timeline import Counters
 from ..storage.folder import InterviewFolder, write_whole
 from ..storage.recorder import JOURNAL_NAME, RecordingSummary
@@ -47,6 +48,8 @@ class Facts:
     events_dropped: int | None
     failure: str | None
     """One word for what stopped the recording before the interview's end, or None."""
+    consent: Json | None = None
+    """The agreement to be recorded, as ``core.consent`` tells it; None where nobody was asked."""
 
     @property
     def moment(self) -> datetime:
@@ -66,6 +69,7 @@ class Facts:
         phase: str,
         reason: str | None,
         summary: RecordingSummary,
+        consent: Consent | None = None,
     ) -> Facts:
         """What the server knows when it has closed a recording."""
         return cls(
@@ -81,6 +85,7 @@ class Facts:
             },
             events_dropped=summary.events_dropped,
             failure=summary.failed,
+            consent=None if consent is None else consent.told(),
         )
 
     def write(self, folder: InterviewFolder) -> None:
@@ -110,10 +115,12 @@ def from_journal(folder: InterviewFolder) -> Facts:
     """Piece the facts together after a crash; without a journal by the files' own dates."""
     started_at: str | None = None
     reason: str | None = None
+    consent: Consent | None = None
     for record in journal_records(folder.path):
         event = record["event"]
         if event.get("type") == "interview.started" and started_at is None:
             started_at = _valid(record.get("at"))
+            consent = Consent.read(event.get("consent"))
         elif event.get("type") == "interview.phase" and isinstance(event.get("reason"), str):
             reason = event["reason"]
     if started_at is None:
@@ -130,6 +137,7 @@ def from_journal(folder: InterviewFolder) -> Facts:
         counters={},
         events_dropped=None,
         failure=None,
+        consent=None if consent is None else consent.told(),
     )
 
 

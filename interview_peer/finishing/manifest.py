@@ -84,6 +84,7 @@ def write(
         "session_id": facts.session_id,
         "phase": facts.phase,
         "reason": facts.reason,
+        "consent": facts.consent,
         "started_at": facts.started_at,
         "seconds": round(seconds, 6),
         "complete": not (facts.recovered or facts.failure or damaged or dropped),

@@ -40,6 +40,19 @@ class InterviewCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class InterviewConsented:
+    """The candidate agreed to being recorded; nothing was recorded before."""
+
+    type: ClassVar[str] = "interview.consented"
+    agreed_at: datetime
+    text_version: str | None = None
+    text_sha256: str | None = None
+    """Of the text that was shown, in UTF-8, as hexadecimal digits."""
+    candidate_reference: str | None = None
+    metadata: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InterviewStarted:
     """Candidate and interviewer hear each other."""
 
@@ -165,6 +178,7 @@ class WebhookTest:
 
 Fact = (
     InterviewCreated
+    | InterviewConsented
     | InterviewStarted
     | InterviewReconnecting
     | InterviewEnded
@@ -181,6 +195,7 @@ FACTS: Final[Mapping[str, type[Fact]]] = {
     fact.type: fact
     for fact in (
         InterviewCreated,
+        InterviewConsented,
         InterviewStarted,
         InterviewReconnecting,
         InterviewEnded,
@@ -300,7 +315,13 @@ def _smaller(fact: Fact, excess: int) -> Fact:
             return dataclasses.replace(
                 fact, text=text[:keep], heard_text=heard, text_complete=False
             )
-        case InterviewCreated() | InterviewStarted() | InterviewEnded() | InterviewFailed():
+        case (
+            InterviewCreated()
+            | InterviewConsented()
+            | InterviewStarted()
+            | InterviewEnded()
+            | InterviewFailed()
+        ):
             if fact.metadata is not None:
                 return dataclasses.replace(fact, metadata=None)
     raise ValueError(f"a notice of type {fact.type} is too large")

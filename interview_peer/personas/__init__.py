@@ -10,7 +10,8 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.persona import VOICES, InvalidPersona, Persona, from_table
+from ..core.consent import Operator
+from ..core.persona import NOBODY, VOICES, InvalidPersona, Persona, from_table
 from ..errors import ConfigurationError, PersonaNotFound
 
 SHIPPED = Path(__file__).parent
@@ -24,8 +25,10 @@ class Personas:
         self._personas = dict(personas)
 
     @classmethod
-    def load(cls, folder: Path | None = None) -> Personas:
-        """Read the shipped personas, then the operator's.
+    def load(cls, folder: Path | None = None, operator: Operator = NOBODY) -> Personas:
+        """Read the shipped personas, then those in the operator's ``folder``.
+
+        ``operator`` is what their consent texts tell of who runs this server.
 
         Raises:
             ConfigurationError: a file cannot be read or used; the sentence names it.
@@ -36,7 +39,7 @@ class Personas:
             if not place.is_dir():
                 raise ConfigurationError(f"INTERVIEW_PERSONAS_DIR {place} is not a folder.")
             for path in sorted(place.glob("*.toml")):
-                personas[path.stem] = _read(path)
+                personas[path.stem] = _read(path, operator)
         return cls(personas)
 
     @property
@@ -63,9 +66,10 @@ class Personas:
         raise PersonaNotFound
 
 
-def _read(path: Path) -> Persona:
+def _read(path: Path, operator: Operator) -> Persona:
     try:
-        return from_table(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return from_table(path.stem, table, operator)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"The persona file {path} cannot be read: {error}.") from None
     except InvalidPersona as error:

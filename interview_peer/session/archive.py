@@ -113,6 +113,7 @@ class Archive:
             "complete": document.get("complete") is True,
             "failure": document.get("failure"),
             "reason": document.get("reason"),
+            "consent": document.get("consent"),
             "files": [
                 await self._describe(session_id, found, file, damage.get(file.name, file.damage))
                 for file in found.finished.files

@@ -17,8 +17,9 @@ from typing import Final
 
 from .. import logs
 from ..core import sdp
+from ..core.consent import Consent, digest
 from ..core.gate import EVENTS_PER_SECOND, Client
-from ..core.lifecycle import Happening, Lifecycle, Phase, Reason
+from ..core.lifecycle import WAITING, Happening, Lifecycle, Phase, Reason
 from ..core.limits import GOODBYES, Limits, Over, Parting, Warned, tokens_of
 from ..core.model_session import ModelSession
 from ..core.persona import Persona
@@ -30,6 +31,7 @@ from ..core.turnwatch import TurnWatch
 from ..errors import (
     ConfigurationError,
     ConnectTimeout,
+    ConsentRequired,
     InterviewPeerError,
     OutOfDescriptors,
     SessionBusy,
@@ -155,6 +157,8 @@ class Interview:
 
         self.claim: str | None = None
         """By which taking the database has it that this process holds it; only invited ones."""
+        self.consent: Consent | None = None
+        """The agreement to be recorded, once there is one."""
         self.used_tokens: set[str] = set()
         """Join tokens (their ``jti``) that somebody came in by."""
 
@@ -305,6 +309,26 @@ class Interview:
             "followers": dict(self.feed.counters),
         }
 
+    # -- consent ------------------------------------------------------------------------------
+
+    def ask_consent(self) -> None:
+        """Take no offer before the candidate has agreed to being recorded; again is harmless."""
+        if self.phase is Phase.CREATED and self.consent is None:
+            self._happen(Happening.CONSENT_ASKED)
+
+    def meet(self, persona: Persona) -> None:
+        """Have another interviewer, while nothing has begun; not one whose text is another than
+        the candidate agreed to."""
+        agreed = self.consent is None or self.consent.sha256 == digest(persona.consent_text)
+        if self.phase in WAITING and agreed:
+            self.persona = persona
+
+    def agree(self, consent: Consent) -> None:
+        """The candidate agreed; the first agreement stays."""
+        self.consent = self.consent or consent
+        if self.phase is Phase.CONSENT:
+            self._happen(Happening.CONSENT_GIVEN)
+
     # -- negotiation --------------------------------------------------------------------------
 
     async def answer_offer(
@@ -322,6 +346,7 @@ class Interview:
 
         Raises:
             InvalidSdp: or one of its kinds; nothing was started.
+            ConsentRequired: the candidate must agree to being recorded first.
             SessionEnded, SessionBusy: not now.
             OutOfDescriptors: the session may offer again.
             TokenUsed: somebody came in by this token.
@@ -329,6 +354,8 @@ class Interview:
         """
         if self._life.over:
             raise SessionEnded
+        if self.phase is Phase.CONSENT:
+            raise ConsentRequired
         if token in self.used_tokens:
             raise TokenUsed
         again = self.phase is Phase.CONNECTING
@@ -398,7 +425,7 @@ class Interview:
                         group.create_task(self._call_model(), name=f"call model {self.id}")
                 except* InterviewPeerError as errors:
                     raise _first(errors) from None
-            self._recording.begin(self.persona.name)
+            self._recording.begin(self.persona.name, self.consent)
         except BaseException as error:
             await self._abandon_negotiation()
             if isinstance(error, OutOfDescriptors):

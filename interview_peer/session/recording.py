@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import logs
+from ..core.consent import Consent
 from ..core.lifecycle import FAILURES, Phase, Reason
 from ..errors import SessionIdTaken
 from ..finishing.facts import Facts
@@ -71,6 +72,7 @@ class Recording:
         self.folder = InterviewFolder(data_dir, session_id)
         """Where the files are; made by ``begin``."""
         self._recorder: Recorder | None = None
+        self._consent: Consent | None = None
         self._closing = False
         self._early: list[tuple[Direction | None, float, Json | str]] = []
         self._early_characters = 0
@@ -91,8 +93,10 @@ class Recording:
         """Where in the recording the moment ``at`` is, in seconds; 0 until it has begun."""
         return max(0.0, at - self._started_at) if self.began else 0.0
 
-    def begin(self, persona: str) -> None:
+    def begin(self, persona: str, consent: Consent | None) -> None:
         """Start recording; the disk is waited for by the storage thread alone.
+
+        ``consent`` is the agreement that it is begun with; None where nobody was asked.
 
         A disk that fails or hangs stops no interview: what is to be written waits, within
         bounds, and is then dropped and counted.
@@ -101,9 +105,18 @@ class Recording:
         self.wall_started_at = datetime.now(UTC)
         self.began = True
         self._tell(
-            happenings.Opened(interview_id=self._id, at=self.wall_started_at, persona=persona)
+            happenings.Opened(
+                interview_id=self._id, at=self.wall_started_at, persona=persona, consent=consent
+            )
         )
-        recorder = Recorder(self.folder, self._started_at, self.wall_started_at, keep_claim=True)
+        self._consent = consent
+        recorder = Recorder(
+            self.folder,
+            self._started_at,
+            self.wall_started_at,
+            keep_claim=True,
+            consent=None if consent is None else consent.told(),
+        )
         self._recorder = recorder
         loop = asyncio.get_running_loop()
 
@@ -203,7 +216,9 @@ class Recording:
             summary = await storage.finish(recorder, now)
             phase = Phase.FAILED if reason in FAILURES else Phase.ENDED
             word = reason.value if reason is not None else None
-            facts = Facts.at_end(self._id, self.wall_started_at, phase.value, word, summary)
+            facts = Facts.at_end(
+                self._id, self.wall_started_at, phase.value, word, summary, self._consent
+            )
             try:
                 await storage.run(lambda: self.folder.write_json("transcript.json", document))
             finally:

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
+from ..core.consent import Consent
 from ..core.lifecycle import FAILURES, Phase, Reason
 from ..core.realtime import ReplyDone, model_event
 from ..core.replay import rebuild
@@ -285,7 +286,8 @@ def end_of(left: Left, data_dir: Path) -> list[Happening]:
     reason = story.reason if (folder.path / TRANSCRIPT).exists() else Reason.RECOVERED
     happened: list[Happening] = []
     if not left.opened:
-        happened.append(Opened(interview_id=left.id, at=story.began_at))
+        opened = Opened(interview_id=left.id, at=story.began_at, consent=story.consent)
+        happened.append(opened)
     if live is not None:
         at = story.began_at + timedelta(seconds=live)
         happened.append(Started(interview_id=left.id, at=at))
@@ -359,6 +361,7 @@ class _Story:
     usage: Json
     reason: Reason = Reason.RECOVERED
     """Why it ended, if it came to that."""
+    consent: Consent | None = None
 
 
 def _story(lines: Iterable[str], created_at: datetime) -> _Story:
@@ -376,7 +379,9 @@ def _story(lines: Iterable[str], created_at: datetime) -> _Story:
         finally:
             first = False
         story.seconds = max(story.seconds, at)
-        if kind == "interview.phase" and event.get("phase") == Phase.LIVE.value:
+        if kind == "interview.started":
+            story.consent = Consent.read(event.get("consent"))
+        elif kind == "interview.phase" and event.get("phase") == Phase.LIVE.value:
             story.live_from = at if story.live_from is None else story.live_from
         elif kind == "interview.phase" and event.get("phase") == Phase.ENDING.value:
             story.reason = _reason(event.get("reason"))

@@ -9,7 +9,8 @@ import time
 import uuid
 from typing import Final
 
-from ..core.lifecycle import Phase, Reason
+from ..core.consent import Policy, Requirement, policy
+from ..core.lifecycle import WAITING, Phase, Reason
 from ..errors import AtCapacity, Draining, ManifestDamaged, SessionIdTaken, SessionNotFound
 from ..personas import Personas
 from ..storage.finished import read_manifest
@@ -42,12 +43,16 @@ class Interviews:
         idle_seconds: float,
         keep_seconds: float,
         openings: Openings,
+        require_consent: Requirement = "auto",
     ) -> None:
+        """``require_consent`` says whether those who make a session must agree to being recorded;
+        of invited ones that is fixed with the invitation."""
         self.personas = personas
         self._around = around
         self._idle_seconds = idle_seconds
         self._keep_seconds = keep_seconds
         self._openings = openings
+        self._require_consent = require_consent
         self._interviews: dict[SessionId, Interview] = {}
         self._unwatched_since: dict[SessionId, float] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -64,8 +69,11 @@ class Interviews:
         """Begin forgetting what is idle, abandoned or long over."""
         self._sweeper = asyncio.create_task(self._sweep(), name="sweep interviews")
 
-    def create(self, session_id: str | None = None) -> Interview:
+    def create(self, session_id: str | None = None, *, asks: bool | None = None) -> Interview:
         """Make a session; without an id one is made up.
+
+        ``asks`` says whether the candidate must agree to being recorded first; None is what the
+        server asks of open clients.
 
         Raises:
             InvalidSessionId: the id is no name.
@@ -83,6 +91,10 @@ class Interviews:
         if name in self._interviews or (session_id and folder.exists()):
             raise SessionIdTaken
         interview = Interview(name, self.personas.default, self._around)
+        if asks is None:
+            asks = policy(self._require_consent, invited=False) is Policy.REQUIRED
+        if asks:
+            interview.ask_consent()
         self._interviews[name] = interview
         return interview
 
@@ -104,7 +116,7 @@ class Interviews:
 
     def forget(self, interview: Interview) -> None:
         """Drop a session that was greeted and never used."""
-        if interview.phase is Phase.CREATED:
+        if interview.phase in WAITING:
             interview.feed.end(None)
             self._interviews.pop(interview.id, None)
             self._unwatched_since.pop(interview.id, None)
@@ -184,7 +196,7 @@ class Interviews:
         idle = [
             name
             for name in map(SessionId, names)
-            if name not in self._interviews or self._interviews[name].phase is Phase.CREATED
+            if name not in self._interviews or self._interviews[name].phase in WAITING
         ]
 
         def look() -> list[str]:
@@ -286,7 +298,7 @@ class Interviews:
         elif interview.seconds:
             self._unwatched_since.pop(name, None)
             interview.keep_limits(now)
-        elif interview.phase is Phase.CREATED and not interview.watched:
+        elif interview.phase in WAITING and not interview.watched:
             since = self._unwatched_since.setdefault(name, now)
             if now - max(since, interview.last_activity) >= self._keep_seconds:
                 interview.feed.end(None)
@@ -298,4 +310,4 @@ class Interviews:
 
 def _is_invitation(interview: Interview) -> bool:
     """Whether nobody has used it yet: whoever is invited may still come, on another day too."""
-    return interview.origin == "api" and interview.phase is Phase.CREATED
+    return interview.origin == "api" and interview.phase in WAITING

@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from ..core.consent import Consent
 from ..core.lifecycle import Phase, Reason
 from ..core.turns import Turn
 from ..types import Json, SessionId
@@ -37,6 +38,8 @@ class Opened(Happening):
     """The voice service took the call: an interview that nobody had made is made by this."""
 
     persona: str | None = None
+    consent: Consent | None = None
+    """The agreement it was begun with, where one was needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from sqlalchemy import Row, delete, insert, select, update
 
+from ..core.consent import Consent, Policy
 from ..core.lifecycle import Phase
 from ..core.turns import Turn
 from ..notices import outbox
 from ..notices.outbox import Outbox
 from ..notices.types import (
     Fact,
+    InterviewConsented,
     InterviewCreated,
     InterviewDeleted,
     InterviewEnded,
@@ -101,12 +103,16 @@ class Records:
         changes: dict[str, Any] = {"applied": happening.id}
         facts: list[Fact] = []
         match happening:
-            case Opened():
+            case Opened(consent=consent):
                 changes |= {
                     "phase": Phase.CONNECTING.value,
                     "node_id": self._node_id,
                     "place": self._place,
                 }
+                if consent is not None and row.consent_at is None:
+                    # An open client's: of others it was written when it was given.
+                    changes |= agreed(consent)
+                    facts.append(consented(consent))
             case Started():
                 changes["phase"] = Phase.LIVE.value
                 if row.started_at is None:
@@ -151,6 +157,7 @@ class Records:
                 interviews.c.deleted_at,
                 interviews.c.candidate_reference,
                 interviews.c.metadata,
+                interviews.c.consent_at,
             )
             .where(interviews.c.id == happening.interview_id)
             # Two processes may hold one to be theirs: the second waits and sees that it is over.
@@ -248,6 +255,30 @@ class Records:
             "node_id": None,
             "claim": None,
         }
+
+
+def agreed(consent: Consent) -> dict[str, Any]:
+    """The columns that say so."""
+    policy = Policy.REQUIRED if consent.by == "candidate" else Policy.GIVEN
+    return {
+        "consent": policy.value,
+        "consent_at": to_us(consent.at),
+        "consent_version": consent.version,
+        "consent_sha256": consent.sha256,
+    }
+
+
+def consented(
+    consent: Consent, candidate_reference: str | None = None, metadata: Json | None = None
+) -> InterviewConsented:
+    """The fact that tells of it."""
+    return InterviewConsented(
+        agreed_at=consent.at,
+        text_version=consent.version,
+        text_sha256=consent.sha256,
+        candidate_reference=candidate_reference,
+        metadata=metadata,
+    )
 
 
 async def _release(tx: Transaction, news: Released) -> bool:

@@ -89,6 +89,13 @@ interviews = Table(
     Column("claim", _id()),
     # The last happening the chronicle applied: what a commit of unknown outcome is known by.
     Column("applied", _id()),
+    # "required", "given" or "off": what it needs before anything of it may be recorded.
+    Column("consent", String(16), nullable=False, server_default="off"),
+    # When the agreement was noted, and, of the candidate's own, to which text: version, and sha256
+    # in hex. They stay when an interview is erased: what is kept of a recording is why it was made.
+    _time("consent_at", nullable=True),
+    Column("consent_version", String(100)),
+    Column("consent_sha256", String(64)),
     # The data folder that holds its files; null while none does. In an erased one: still does.
     Column("place", _id()),
     Index(None, "created_at", "id"),

@@ -27,10 +27,16 @@ class Journal:
     """The lines of one interview. The first one names the session and the schema.
 
     ``started_at`` is the recording's start in monotonic seconds, ``wall_started_at`` the same
-    moment as an aware date.
+    moment as an aware date. ``consent`` is the agreement to be recorded, told in the first line.
     """
 
-    def __init__(self, session_id: SessionId, started_at: float, wall_started_at: datetime) -> None:
+    def __init__(
+        self,
+        session_id: SessionId,
+        started_at: float,
+        wall_started_at: datetime,
+        consent: Json | None = None,
+    ) -> None:
         self._started_at = started_at
         self._wall_started_at = wall_started_at.astimezone(UTC)
         self._waiting: deque[tuple[Direction | None, float, Json | str]] = deque()
@@ -41,11 +47,10 @@ class Journal:
         """Events written, our own included."""
         self.dropped = 0
         """Events lost because too many waited, or because they cannot be written as JSON."""
-        self.record(
-            None,
-            started_at,
-            {"type": "interview.started", "session_id": session_id, "schema": SCHEMA},
-        )
+        first: Json = {"type": "interview.started", "session_id": session_id, "schema": SCHEMA}
+        if consent is not None:
+            first["consent"] = consent
+        self.record(None, started_at, first)
 
     def record(self, direction: Direction | None, at: float, event: Json | str) -> None:
         """Queue one event. ``at`` is monotonic seconds, ``direction`` None for our own events.

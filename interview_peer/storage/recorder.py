@@ -67,7 +67,8 @@ class Recorder:
 
     ``started_at`` and all times are ``time.monotonic()`` seconds; ``wall_started_at`` is the same
     moment as an aware date. Nothing touches the disk before the first ``flush``. With
-    ``keep_claim`` the folder stays claimed after ``close``, until ``release``.
+    ``keep_claim`` the folder stays claimed after ``close``, until ``release``. ``consent`` is the
+    agreement to be recorded, for the journal's first line.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Recorder:
         wall_started_at: datetime,
         *,
         keep_claim: bool = False,
+        consent: Json | None = None,
     ) -> None:
         self.folder = folder
         self.failed: str | None = None
@@ -88,7 +90,7 @@ class Recorder:
         self._interviewer = _Track(Speaker.INTERVIEWER, started_at)
         for track in (self._candidate, self._interviewer):
             track.queue.on_refused = self._overflowed
-        self._journal = Journal(folder.session_id, started_at, wall_started_at)
+        self._journal = Journal(folder.session_id, started_at, wall_started_at, consent)
         self._started_at = started_at
         self._files: dict[str, _File] = {}
         self._claim: int | None = None

@@ -12,8 +12,8 @@ from typing import Final
 
 from aiohttp import web
 
-from ..core import sdp
-from ..core.lifecycle import Phase
+from ..core import consent, sdp
+from ..core.lifecycle import WAITING
 from ..core.persona import ga_model
 from ..errors import NotFound, SessionNotFound, Unauthorized
 from ..session.archive import Archive
@@ -26,6 +26,7 @@ from . import forms, ice, messages, openapi, signalling
 from .access import Access
 from .calls_api import CallsApi
 from .client_secrets import ClientSecrets
+from .consent_api import ConsentPaths
 from .control_api import ControlApi
 from .events_api import EventsApi
 from .interview_store import InterviewStore
@@ -76,6 +77,8 @@ class Api:
         self._health = health
         self._started = time.monotonic()
         self._static = static_dir()
+        asked = consent.policy(settings.require_consent, invited=False)
+        self._asks_open_clients = asked is consent.Policy.REQUIRED
 
     def add_to(self, app: web.Application) -> None:
         """Register every route."""
@@ -88,6 +91,7 @@ class Api:
         router.add_post("/api/sdp-exchange", self.sdp_exchange)
         router.add_get("/api/sessions/{session_id}", self.session)
         router.add_get("/api/personas", self.personas)
+        ConsentPaths(self._joining, limits=self._limits).add_to(router)
         router.add_get(ice.PATH, ice.IceServersPath(self._settings, self._joining).get)
         router.add_get("/health", self.health)
         router.add_get("/healthz", self.healthz)
@@ -150,7 +154,7 @@ class Api:
         else:
             interview.touch()
             interview.key_asked_at = now
-            if interview.phase is Phase.CREATED and interview.origin != API:
+            if interview.phase in WAITING and interview.origin != API:
                 if voice is not None:
                     interview.persona = interview.persona.with_voice(voice)
                 interview.model = model or interview.model
@@ -172,8 +176,8 @@ class Api:
         persona = self._interviews.personas.find(persona_name) if persona_name else None
         admission = await self._joining.admit(request)
         interview = await self._joining.enter(admission, session_id)
-        if persona is not None and admission.is_open and interview.phase is Phase.CREATED:
-            interview.persona = persona
+        if persona is not None and admission.is_open:
+            interview.meet(persona)
         answer, resume = await self._joining.answer_or_forget(request, admission, interview, offer)
         told = {
             "sessionId": interview.id,
@@ -207,6 +211,7 @@ class Api:
         return web.json_response(
             {
                 "default": library.default.name,
+                "consentRequired": self._asks_open_clients,
                 "personas": [
                     {
                         "name": one.name,

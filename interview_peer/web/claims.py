@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 
 from ..core.lifecycle import Phase
 from ..errors import (
+    ConsentRequired,
     InterviewElsewhere,
     InterviewPeerError,
     SessionBusy,
@@ -54,6 +55,7 @@ class Claims:
 
         Raises:
             SessionNotFound, SessionEnded: the interview is gone or over.
+            ConsentRequired: nobody has agreed to being recorded yet.
             InterviewElsewhere: another node holds it.
             TokenUsed: somebody came in by this token.
             SessionBusy: another offer is quicker.
@@ -126,6 +128,8 @@ class Claims:
             raise SessionNotFound
         if row.phase in FINAL:
             raise SessionEnded
+        if row.phase == Phase.CONSENT.value:
+            raise ConsentRequired
         if row.phase != Phase.CREATED.value:
             raise InterviewElsewhere
         if row.claim == claim:

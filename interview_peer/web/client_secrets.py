@@ -77,6 +77,7 @@ class ClientSecrets:
     ) -> None:
         self._model = settings.openai_model
         self._can_sign = settings.webhook_secret is not None
+        self._require_consent = settings.require_consent
         self._personas = personas
         self._access = access
         self._store = store
@@ -135,7 +136,12 @@ class ClientSecrets:
             asked["plan"] = plan
         try:
             wanted = new_interview.read(
-                asked, key, self._personas, self._guard, can_sign=self._can_sign
+                asked,
+                key,
+                self._personas,
+                self._guard,
+                can_sign=self._can_sign,
+                require_consent=self._require_consent,
             )
         except (InvalidField, InvalidCallback) as refused:
             raise _renamed(refused.field, refused.message) from None

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ..core.lifecycle import Phase
+from ..core.lifecycle import WAITING, Phase
 from ..errors import InterviewElsewhere, SessionNotFound, StateUnavailable, TooManyFollowers
 from ..session.feed import FeedEvent, Follower
 from ..session.interview import Interview
@@ -139,7 +139,7 @@ class EventsApi:
             raise SessionNotFound
         if row.phase in FINAL:
             return True
-        if row.phase != Phase.CREATED.value and self._store.running(name) is None:
+        if Phase(row.phase) not in WAITING and self._store.running(name) is None:
             raise InterviewElsewhere
         return False
 

@@ -18,7 +18,8 @@ from aiohttp import web
 from sqlalchemy import Row, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ..core.lifecycle import Phase, Reason
+from ..core.consent import Policy
+from ..core.lifecycle import WAITING, Phase, Reason
 from ..core.tokens import digest
 from ..core.transcript_text import FORMATS
 from ..core.turns import Turn, TurnKind, TurnStatus, document
@@ -129,10 +130,14 @@ class InterviewStore:
         expires = now + request.limits.expires_in_seconds * 1_000_000
         persona = None if request.plan is not None else wanted.interviewer.name
         callback = request.callback
+        required = wanted.consent is Policy.REQUIRED
         values: Json = {
             "id": session_id,
             "origin": API,
-            "phase": Phase.CREATED.value,
+            "phase": (Phase.CONSENT if required else Phase.CREATED).value,
+            "consent": wanted.consent.value,
+            # Whoever has the agreement already said so now.
+            "consent_at": now if wanted.consent is Policy.GIVEN else None,
             "created_at": now,
             "expires_at": expires,
             "persona": persona,
@@ -295,7 +300,7 @@ class InterviewStore:
             InterviewNotLive: nobody came yet.
         """
         running = self.running(session_id)
-        if running is not None and (running.phase is not Phase.CREATED or running.origin != API):
+        if running is not None and (running.phase not in WAITING or running.origin != API):
             return running
 
         async def look(tx: Transaction) -> tuple[Row[Any] | None, bool]:
@@ -309,7 +314,7 @@ class InterviewStore:
             raise SessionNotFound
         if row.phase in FINAL:
             raise SessionEnded
-        if elsewhere or row.phase != Phase.CREATED.value:
+        if elsewhere or Phase(row.phase) not in WAITING:
             raise InterviewElsewhere
         raise InterviewNotLive
 
@@ -326,7 +331,7 @@ class InterviewStore:
             InterviewElsewhere: another process holds it.
         """
         running = self.running(session_id)
-        if running is None or (running.phase is Phase.CREATED and running.origin == API):
+        if running is None or (running.phase in WAITING and running.origin == API):
             await self._end_unused(session_id)
             running = self.running(session_id)
         if running is None:
@@ -357,7 +362,7 @@ class InterviewStore:
             if await self._state.is_elsewhere(tx, row.node_id):
                 # A candidate is in it there, or coming in; here it may have been asked for before.
                 raise InterviewElsewhere
-            if row.phase != Phase.CREATED.value:
+            if Phase(row.phase) not in WAITING:
                 if self.running(session_id) is None:
                     raise InterviewElsewhere
                 return
@@ -403,7 +408,7 @@ class InterviewStore:
         running = self.running(session_id)
         if running is not None and not running.finished.is_set():
             # Nobody talks in one that is only made: it goes as it is.
-            if running.phase is not Phase.CREATED and not end:
+            if running.phase not in WAITING and not end:
                 raise InterviewRunning(
                     "The interview is still running. End it first, or ask with ?end=true."
                 )
@@ -457,7 +462,8 @@ class InterviewStore:
         database only does not know how far it came.
         """
         table, late = interviews.c, interviews.c.expires_at < now - GRACE_US
-        unused = and_(table.phase == Phase.CREATED.value, table.origin == API, late)
+        waiting = table.phase.in_([phase.value for phase in WAITING])
+        unused = and_(waiting, table.origin == API, late)
         ended, after = 0, (0, "")
         while True:
 

@@ -60,6 +60,7 @@ class InterviewsApi:
     ) -> None:
         self._public_url = settings.public_url
         self._can_sign = settings.webhook_secret is not None
+        self._require_consent = settings.require_consent
         self._personas = personas
         self._access = access
         self._store = store
@@ -80,7 +81,14 @@ class InterviewsApi:
         """Make an interview; the answer holds the link for its candidate."""
         body = await forms.read_json(request)
         key = request.headers.get("Idempotency-Key")
-        wanted = new_interview.read(body, key, self._personas, self._guard, can_sign=self._can_sign)
+        wanted = new_interview.read(
+            body,
+            key,
+            self._personas,
+            self._guard,
+            can_sign=self._can_sign,
+            require_consent=self._require_consent,
+        )
         row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
         token = self._access.mint(
             SessionId(row.id),
@@ -183,6 +191,12 @@ def resource(row: Row[Any], running: Interview | None) -> Json:
         "candidate_reference": row.candidate_reference,
         "metadata": row.metadata,
         "limits": row.limits,
+        "consent": {
+            "policy": row.consent,
+            "at": times.told(row.consent_at),
+            "version": row.consent_version,
+            "sha256": row.consent_sha256,
+        },
         "callback": None
         if callback is None
         else {"url": callback["url"], "events": callback["events"]},
@@ -208,7 +222,15 @@ def _unkept(name: str, running: Interview | None, outcome: tuple[str, str | None
     latter its manifest tells the ``outcome``."""
     blank: Json = dict.fromkeys(
         (
-            *("persona", "plan", "candidate_reference", "metadata", "limits", "callback"),
+            *(
+                "persona",
+                "plan",
+                "candidate_reference",
+                "metadata",
+                "limits",
+                "callback",
+                "consent",
+            ),
             *("created_at", "started_at", "ended_at", "expires_at", "seconds", "usage"),
         )
     )

@@ -10,7 +10,7 @@ from aiohttp import web
 from sqlalchemy import select
 
 from ..core import sdp
-from ..core.lifecycle import Phase
+from ..core.lifecycle import WAITING, Phase
 from ..core.persona import Persona
 from ..errors import (
     InterviewElsewhere,
@@ -31,6 +31,7 @@ from ..state.schema import now_us
 from ..types import Json, SessionId
 from .access import Access, Admission, token_of
 from .claims import Claims
+from .consents import Consents, consent_of
 from .limits import LIMITS
 from .waiting_room import WaitingRoom
 
@@ -46,6 +47,7 @@ class Joining:
     ) -> None:
         self.access = access
         self.claims = Claims(state)
+        self.consents = Consents(state)
         self.unknown = unknown
         """Connections that are open and have not shown the token that they need."""
         self._interviews = interviews
@@ -125,6 +127,7 @@ class Joining:
             if admission.claims is not None and not admission.redeemed:
                 token = admission.claims.jti
             sdp.check_offer(offer)
+            await self.consents.refresh(interview)
             await self.claims.take(interview, token)
         try:
             answer = await self._interviews.answer_offer(
@@ -171,6 +174,7 @@ class Joining:
         assert name is not None
         known = self._known(name)
         if known is not None:
+            await self.consents.refresh(known)
             return known
 
         async def look(tx: Transaction) -> Json | None:
@@ -182,7 +186,7 @@ class Joining:
             raise SessionNotFound
         if row["phase"] in FINAL:
             raise SessionEnded
-        if row["phase"] != Phase.CREATED.value:
+        if Phase(row["phase"]) not in WAITING:
             # It runs, and not here; or it did, and nobody has noticed its end yet.
             raise InterviewElsewhere
         if row["expires_at"] is not None and row["expires_at"] <= now_us():
@@ -192,10 +196,11 @@ class Joining:
         if known is not None:
             return known
         try:
-            interview = self._interviews.create(name)
+            interview = self._interviews.create(name, asks=row["phase"] == Phase.CONSENT.value)
         except SessionIdTaken:
             raise SessionEnded from None
         interview.origin = API
+        interview.consent = consent_of(row)
         if row["plan"]:
             interview.persona = Persona(**row["plan"])
         limits = [(row["limits"] or {}).get("max_seconds")]

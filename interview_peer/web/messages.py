@@ -38,6 +38,20 @@ def offer_sdp(value: Any) -> str:
     return value
 
 
+def consent(message: Json) -> tuple[bool, str | None]:
+    """Whether a candidate agrees to being recorded, and to which version of the text.
+
+    Raises:
+        InvalidMessage: it does not say, or agrees to no version.
+    """
+    agreed, version = message.get("agreed"), optional_text(message, "version")
+    if not isinstance(agreed, bool):
+        raise InvalidMessage("agreed must be true or false.")
+    if agreed and version is None:
+        raise InvalidMessage("version must be that of the text that was shown.")
+    return agreed, version
+
+
 def voice(value: str | None) -> str | None:
     """A voice's name as the service writes it.
 

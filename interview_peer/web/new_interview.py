@@ -10,12 +10,13 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import pydantic
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from ..core.consent import Policy, Requirement, policy
 from ..core.persona import VOICES, Persona, ga_model
 from ..core.tokens import LONGEST_LIFE_SECONDS
 from ..core.tools import BUILT_IN, END_INTERVIEW
@@ -178,6 +179,9 @@ class NewInterview(_Strict):
     callback: Callback | None = None
     trusted: bool = False
     """Whether whoever comes by its token may configure the model's session, and see it."""
+    consent: Literal["required", "given"] | None = None
+    """Whether the candidate must agree to being recorded, or has agreed elsewhere; None leaves it
+    to the server's setting."""
     idempotency_key: Annotated[Text, Field(min_length=1, max_length=MAX_KEY)] | None = None
 
 
@@ -191,16 +195,25 @@ class Wanted:
     key: str | None
     fingerprint: str
     """Of the body, without its idempotency key: tells a repeat from another request."""
+    consent: Policy = Policy.REQUIRED
+    """What must come before anything of it is recorded."""
 
 
 def read(
-    body: Json, key: str | None, personas: Personas, guard: Guard, *, can_sign: bool
+    body: Json,
+    key: str | None,
+    personas: Personas,
+    guard: Guard,
+    *,
+    can_sign: bool,
+    require_consent: Requirement = "auto",
 ) -> Wanted:
     """Check a request.
 
     Args:
         key: the header ``Idempotency-Key``; the field of that name says the same.
         can_sign: whether the server has a secret for callbacks that bring none.
+        require_consent: the server's setting, for requests that do not say.
 
     Raises:
         InvalidField, UnknownPersona, LimitExceeded: naming the first field that is wrong.
@@ -222,7 +235,14 @@ def read(
         interviewer = _interviewer(request, personas)
         if request.trusted:
             interviewer = dataclasses.replace(interviewer, gate_trusted=True)
-        return Wanted(request, interviewer, key, fingerprint(body))
+        wished = None if request.consent is None else Policy(request.consent)
+        return Wanted(
+            request,
+            interviewer,
+            key,
+            fingerprint(body),
+            policy(require_consent, invited=True, wished=wished),
+        )
     # Outside of the handler: the validation error holds what was given.
     raise refused
 

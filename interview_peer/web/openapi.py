@@ -37,7 +37,7 @@ PATH: Final = "/api/openapi.json"
 
 _FLAT: Final = "FlatError"
 _SDP: Final[Json] = {"oneOf": [TEXT, fields({"type": {"const": "offer"}, "sdp": TEXT}, "type")]}
-_JOINS: Final = ("400", "401", "404", "409", "413", "415", "429", "500", "502", "503")
+_JOINS: Final = ("400", "401", "403", "404", "409", "413", "415", "429", "500", "502", "503")
 """How an offer can be refused. 500 is the voice service's setting being wrong."""
 
 CANDIDATES: Final[Json] = {
@@ -51,6 +51,10 @@ CANDIDATES: Final[Json] = {
                     fields(
                         {
                             "default": TEXT,
+                            "consentRequired": {
+                                "type": "boolean",
+                                "description": "Whether those without a token must agree, too.",
+                            },
                             "personas": {
                                 "type": "array",
                                 "items": fields(
@@ -67,6 +71,35 @@ CANDIDATES: Final[Json] = {
                 )
             },
         )
+    },
+    "/api/consent/{session_id}": {
+        "get": operation(
+            "candidates",
+            "What a candidate must agree to before anything is recorded.",
+            {
+                "200": answer("The text, and whether it was agreed to.", ref("Consent")),
+                **refusals("400", "401", "404", "409", "429", "503"),
+            },
+            parameters=[parameter("session_id", "path", TEXT)],
+            **CANDIDATE,
+        ),
+        "post": operation(
+            "candidates",
+            "Agree to it, or refuse, which ends the interview.",
+            {
+                "200": answer("What was decided.", ref("Consent")),
+                "409": answer(
+                    "Another version of the text, which comes along, or too late.",
+                    fields({"error": {"type": "object"}, "consent": ref("Consent")}, "consent"),
+                ),
+                **refusals("400", "401", "404", "413", "415", "429", "503"),
+            },
+            parameters=[parameter("session_id", "path", TEXT)],
+            requestBody=json_body(
+                fields({"agreed": {"type": "boolean"}, "version": MAYBE_TEXT}, "version")
+            ),
+            **CANDIDATE,
+        ),
     },
     "/api/ice-servers": {
         "get": operation(

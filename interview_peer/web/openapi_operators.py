@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..core.consent import Policy
 from ..core.persona import VOICES
 from ..core.tokens import LONGEST_LIFE_SECONDS
 from ..core.tools import BUILT_IN
@@ -109,6 +110,20 @@ _INTERVIEW: Final[Json] = {
     "candidate_reference": MAYBE_TEXT,
     "metadata": MAYBE_OBJECT,
     "limits": MAYBE_OBJECT,
+    "consent": {
+        "oneOf": [
+            fields(
+                {
+                    "policy": {"enum": [one.value for one in Policy]},
+                    "at": {**MAYBE_MOMENT, "description": "When it was given; null before."},
+                    "version": {**MAYBE_TEXT, "description": "Of the text that was agreed to."},
+                    "sha256": {**MAYBE_TEXT, "description": "Of that text, in UTF-8."},
+                }
+            ),
+            {"type": "null"},
+        ],
+        "description": "Whether the candidate must agree to being recorded, and did.",
+    },
     "callback": {
         "type": ["object", "null"],
         "properties": {"url": TEXT, "events": {"type": ["array", "null"], "items": TEXT}},
@@ -178,9 +193,15 @@ SCHEMAS: Final[Json] = {
                 "default": False,
                 "description": "Whether whoever comes by its token may configure the session.",
             },
+            "consent": {
+                "enum": ["required", "given", None],
+                "description": "`required`: the candidate must agree to being recorded before "
+                "anything is; `given`: you have that agreement already; null: the server's choice.",
+            },
             "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_KEY},
         },
-        *("persona", "plan", "candidate_reference", "metadata", "limits", "callback"),
+        *("persona", "plan", "candidate_reference", "metadata", "limits", "callback", "trusted"),
+        "consent",
         "idempotency_key",
         closed=True,
     ),
@@ -310,6 +331,16 @@ SCHEMAS: Final[Json] = {
             "created_at": MOMENT,
             "last_used_at": MAYBE_MOMENT,
             "revoked_at": MAYBE_MOMENT,
+        }
+    ),
+    "Consent": fields(
+        {
+            "sessionId": TEXT,
+            "required": {"type": "boolean", "description": "Nothing begins until it is given."},
+            "agreed": {"type": "boolean"},
+            "at": MAYBE_MOMENT,
+            "version": {**TEXT, "description": "Of the text; sent back with the agreement."},
+            "text": {**TEXT, "description": "Plain text; an empty line parts paragraphs."},
         }
     ),
     "SdpAnswer": fields(

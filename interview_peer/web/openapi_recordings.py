@@ -52,6 +52,11 @@ SCHEMAS: Final[Json] = {
             "seconds": MAYBE_NUMBER,
             "complete": {"type": "boolean", "description": "False where sound or text is missing."},
             "reason": {**MAYBE_TEXT, "description": "Why the interview ended."},
+            "consent": {
+                **MAYBE_OBJECT,
+                "description": "Who agreed to being recorded (`by`), when (`at`), and to which "
+                "text (`version`, `sha256`).",
+            },
             "files": {
                 "type": "array",
                 "items": fields(
@@ -73,7 +78,7 @@ SCHEMAS: Final[Json] = {
                 ),
             },
         },
-        *("kept", "started_at", "seconds", "complete", "reason"),
+        *("kept", "started_at", "seconds", "complete", "reason", "consent"),
     ),
     "Erasure": fields(
         {

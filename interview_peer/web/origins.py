@@ -23,6 +23,7 @@ CANDIDATE_PATHS: Final = (
     "/api/sdp-exchange",
     "/api/sessions",
     "/api/personas",
+    "/api/consent",
     "/api/ice-servers",
     "/v1/realtime/calls",
     "/health",

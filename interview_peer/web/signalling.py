@@ -18,6 +18,7 @@ from ..core import tokens
 from ..core.lifecycle import Phase, Reason
 from ..errors import (
     CallerError,
+    ConsentOutdated,
     InterviewPeerError,
     InvalidJson,
     InvalidMessage,
@@ -34,6 +35,7 @@ from ..tasks import Tasks
 from ..types import Json
 from . import messages
 from .access import Admission, token_of
+from .consents import status
 from .joining import Joining
 from .limits import Limits
 
@@ -42,6 +44,9 @@ log = logging.getLogger(__name__)
 PING_SECONDS: Final = 20.0
 OFFER_FAILED: Final = "SDP_EXCHANGE_FAILED"
 """The one code that clients of the seeds' protocol act on; ``reason`` says which failure it was."""
+
+TOLD: Final = ("sessionId", "agreed", "version", "at")
+"""What of the consent's status is told to the socket that brought it."""
 
 MAX_UNSENT: Final = 256
 """Messages waiting for a client that does not read; then it is disconnected."""
@@ -88,6 +93,7 @@ class Signalling:
             try:
                 admission = await self._joining.access.admit(token, self._address)
                 await self._enter(admission, session_id, must_exist=session_id is not None)
+                self._ask_consent(self._current())
             except TokenRequired as required:
                 self._joining.unknown.enter(self, self._address)
                 patience = asyncio.get_running_loop().call_later(
@@ -140,6 +146,7 @@ class Signalling:
                 "sessionId": interview.id,
                 "message": "Connected to interview_peer",
                 "holdSeconds": self._hold_seconds,
+                "consentRequired": interview.phase is Phase.CONSENT,
             }
         )
         interview.observe(self._observed)
@@ -223,6 +230,8 @@ class Signalling:
                         "message": "Candidates are not needed: the answer holds the server's.",
                     }
                 )
+            case "consent":
+                await self._consent(message)
             case "end_session" | "disconnect":
                 self._end(messages.optional_text(message, "sessionId"))
             case str():
@@ -236,6 +245,7 @@ class Signalling:
         text = messages.optional_text(message, "token")
         persona_name = messages.optional_text(message, "aiPersona")
         persona = self._interviews.personas.find(persona_name) if persona_name else None
+        before = self._interview
         if text is not None:
             token = tokens.given(text)
             if token is None:
@@ -249,8 +259,36 @@ class Signalling:
         interview = self._current()
         # Whoever is invited meets the interviewer that the invitation names.
         is_open = self._admission is not None and self._admission.is_open
-        if persona is not None and is_open and interview.phase is Phase.CREATED:
-            interview.persona = persona
+        if persona is not None and is_open:
+            interview.meet(persona)
+        if interview is not before or persona is not None:
+            # Now it is known whose text it is.
+            self._ask_consent(interview)
+
+    def _ask_consent(self, interview: Interview) -> None:
+        """Show the text, to whoever must agree to it."""
+        if interview.phase is Phase.CONSENT:
+            self.send(
+                {
+                    "type": "consent_required",
+                    "sessionId": interview.id,
+                    "version": interview.persona.consent_version,
+                    "text": interview.persona.consent_text,
+                }
+            )
+
+    async def _consent(self, message: Json) -> None:
+        """What the candidate decided about being recorded."""
+        agreed, version = messages.consent(message)
+        interview = self._current()
+        try:
+            await self._joining.consents.decide(interview, agreed=agreed, version=version)
+        except ConsentOutdated as error:
+            self._error(error)
+            self._ask_consent(interview)
+        else:
+            told = status(interview)
+            self.send({"type": "consent", **{key: told[key] for key in TOLD}})
 
     def _take_offer(self, described: Any) -> None:
         try:

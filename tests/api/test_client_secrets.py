@@ -31,7 +31,9 @@ INSTRUCTIONS = "Ask about bridges, and about nothing else."
 
 @pytest.fixture
 async def one(tmp_path: Path) -> AsyncIterator[Server]:
-    async with serving(tmp_path, admin_key=KEY, join_secret=SECRET) as server:
+    async with serving(
+        tmp_path, admin_key=KEY, join_secret=SECRET, require_consent="false"
+    ) as server:
         yield server
 
 
@@ -312,3 +314,26 @@ async def test_a_server_that_signs_no_tokens_makes_no_interview_either(tmp_path:
         reply = await operator.ask("POST", PATH, json={})
         assert (reply.status, reply.json()["error"]["code"]) == (409, "tokens_elsewhere")
         assert await operator.ids() == []
+
+
+async def test_a_candidate_of_an_sdk_is_asked_for_consent_unless_the_back_end_has_it(
+    tmp_path: Path,
+) -> None:
+    async with (
+        serving(tmp_path, admin_key=KEY, join_secret=SECRET) as server,
+        openai.AsyncOpenAI(api_key=KEY, base_url=server.url + "/v1") as asks,
+        calling(server.url) as page,
+    ):
+        secret = await asks.realtime.client_secrets.create()
+        async with openai.AsyncOpenAI(api_key=secret.value, base_url=server.url + "/v1") as early:
+            with pytest.raises(openai.PermissionDeniedError) as refused:
+                await early.realtime.calls.create(sdp=await page.offer())
+        assert refused.value.code == "consent_required"
+        path = f"/api/consent/{interview_of(secret)['id']}"
+        headers = {"Authorization": f"Bearer {secret.value}"}
+        version = (await page.get(path, headers=headers)).json()["version"]
+        await page.post(path, json={"agreed": True, "version": version}, headers=headers)
+        await (await call(page, secret.value))[0].close()
+        given = {"interview": {"consent": "given"}}
+        secret = await asks.realtime.client_secrets.create(extra_body=given)
+        await (await call(page, secret.value))[0].close()

@@ -138,7 +138,7 @@ async def test_nothing_personal_is_left_anywhere_and_nothing_personal_is_sent_la
         for got in receiver.got:
             Webhook(SECRET).verify(got.body, got.headers)
             assert got.order < told or found(marks, got.body) == []
-        repeated = await operator.ask("POST", PATH, json=MARKED)
+        repeated = await operator.ask("POST", PATH, json={**MARKED, "consent": "given"})
         assert (repeated.status, repeated.json()["error"]["code"]) == (409, "IDEMPOTENCY_CONFLICT")
     assert found(marks, await asyncio.to_thread(bytes_of, tmp_path)) == []
 

@@ -151,7 +151,8 @@ async def test_the_same_key_with_another_body_is_a_conflict(operator: Operator) 
 async def test_an_erased_interview_is_not_made_again_by_its_key(operator: Operator) -> None:
     made = await operator.make(idempotency_key="k")
     await operator.ask("DELETE", f"{PATH}/{made['id']}")
-    reply = await operator.ask("POST", PATH, json={"idempotency_key": "k"})
+    body = {"idempotency_key": "k", "consent": "given"}
+    reply = await operator.ask("POST", PATH, json=body)
     assert (reply.status, reply.json()["error"]["code"]) == (409, "IDEMPOTENCY_CONFLICT")
 
 

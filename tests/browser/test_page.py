@@ -34,7 +34,8 @@ async def _usable(browser: Browser) -> list[str]:
     """The controls that are shown and enabled, in document order."""
     names: list[str] = await browser.ask(
         f"[...document.querySelectorAll({CONTROLS!r})].filter("
-        "(one) => !one.disabled && !one.hidden).map((one) => one.id || one.getAttribute('href'))"
+        "(one) => !one.disabled && one.checkVisibility())"
+        ".map((one) => one.id || one.getAttribute('href'))"
     )
     return names
 
@@ -100,8 +101,9 @@ async def test_a_phone_needs_no_sideways_scrolling(
         await browser.until("interviewPeer.transcript.some((turn) => turn.text.length > 20)")
         assert await browser.ask(wide) <= width
         small = await browser.ask(
-            "[...document.querySelectorAll('button, input, select')].filter((one) => !one.hidden"
-            " && one.getBoundingClientRect().height < 44).map((one) => one.id)"
+            "[...document.querySelectorAll('button, input, select')].filter("
+            "(one) => one.checkVisibility() && one.getBoundingClientRect().height < 44)"
+            ".map((one) => one.id)"
         )
         assert small == [], "too small for a finger"
 

@@ -105,7 +105,8 @@ async def test_the_sdk_holds_an_interview_with_a_key_that_a_back_end_asked_for(
         browsing(microphone) as browser,
     ):
         secret = await back_end.realtime.client_secrets.create(
-            session={"type": "realtime", "instructions": INSTRUCTIONS}
+            session={"type": "realtime", "instructions": INSTRUCTIONS},
+            extra_body={"interview": {"consent": "given"}},
         )
         received = Received(browser.page, server.url)
         await browser.page.goto(page_origin)

@@ -22,11 +22,13 @@ IGNORED = "ignored"
 # One line a phase, written down a second time on purpose: the code's table must agree with it.
 EXPECTED: dict[Phase, dict[Happening, Phase | str]] = {
     Phase.CREATED: {
+        Happening.CONSENT_ASKED: Phase.CONSENT,
         Happening.OFFER_TAKEN: Phase.CONNECTING,
         Happening.END_REQUESTED: Phase.ENDING,
     },
+    # No offer is taken here: nothing can be negotiated, let alone recorded.
     Phase.CONSENT: {
-        Happening.OFFER_TAKEN: Phase.CONNECTING,
+        Happening.CONSENT_GIVEN: Phase.CREATED,
         Happening.END_REQUESTED: Phase.ENDING,
     },
     Phase.CONNECTING: {

@@ -21,6 +21,7 @@ from interview_peer.notices.types import (
     MAX_BODY_BYTES,
     SCHEMAS,
     Fact,
+    InterviewConsented,
     InterviewCreated,
     InterviewDeleted,
     InterviewEnded,
@@ -45,6 +46,8 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "webhooks.md").read_text(
 EXAMPLES: list[Fact] = [
     InterviewCreated("api", "engineer", "A-1", {"job": "x"}, AT),
     InterviewCreated("open"),
+    InterviewConsented(AT, "2026-11", "0" * 64, "A-1", {"job": "x"}),
+    InterviewConsented(AT),
     InterviewStarted(AT),
     InterviewReconnecting("browser_lost"),
     InterviewEnded("client_request", AT, AT, 12.5, {"total_tokens": 3}, "A-1", {"job": "x"}),
@@ -120,6 +123,7 @@ def test_links_are_paths_or_begin_with_the_public_address() -> None:
         (RecordingReady(1.0, (RecordedFile("x" * 90, 1),) * 400), "files", []),
         (InterviewCreated("api", metadata={"x": "y" * 25_000}), "metadata", None),
         (InterviewEnded("x", AT, metadata={"x": "y" * 25_000}), "metadata", None),
+        (InterviewConsented(AT, metadata={"x": "y" * 25_000}), "metadata", None),
     ],
 )
 def test_what_does_not_fit_is_left_out(fact: Fact, field: str, left: object) -> None:

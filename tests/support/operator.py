@@ -27,7 +27,9 @@ class Operator:
         return await self._caller.request(method, path, headers=headers, **options)
 
     async def make(self, **body: Any) -> Json:
-        """An interview that was made as asked."""
+        """An interview that was made as asked; its candidate has agreed to being recorded, unless
+        it says otherwise."""
+        body.setdefault("consent", "given")
         reply = await self.ask("POST", PATH, json=body)
         assert reply.status == 201, reply
         return reply.json()
