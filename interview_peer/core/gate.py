@@ -1,10 +1,11 @@
 """The gate: what a browser may say to the model, and what it is told of what the model says.
 
 One gate stands at one interview. Who comes through it is a `Client`: an *open* one without a token
-may choose instructions and voice and sees all; an *invited* candidate takes part in the
-conversation and chooses nothing, and what the integrator told the model stays hidden; a *trusted*
-client does nearly what it likes. ``gate_rules`` holds the tables for the way up, ``withholding``
-the one for the way down; here is what depends on the conversation so far.
+may choose instructions and voice, and sees all but instructions that it did not choose; an
+*invited* candidate takes part in the conversation and chooses nothing, and what the integrator told
+the model stays hidden; a *trusted* client does nearly what it likes. ``gate_rules`` holds the
+tables for the way up, ``withholding`` the one for the way down; here is what depends on the
+conversation so far.
 
 The gate judges events in GA shape, so it stands behind the dialect. It never changes an event.
 """
@@ -72,6 +73,8 @@ class Gate:
         """``events_per_second`` is what a browser may send; 0 counts none."""
         self._per_second = events_per_second
         self._session: Json | None = None
+        self._chosen: str | None = None
+        """The instructions that an open client set last."""
         self._items: dict[str, bool] = {}
         """Whether the browser may know of it, by item id."""
         self._before_hidden: dict[str, str | None] = {}
@@ -142,6 +145,8 @@ class Gate:
             self._owed += 1
             return None
         admitted = rule(event)
+        if self.client is Client.OPEN and kind == "session.update":
+            self._chosen = admitted["session"].get("instructions", self._chosen)
         if self.withholds:
             self._check_conversation(admitted, now)
             event_id = event_id_of(admitted)
@@ -221,6 +226,8 @@ class Gate:
         """
         if event["type"] in _OF_SESSION:
             self.note_session(session_told(event.get("session")))
+        if self.client is Client.OPEN:
+            return self._without_ours(event)
         if self.client is not Client.INVITED:
             return event
         if self._hidden_replies and self._of_hidden_reply(event):
@@ -233,6 +240,13 @@ class Gate:
         if self._before_hidden:
             return self._without_hidden(told)
         return told
+
+    def _without_ours(self, event: Json) -> Json:
+        """An event for an open client: the interviewer's own instructions are left blank."""
+        session = event.get("session") if event["type"] in _OF_SESSION else None
+        if not isinstance(session, dict) or session.get("instructions") in (None, self._chosen):
+            return event
+        return {**event, "session": {**session, "instructions": ""}}
 
     def hides(self, response_id: str | None) -> bool:
         """Whether the browser is told nothing of this reply: one that joins no conversation is

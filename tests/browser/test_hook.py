@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from interview_peer.app import SIMULATED_KEY
+from interview_peer.personas import Personas
 from tests.support import audio, speech
 from tests.support.chromium import browsing
 from tests.support.server import ServerProcess, running_server, running_simulator
@@ -45,6 +46,8 @@ async def test_the_hook_sequence_gets_an_interview_in_the_shape_it_knows(
         # All that it was told, by HTTP, socket and channel, holds no key.
         assert "held-by-server" in told and "sdp_answer" in told and "session.created" in told
         assert SIMULATED_KEY not in told and "sk-" not in told
+        ours = Personas.load().default.instructions
+        assert ours[:40] not in told and ours[-40:] not in told
 
         updated = seen["updated"]
         assert updated["voice"] == "alloy"

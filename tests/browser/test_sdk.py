@@ -171,8 +171,10 @@ async def test_the_sdk_works_without_a_key_on_a_server_that_is_open_to_all(
             what="that the page has left",
             good=lambda phase: phase in ("detached", "ending", "ended"),
         )
-        # An open client may choose the instructions, and is told those that are in force.
-        check(await received.text(), *KEYS)
+        told = await received.text()
+        check(told, *KEYS, MARK)
+        # An open client may choose them, and is told what it chose.
+        assert "Wish-of-the-page" in told
 
 
 def check(told: str, *secrets: str) -> None:

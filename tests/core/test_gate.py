@@ -238,3 +238,18 @@ def test_a_refusal_names_the_event_it_answers(event: Json | None, echoed: str | 
         "param": "type",
         "event_id": echoed,
     }
+
+
+def test_an_open_client_is_told_instructions_that_it_chose_and_no_others() -> None:
+    gate = Gate()
+    ours = {"type": "session.created", "session": {"instructions": "Ours.", "voice": "marin"}}
+    told = gate.tell(ours)
+    assert told == {"type": "session.created", "session": {"instructions": "", "voice": "marin"}}
+    gate.admit({"type": "session.update", "session": {"instructions": "Mine."}}, 0.0)
+    # What was in force when it was sent.
+    assert gate.tell(ours) == told
+    mine = {"type": "session.updated", "session": {"instructions": "Mine."}}
+    assert gate.tell(mine) is mine
+    voice = {"type": "session.update", "session": {"audio": {"output": {"voice": "ash"}}}}
+    gate.admit(voice, 0.0)
+    assert gate.tell(mine) is mine

@@ -103,22 +103,25 @@ async def test_an_id_that_is_no_name_is_refused(caller: Caller, session_id: str)
     assert await caller.error() == "INVALID_SESSION_ID"
 
 
-async def test_a_persona_asked_for_conducts_the_interview(caller: Caller) -> None:
+async def test_a_persona_asked_for_conducts_the_interview(local: Server, caller: Caller) -> None:
     wanted = Personas.load().find("engineer")
     await caller.open()
     await caller.send({"type": "init", "aiPersona": "engineer"})
     await caller.connect()
     session = await created(caller)
-    assert session["instructions"] == wanted.instructions
+    assert local.interviews.find(caller.session_id).persona == wanted
     assert session["audio"]["output"]["voice"] == wanted.voice
+    # Its instructions are between server and model.
+    assert session["instructions"] == ""
 
 
-async def test_a_bare_voice_is_taken_for_a_persona(caller: Caller) -> None:
+async def test_a_bare_voice_is_taken_for_a_persona(local: Server, caller: Caller) -> None:
     await caller.open()
     await caller.send({"type": "init", "aiPersona": "Alloy"})
     await caller.connect()
     session = await created(caller)
-    assert session["instructions"] == Personas.load().default.instructions
+    persona = local.interviews.find(caller.session_id).persona
+    assert persona == Personas.load().default.with_voice("alloy")
     assert session["audio"]["output"]["voice"] == "alloy"
 
 
