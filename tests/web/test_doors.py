@@ -124,6 +124,8 @@ DOORS: dict[str, Door] = {
     "GET /api/ice-servers": JOIN,
     "POST /v1/realtime/calls": JOIN,
     "POST /api/sdp-exchange": JOIN_THIS,
+    "GET /api/consent/{session_id}": JOIN_THIS,
+    "POST /api/consent/{session_id}": JOIN_THIS,
     "GET /api/sessions/{session_id}": Door(ASKING, ASKING),
     "POST /v1/realtime/calls/{call_id}/hangup": Door(HANGING_UP, HANGING_UP, spoils=True),
     "POST /v1/realtime/client_secrets": OPERATOR,
@@ -219,6 +221,8 @@ class Visitor:
         if route == "POST /v1/realtime/calls":
             body = {"data": offers.GOOD.encode()}
             headers["Content-Type"] = "application/sdp"
+        elif "consent" in path and method == "POST":
+            body = {"json": {"agreed": True, "version": "none-such"}}
         elif method != "GET":
             body = {"json": {"sdpOffer": offers.GOOD, "sessionId": mine} if "sdp" in path else {}}
         return outcome(await self._caller.request(method, path, headers=headers, **body))
