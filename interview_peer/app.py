@@ -22,8 +22,8 @@ from aiohttp import TCPConnector, web
 from . import __version__
 from .core import speech_redaction
 from .core.consent import Operator
-from .core.persona import DEFAULT_MODEL
 from .core.redaction import Redactor
+from .doctor import relays
 from .errors import ConfigurationError
 from .finishing.worker import Finisher
 from .media import native
@@ -135,6 +135,12 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             f"INTERVIEW_DATA_DIR {settings.data_dir} cannot be written to: "
             f"{error.strerror or error}."
         ) from None
+    if not settings.simulation:
+        for one in await relays.require(settings):
+            log.warning(
+                "a TURN address cannot be used; candidates who need it get no audio",
+                extra={"url": one.relay.url, "finding": one.verdict.value},
+            )
     descriptors = Descriptors(raise_limit())
     media_host = settings.udp_host or default_address()
     loop = asyncio.get_running_loop()
@@ -310,7 +316,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         name = "localhost" if settings.on_loopback else settings.host
         url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
         if not settings.simulation:
-            check = StartupCheck(connector, _models_in_use(settings, personas))
+            check = StartupCheck(connector, personas.models(settings.openai_model))
             check.start()
             stack.push_async_callback(check.close)
         _tell_of_limits(settings, browser_port, descriptors)
@@ -348,15 +354,6 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         finally:
             # Interviews end before the HTTP server does, so that clients are told over signalling.
             await interviews.close()
-
-
-def _models_in_use(settings: Settings, personas: Personas) -> set[str]:
-    """Every model that interviews of this server will ask for."""
-    asked: set[str] = set()
-    for persona in personas.all():
-        asked.add(settings.openai_model or persona.model or DEFAULT_MODEL)
-        asked.add(persona.transcription_model)
-    return asked
 
 
 async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> StateParts:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from interview_peer import __version__, logs
+from interview_peer.cli_doctor import doctor
 from interview_peer.cli_drain import drain
 from interview_peer.cli_folders import CommandFailed, export, finish, transcript, verify
 from interview_peer.cli_interviews import interviews, keys
@@ -81,7 +82,7 @@ def main() -> None:
     """
 
 
-for _command in (interviews, keys, drain, webhooks, transcript, verify, finish, export):
+for _command in (doctor, interviews, keys, drain, webhooks, transcript, verify, finish, export):
     main.add_command(_command)
 
 

@@ -20,6 +20,8 @@ ROOMS = {
     "metrics": EVERYONES | {"core", "media", "session", "notices"},
     "model": EVERYONES | {"core", "tasks", "media", "logs", "settings"},
     "storage": EVERYONES | {"core", "tasks", "logs", "settings"},
+    "doctor": EVERYONES
+    | {"core", "media", "model", "notices", "personas", "state", "storage", "logs", "settings"},
     "finishing": EVERYONES | {"core", "storage", "logs", "settings"},
     "simulator": EVERYONES | {"core", "tasks", "media", "logs", "settings"},
     "testing": EVERYONES | {"simulator"},

@@ -37,6 +37,8 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 _FIELDS: Final = {"urls", "username", "credential"}
+_PORT: Final = 3478
+_TLS_PORT: Final = 5349
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,33 @@ class IceServer:
     def needs_credential(self) -> bool:
         """Whether it relays and has no credential of its own."""
         return self.relays and self.credential is None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one address of a server leads."""
+
+    host: str
+    port: int
+    relays: bool
+    secure: bool
+    over_udp: bool
+
+
+def place_of(url: str) -> Place:
+    """Host, port and transport of an address that ``read_servers`` took, defaults filled in."""
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise ValueError("not a stun: or turn: address")
+    secure = parts["scheme"].lower().endswith("s")
+    transport = (parts["transport"] or "").lower()
+    return Place(
+        host=parts["six"] or parts["host"],
+        port=int(parts["port"] or (_TLS_PORT if secure else _PORT)),
+        relays=parts["scheme"].lower().startswith("turn"),
+        secure=secure,
+        over_udp=transport.endswith("udp") or not (transport or secure),
+    )
 
 
 def read_servers(value: object) -> tuple[IceServer, ...]:

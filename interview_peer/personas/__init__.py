@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.consent import Operator
-from ..core.persona import NOBODY, VOICES, InvalidPersona, Persona, from_table
+from ..core.persona import (
+    DEFAULT_MODEL,
+    NOBODY,
+    VOICES,
+    InvalidPersona,
+    Persona,
+    from_table,
+)
 from ..errors import ConfigurationError, PersonaNotFound
 
 SHIPPED = Path(__file__).parent
@@ -50,6 +57,14 @@ class Personas:
     def all(self) -> list[Persona]:
         """Every persona, the default first, then by name."""
         return sorted(self._personas.values(), key=lambda one: (one.name != DEFAULT, one.name))
+
+    def models(self, chosen: str | None) -> set[str]:
+        """Every model that interviews will ask for; ``chosen`` is the operator's for all."""
+        asked: set[str] = set()
+        for persona in self._personas.values():
+            asked.add(chosen or persona.model or DEFAULT_MODEL)
+            asked.add(persona.transcription_model)
+        return asked
 
     def find(self, name: str | None) -> Persona:
         """The persona of that name; a bare voice name is the default with that voice.

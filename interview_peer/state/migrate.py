@@ -31,7 +31,7 @@ _LOCK: Final = 0x1E7_9EE2
 _NOT_ADMITTED: Final = ("28", "3D000")
 """PostgreSQL's states for a wrong user, password or database."""
 
-_DAMAGED: Final = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+DAMAGED: Final = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 _NEWER: Final = (
     "The database (DATABASE_URL, or the file in INTERVIEW_DATA_DIR) was made by a newer "
@@ -41,7 +41,7 @@ _NEWER: Final = (
 _OLDER: Final = (
     "The database is not at the version of this program: run interview-peer migrate first."
 )
-_BROKEN: Final = (
+BROKEN: Final = (
     f"The file {FILE} in the data folder is damaged or no SQLite database: move it away, or put a "
     "copy in its place."
 )
@@ -99,15 +99,19 @@ async def current(database: Database) -> str | None:
     try:
         return await database.run(work)
     except DBAPIError as error:
-        damaged = getattr(error.orig, "sqlite_errorcode", None) in _DAMAGED
+        damaged = getattr(error.orig, "sqlite_errorcode", None) in DAMAGED
         if not damaged and not sql_state(error).startswith(_NOT_ADMITTED):
             raise
     # Outside the handler: the error may repeat the user's name and more.
-    raise ConfigurationError(_BROKEN if damaged else _REFUSED)
+    raise ConfigurationError(BROKEN if damaged else _REFUSED)
 
 
 async def _refuse_newer(database: Database) -> None:
-    found = await current(database)
+    refuse_newer(await current(database))
+
+
+def refuse_newer(found: str | None) -> None:
+    """Raise ``ConfigurationError`` if this program does not know the version ``found``."""
     known = {script.revision for script in _scripts().walk_revisions()}
     if found is not None and found not in known:
         raise ConfigurationError(_NEWER.format(found=found[:32], newest=NEWEST))
