@@ -82,6 +82,25 @@ async def test_a_missing_secret_is_one_sentence_with_the_setting_and_exit_code_2
     assert re.fullmatch(r"OPENAI_API_KEY must be set [^\n]+\.\n", said), said
 
 
+async def test_an_unreachable_relay_is_one_sentence_with_the_setting_and_exit_code_2(
+    tmp_path: Path,
+) -> None:
+    code, said = await refused(
+        tmp_path,
+        "--no-simulation",
+        OPENAI_API_KEY="sk-1",
+        INTERVIEW_ALLOW_ANONYMOUS="true",
+        INTERVIEW_UDP_PORT="0",
+        INTERVIEW_ICE_SERVERS="turn:127.0.0.1:9?transport=tcp",
+        INTERVIEW_TURN_SECRET="a-secret-of-the-relays",
+        LOG_LEVEL="error",
+    )
+    assert code == 2, said
+    assert re.fullmatch(
+        r"INTERVIEW_ICE_SERVERS names turn:[^\n]+ leave the server out[^\n]+\.\n", said
+    )
+
+
 async def test_a_newer_database_is_one_sentence_with_the_setting_and_exit_code_2(
     tmp_path: Path,
 ) -> None:
