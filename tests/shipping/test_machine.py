@@ -84,9 +84,12 @@ def test_recordings_lie_on_a_volume_where_the_image_writes_them(settings: Settin
     assert place == str(settings.data_dir)
 
 
-def test_the_server_starts_on_a_database_of_its_version() -> None:
+def test_the_server_starts_after_the_relay_on_a_database_of_its_version() -> None:
     wait = SERVICES["server"]["depends_on"]
-    assert wait == {"migration": {"condition": "service_completed_successfully"}}
+    assert wait == {
+        "migration": {"condition": "service_completed_successfully"},
+        "turn": {"condition": "service_started"},
+    }
     assert SERVICES["migration"]["command"] == ["migrate"]
     assert SERVICES["migration"]["depends_on"]["database"]["condition"] == "service_healthy"
     database = SERVICES["database"]["environment"]
