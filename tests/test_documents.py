@@ -24,8 +24,11 @@ from interview_peer.cli import main
 from interview_peer.core import persona
 from interview_peer.core.lifecycle import Phase, Reason
 from interview_peer.doctor.examine import CHECKS
+from interview_peer.session.interview import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
 from interview_peer.web.openapi import document
+from interview_peer.web.operations_api import DISK_UNUSABLE, RECOVERING
+from interview_peer.web.signalling import OFFER_FAILED
 from tests.test_house import error_classes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,13 +88,20 @@ def test_the_readme_lists_every_page_once() -> None:
     assert sorted(listed) == [page for page in PAGES if page.startswith("docs/")]
 
 
-def test_names_of_settings_in_documents_are_settings() -> None:
+def test_names_of_settings_and_codes_in_documents_are_such() -> None:
     known = {env_name(field) for field in Settings.model_fields}
     known |= {error.code for error in error_classes()}
+    known |= {OFFER_FAILED, RECOVERING, DISK_UNUSABLE}
+    known |= {reason.value.upper() for reason in FAILURE_SENTENCES}
+    # Of the Compose file's own.
+    known |= set(re.findall(r"^[A-Z_]+(?==)", text_of("deploy/compose.env.example"), re.M))
     told = {
         (page, name)
         for page in PAGES
-        for name in re.findall(r"\bINTERVIEW_[A-Z0-9_]*[A-Z0-9]\b", text_of(page))
+        for name in (
+            *re.findall(r"\bINTERVIEW_[A-Z0-9_]*[A-Z0-9]\b", text_of(page)),
+            *re.findall(r"`([A-Z]+(?:_[A-Z0-9]+)+)`", text_of(page)),
+        )
     }
     assert {(page, name) for page, name in told if name not in known} == set()
 
