@@ -57,7 +57,7 @@ from .simulator.server import SimulatorSettings, start_simulator
 from .state import migrate
 from .state.chronicle import Chronicle
 from .state.database import Database
-from .state.nodes import Heartbeat, NodeName
+from .state.nodes import Heartbeat, NodeName, Reach
 from .state.parts import StateParts
 from .state.place import place_of
 from .state.pruning import Pruner, Retention
@@ -190,7 +190,9 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         openings = Openings(settings.max_interviews, room)
         connector = RealtimeConnector(base_url, api_key, http)
         stack.push_async_callback(connector.close)
-        state = await _open_state(stack, settings)
+        at = [f"[{one}]" if ":" in one else one for one in announced]
+        audio = tuple(f"{one}:{browser_port.address[1]}" for one in at)
+        state = await _open_state(stack, settings, audio)
         announcer = Announcer(state.database, settings.data_dir, state.chronicle.tell)
         announcer.start(after=state.recovered)
         stack.push_async_callback(announcer.close)
@@ -356,17 +358,29 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             await interviews.close()
 
 
-async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> StateParts:
-    """Open the database, close what an earlier process left, begin to write and to deliver."""
+async def _open_state(
+    stack: contextlib.AsyncExitStack, settings: Settings, announced: tuple[str, ...]
+) -> StateParts:
+    """Open the database, close what an earlier process left, begin to write and to deliver.
+
+    ``announced`` are the public addresses with ports that browsers are told.
+    """
     database = await Database.open(settings.state_url, settings.data_dir)
     stack.push_async_callback(database.close)
     # Two processes on one SQLite file could damage it.
     node = await asyncio.to_thread(NodeName.claim, settings.data_dir, alone=database.is_sqlite)
     stack.callback(node.release)
     await migrate.prepare(database)
+    place = await asyncio.to_thread(place_of, settings.data_dir)
     heartbeat: Heartbeat | None = None
     if not database.is_sqlite:
-        heartbeat = Heartbeat(database, node.name)
+        reach = Reach(
+            place=place,
+            address=settings.internal_url,
+            instance=settings.machine_id,
+            announced=announced,
+        )
+        heartbeat = Heartbeat(database, node.name, reach=reach)
         await heartbeat.start()
         stack.push_async_callback(heartbeat.close)
     secret = settings.webhook_secret
@@ -378,7 +392,6 @@ async def _open_state(stack: contextlib.AsyncExitStack, settings: Settings) -> S
         public_url=settings.public_url,
     )
     stack.push_async_callback(notices.close)
-    place = await asyncio.to_thread(place_of, settings.data_dir)
     chronicle = Chronicle(database, Records(notices.outbox, node.name, place), notices.wake)
     told = Told(settings.data_dir)
     told.start()

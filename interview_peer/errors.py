@@ -41,6 +41,7 @@
     ├── RecordingFailed        a recording could not be finished yet       503
     ├── StoreUnavailable       the recordings' store does not answer       503
     │   └── RecordingElsewhere   nor does one of earlier settings
+    ├── OwnerUnreachable       the process that holds it does not answer   503
     └── ConfigurationError     the operator must change a setting          exit code 2
 
 ``code`` is stable and documented in ``docs/errors.md``. Messages are whole sentences for a
@@ -376,6 +377,19 @@ class InterviewElsewhere(CallerError):
     sentence = "This interview is held by another server. Ask that one, or try again later."
     openai_code = "interview_elsewhere"
 
+    def __init__(self, interview_id: str | None = None) -> None:
+        """``interview_id`` lets a request be passed on that named the interview in its body."""
+        super().__init__()
+        self.interview_id = interview_id
+
+
+class HopRefused(CallerError):
+    """The request says that another server of this service passed it on, and none did."""
+
+    code = "HOP_REFUSED"
+    sentence = "This request says that another server passed it on, which cannot be confirmed."
+    openai_code = "hop_refused"
+
 
 class InterviewNotLive(CallerError):
     """The interviewer can be told nothing, or nobody would hear it."""
@@ -656,6 +670,18 @@ class StateUnavailable(InterviewPeerError):
     status = 503
     sentence = "This server cannot reach its database just now. Please try again in a moment."
     openai_code = "state_unavailable"
+
+
+class OwnerUnreachable(InterviewPeerError):
+    """The server that holds the interview does not answer. It may again, or is given up soon."""
+
+    code = "OWNER_UNREACHABLE"
+    status = 503
+    sentence = (
+        "The server that holds this interview does not answer just now. "
+        "Please try again in a moment."
+    )
+    openai_code = "owner_unreachable"
 
 
 class KeysUnavailable(InterviewPeerError):

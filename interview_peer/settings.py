@@ -40,6 +40,7 @@ ENV_FILE = Path(".env")
 _PREFIX = "INTERVIEW_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_MACHINE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _STORE_PLACE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{1,252}(/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*){0,16}"
@@ -76,6 +77,8 @@ _MUST_BE = {
     ),
     "jwks_issuer": "must be the issuer that tokens name: visible ASCII characters without spaces",
     "public_url": "must be an http:// or https:// address without user, query or fragment",
+    "internal_url": "must be an http:// address with nothing behind, such as http://10.0.0.5:8080",
+    "machine_id": "must be an id: letters, digits, - and _",
     "webhook_url": (
         "must be an https:// address without user or fragment (http:// only where "
         "INTERVIEW_WEBHOOK_ALLOW names a network)"
@@ -214,6 +217,12 @@ class Settings(BaseSettings):
 
     public_url: str | None = Field(default=None, validation_alias="INTERVIEW_PUBLIC_URL")
     """Where candidates and receivers reach this server; None is what a request was sent to."""
+
+    internal_url: str | None = Field(default=None, validation_alias="INTERVIEW_INTERNAL_URL")
+    """Where other servers on the same database reach this one, to pass requests on to it."""
+
+    machine_id: str | None = Field(default=None, validation_alias="FLY_MACHINE_ID")
+    """This machine's name at Fly.io, which sets it."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), validation_alias="INTERVIEW_ALLOWED_ORIGINS"
@@ -590,6 +599,21 @@ class Settings(BaseSettings):
         if not url.hostname or url.port == 0 or "@" in url.netloc or "?" in value or "#" in value:
             raise ValueError("not a base address")
         return value.rstrip("/")
+
+    @pydantic.field_validator("internal_url")
+    @classmethod
+    def _check_internal_url(cls, value: str | None) -> str | None:
+        value = cls._check_base_url(value)
+        if value is not None and (urlsplit(value).scheme != "http" or urlsplit(value).path):
+            raise ValueError("not the address of a server alone")
+        return value
+
+    @pydantic.field_validator("machine_id")
+    @classmethod
+    def _check_machine_id(cls, value: str | None) -> str | None:
+        if value is not None and not _MACHINE.fullmatch(value):
+            raise ValueError("not an id")
+        return value
 
     @pydantic.field_validator("database_url")
     @classmethod

@@ -268,6 +268,12 @@ class Link {
   }
 }
 
+/** The address of one interview: where several servers share the work, they are told apart by it. */
+function socketOf(address, sessionId) {
+  const named = sessionId && new URL(address.socket).pathname.endsWith("/ws");
+  return named ? `${address.socket}/${encodeURIComponent(sessionId)}` : address.socket;
+}
+
 export class Connection {
   #address;
   #persona;
@@ -443,10 +449,17 @@ export class Connection {
       lost: (reason) => this.#lost(reason),
       relayFailed: (event) => this.#relayFailed(event),
     };
-    const link = new Link(this.#address, this.#microphone, ice, limits, hooks);
+    const link = new Link(this.#ownAddress(), this.#microphone, ice, limits, hooks);
     this.#link = link;
     await link.open(this.#init());
     if (this.#link === link && !this.#over) this.#enter("live");
+  }
+
+  /** Whoever is invited names the interview in the address too; a session of nobody's may be new. */
+  #ownAddress() {
+    const sessionId = this.#sessionId ?? this.#invitedTo;
+    if (!this.#token) return this.#address;
+    return { ...this.#address, socket: socketOf(this.#address, sessionId) };
   }
 
   /** Asked anew for each link: a relay counts what one credential was used for. */
@@ -626,7 +639,7 @@ export class Connection {
   #sayGoodbye() {
     const sessionId = this.#sessionId;
     const init = this.#init();
-    const socket = new WebSocket(this.#address.socket);
+    const socket = new WebSocket(this.#ownAddress().socket);
     socket.onopen = () => {
       socket.send(JSON.stringify(init));
       socket.send(JSON.stringify({ type: "disconnect", sessionId }));

@@ -13,11 +13,13 @@ behind. It is held by a lock that ends with the process, however that ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +40,8 @@ then, and has the files."""
 GAP_SECONDS: Final = 20.0
 """Between two words of one node: any longer and it was away, or the database was. Others need as
 long again to be heard after an outage, which together stays well below ``GONE_SECONDS``."""
+LAST_WORD_SECONDS: Final = 1.0
+"""How long the end waits to tell that nobody is reached here any more."""
 FORGET_SECONDS: Final = 7 * 86_400.0
 
 Clock = Callable[[Transaction], Awaitable[int]]
@@ -107,27 +111,60 @@ async def database_time(tx: Transaction) -> int:
     return int((await tx.execute(select(cast(seconds * 1_000_000, BigInteger)))).scalar_one())
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How others reach a node, told with every word of it."""
+
+    place: str | None = None
+    """The name of its data folder."""
+    address: str | None = None
+    """Where other nodes send requests on to, ``http://host:port``."""
+    instance: str | None = None
+    """Its id at Fly.io."""
+    key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
+    """What those requests are signed with."""
+    announced: tuple[str, ...] = ()
+    """Public addresses with ports at which browsers send it their audio."""
+
+
 class Heartbeat:
     """Says every few seconds in the database that this node lives, and knows which others do."""
 
-    def __init__(self, database: Database, name: str, clock: Clock = database_time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        clock: Clock = database_time,
+        reach: Reach | None = None,
+    ) -> None:
         self._database = database
         self._name = name
         self._clock = clock
+        self.reach = reach or Reach()
         self._task: asyncio.Task[None] | None = None
         self._heard_since: int | None = None
         """Since when this node is heard without a gap."""
         self._heard_at = 0
 
     async def start(self) -> None:
-        """Say it once, then again and again. Raises ``StateUnavailable``."""
+        """Say it once, then again and again.
+
+        Raises:
+            ConfigurationError: a node that lives announces the same address and port to browsers,
+                whose audio would come to one of the two.
+            StateUnavailable: the database does not answer.
+        """
+        await self._database.run(self._check_announced)
         await self.say()
         self._task = asyncio.create_task(self._run(), name="heartbeat")
 
     async def close(self) -> None:
-        """Stop saying it. Idempotent."""
+        """Stop saying it, and take back how it was reached. Idempotent."""
         task, self._task = self._task, None
         await stop(task)
+        if task is not None:
+            with contextlib.suppress(StateUnavailable):
+                await self._database.run(self._take_back, patience=LAST_WORD_SECONDS)
 
     async def say(self) -> None:
         """Say it once, now. Raises ``StateUnavailable``."""
@@ -164,11 +201,37 @@ class Heartbeat:
 
     async def _say(self, tx: Transaction) -> int:
         at = await self._clock(tx)
-        said = await tx.execute(update(nodes).where(nodes.c.id == self._name).values(seen_at=at))
+        reach = self.reach
+        told = {
+            "seen_at": at,
+            "place": reach.place,
+            "address": reach.address,
+            "instance": reach.instance,
+            "key": reach.key,
+            "announced": ",".join(reach.announced) or None,
+        }
+        said = await tx.execute(update(nodes).where(nodes.c.id == self._name).values(told))
         if said.rowcount == 0:
-            await tx.execute(insert(nodes).values(id=self._name, started_at=at, seen_at=at))
+            await tx.execute(insert(nodes).values(id=self._name, started_at=at, **told))
             await tx.execute(delete(nodes).where(nodes.c.seen_at < at - _us(FORGET_SECONDS)))
         return at
+
+    async def _check_announced(self, tx: Transaction) -> None:
+        since = await self._clock(tx) - _us(GONE_SECONDS)
+        others = (nodes.c.id != self._name, nodes.c.seen_at >= since)
+        found = await tx.execute(select(nodes.c.announced).where(*others))
+        taken = {one for text in found.scalars() for one in (text or "").split(",")}
+        for one in self.reach.announced:
+            if one in taken:
+                raise ConfigurationError(
+                    f"Another server on this database announces {one} to browsers: give each "
+                    "an INTERVIEW_UDP_PORT of its own. If that server is gone, start again in a "
+                    "minute."
+                )
+
+    async def _take_back(self, tx: Transaction) -> None:
+        nothing = {"address": None, "instance": None, "key": None, "announced": None}
+        await tx.execute(update(nodes).where(nodes.c.id == self._name).values(nothing))
 
 
 def _us(seconds: float) -> int:

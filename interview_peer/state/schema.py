@@ -258,6 +258,15 @@ nodes = Table(
     Column("id", _id(), primary_key=True),
     _time("started_at"),
     _time("seen_at"),
+    # The name of its data folder.
+    Column("place", _id()),
+    # How other nodes reach it: by HTTP, and by Fly.io's proxy.
+    Column("address", Text),
+    Column("instance", String(64)),
+    # Made anew at each start; signs requests that others pass on to it.
+    Column("key", _id()),
+    # Addresses with ports, separated by commas, at which browsers send it their audio.
+    Column("announced", Text),
 )
 
 

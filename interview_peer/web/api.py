@@ -34,6 +34,7 @@ from .interviews_api import InterviewsApi
 from .joining import API, Joining
 from .keys_api import KeysApi
 from .limits import LIMITS, Limits
+from .machines import Machines
 from .operations_api import OperationsApi, Readiness
 from .origins import Origins
 from .recordings_api import RecordingPaths
@@ -55,6 +56,7 @@ class Health:
     media: Callable[[], Json]
     recordings: Callable[[], Json]
     refused: Callable[[], Json]
+    passed_on: Callable[[], Json]
 
 
 class Api:
@@ -244,6 +246,7 @@ class Api:
                 "tasks": len(asyncio.all_tasks()),
                 "without_token": self._joining.unknown.statistics(),
                 "refused": self._health.refused(),
+                "passed_on": self._health.passed_on(),
                 "media": self._health.media(),
                 "recordings": self._health.recordings(),
                 "chronicle": self._state.chronicle.statistics(),
@@ -270,15 +273,25 @@ def make_app(
     access = Access(settings, state.database, interviews.has_used)
     proxies = [ipaddress.ip_network(one) for one in settings.trusted_proxies]
     origins = Origins(settings, proxies)
+    limits = Limits(settings)
+    machines = Machines(settings, interviews, state, limits)
     app = web.Application(
-        middlewares=forms.middlewares(access, origins, proxies, settings.proxy_header),
+        middlewares=forms.middlewares(
+            access,
+            origins,
+            proxies,
+            settings.proxy_header,
+            first=machines.first,
+            last=machines.last,
+        ),
         client_max_size=settings.max_body_kb * 1024,
     )
+    app[LIMITS] = limits
+    machines.add_to(app)
     app.on_response_prepare.append(origins.dress)
     unknown = WaitingRoom(settings.waiting_per_address, settings.waiting_sockets)
-    limits = app[LIMITS] = Limits(settings)
     joining = Joining(access, interviews, state, unknown)
-    health = Health(media_health, archive.statistics, limits.statistics)
+    health = Health(media_health, archive.statistics, limits.statistics, machines.statistics)
     Api(settings, interviews, joining, limits, health, state).add_to(app)
     CallsApi(interviews, joining).add_to(app)
     store = InterviewStore(interviews, archive, state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ..core import sdp
@@ -101,7 +101,7 @@ async def _offer(request: web.Request) -> str:
 async def _multipart_offer(request: web.Request) -> str:
     offer: str | None = None
     try:
-        async for part in await request.multipart():
+        async for part in await _parts(request):
             if not isinstance(part, BodyPartReader) or part.name not in ("sdp", "session"):
                 raise InvalidMessage("The parts are sdp and session.")
             forms.check_uncompressed(part)
@@ -122,6 +122,15 @@ async def _multipart_offer(request: web.Request) -> str:
     if offer is None:
         raise InvalidSdp("The part sdp is missing.")
     return offer
+
+
+async def _parts(request: web.Request) -> MultipartReader:
+    """The parts of a body that is read whole: it may have to be passed on to another process."""
+    body = await request.read()
+    stream = StreamReader(request.protocol, 2 * len(body) + 1)
+    stream.feed_data(body)
+    stream.feed_eof()
+    return MultipartReader(request.headers, stream)
 
 
 def _check_session(session: Any) -> None:

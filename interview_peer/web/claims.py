@@ -131,12 +131,12 @@ class Claims:
         if row.phase == Phase.CONSENT.value:
             raise ConsentRequired
         if row.phase != Phase.CREATED.value:
-            raise InterviewElsewhere
+            raise InterviewElsewhere(name)
         if row.claim == claim:
             return
         # What this node held before is over: it is asked only where nobody negotiates.
         if await self._state.is_elsewhere(tx, row.node_id):
-            raise InterviewElsewhere
+            raise InterviewElsewhere(name)
         if token is not None:
             used = select(used_tokens.c.jti).where(used_tokens.c.jti == token)
             if (await tx.execute(used)).first() is not None:

@@ -27,6 +27,8 @@ STALL_SECONDS: Final = 10.0
 
 START_SECONDS: Final = 0.5
 """How often an interview that nobody has joined is looked for."""
+ELSEWHERE_SECONDS: Final = 2.0
+"""The same in the database, where another process may be joined."""
 
 RETRY_MS: Final = 2_000
 """How long a client waits before it comes back."""
@@ -99,7 +101,7 @@ class EventsApi:
 
     async def _joined(self, response: web.StreamResponse, name: str) -> Interview | None:
         """The interview once somebody joins it; None if it ends before, or the server does."""
-        waited = 0.0
+        waited = unasked = 0.0
         while (running := self._store.running(name)) is None:
             try:
                 async with asyncio.timeout(START_SECONDS):
@@ -107,10 +109,14 @@ class EventsApi:
                 return None
             except TimeoutError:
                 waited += START_SECONDS
-            if waited >= BEAT_SECONDS:
-                waited = 0.0
+                unasked += START_SECONDS
+            if waited >= BEAT_SECONDS or (self._store.shared and unasked >= ELSEWHERE_SECONDS):
+                unasked = 0.0
+                # Held elsewhere: whoever comes back is led there.
                 if await self._still_to_come(name) is False:
                     return None
+            if waited >= BEAT_SECONDS:
+                waited = 0.0
                 await _send(response, ": not yet\n\n")
         return running
 

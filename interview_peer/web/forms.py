@@ -109,10 +109,13 @@ def middlewares(
     origins: Origins,
     proxies: Sequence[Network] = (),
     proxy_header: str = FORWARDED_FOR,
+    first: Sequence[Any] = (),
+    last: Sequence[Any] = (),
 ) -> list[Any]:
     """The middlewares of the application, outermost first.
 
-    ``proxies`` are the networks whose ``proxy_header`` tells from whom a request came.
+    ``proxies`` are the networks whose ``proxy_header`` tells from whom a request came. ``first``
+    are before all that looks at who asks, ``last`` behind all that may refuse a request.
     """
 
     @web.middleware
@@ -165,7 +168,8 @@ def middlewares(
             request = request.clone(remote=caller or "")
         return await handler(request)
 
-    return [errors, *([behind] if proxies else ()), pages, operator, uncompressed]
+    outer = [errors, *([behind] if proxies else ()), *first]
+    return [*outer, pages, operator, uncompressed, *last]
 
 
 def check_uncompressed(body: web.Request | BodyPartReader) -> None:

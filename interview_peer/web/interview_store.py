@@ -114,6 +114,11 @@ class InterviewStore:
         self._chronicle = state.chronicle
         self._place = state.place
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may hold interviews of the same database."""
+        return self._state.heartbeat is not None
+
     # -- making and finding ---------------------------------------------------------------------
 
     async def create(self, session_id: SessionId, wanted: Wanted) -> tuple[Row[Any], bool]:

@@ -51,7 +51,7 @@ class Joining:
         self.unknown = unknown
         """Connections that are open and have not shown the token that they need."""
         self._interviews = interviews
-        self._database = state.database
+        self._state = state
         self._open_to_all = access.open_to_all
 
     async def admit(self, request: web.Request) -> Admission:
@@ -162,12 +162,25 @@ class Joining:
             return None
 
     async def _origin(self, session_id: str) -> str | None:
-        async def look(tx: Transaction) -> str | None:
-            query = select(table.c.origin).where(table.c.id == session_id)
-            return (await tx.execute(query)).scalar_one_or_none()
+        """Of one that this process does not know; None if there is none.
+
+        Raises ``InterviewElsewhere`` for an open client's that another one holds.
+        """
+
+        async def look(tx: Transaction) -> tuple[str | None, bool]:
+            query = select(table.c.origin, table.c.node_id).where(table.c.id == session_id)
+            row = (await tx.execute(query)).one_or_none()
+            if row is None:
+                return None, False
+            return row.origin, await self._state.is_elsewhere(tx, row.node_id)
 
         # No id of ours holds what PostgreSQL could not even compare.
-        return await self._database.run(look) if session_id.isprintable() else None
+        if not session_id.isprintable():
+            return None
+        origin, elsewhere = await self._state.database.run(look)
+        if elsewhere and origin != API:
+            raise InterviewElsewhere(SessionId(session_id))
+        return origin
 
     async def _invited(self, admission: Admission) -> Interview:
         name = admission.interview_id
@@ -181,14 +194,14 @@ class Joining:
             row = (await tx.execute(select(table).where(table.c.id == name))).one_or_none()
             return None if row is None else dict(row._mapping)
 
-        row = await self._database.run(look)
+        row = await self._state.database.run(look)
         if row is None or row["deleted_at"] is not None:
             raise SessionNotFound
         if row["phase"] in FINAL:
             raise SessionEnded
         if Phase(row["phase"]) not in WAITING:
             # It runs, and not here; or it did, and nobody has noticed its end yet.
-            raise InterviewElsewhere
+            raise InterviewElsewhere(name)
         if row["expires_at"] is not None and row["expires_at"] <= now_us():
             raise TokenExpired
         # Another call may have fetched it meanwhile.

@@ -1,0 +1,219 @@
+"""Passes requests on to another process of the service, and its answers back as they come.
+
+Addresses are those that the processes themselves wrote to the database; nothing of a request names
+one. A request's body is short and read whole; answers, events and WebSockets are streamed, each
+with a time limit for what the other side does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import ClientTimeout, WSMsgType, hdrs, web
+from yarl import URL
+
+from ..core.machines import PASSED_ON, Machine, Passed, handed_back, handed_on, sign
+from ..errors import CallerError, OwnerUnreachable
+from ..tasks import Tasks
+from ..types import Json
+from .limits import Limits
+from .origins import is_socket
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS: Final = 2.0
+"""Processes of one service are near each other."""
+ANSWER_SECONDS: Final = 30.0
+"""Longer than any answer waits, but for those of an end; and than events are silent."""
+END_SECONDS: Final = 110.0
+"""An end waits for a goodbye, an erasure for an end."""
+SOCKET_SECONDS: Final = 5.0
+"""For a WebSocket to be opened, and to be closed."""
+PING_SECONDS: Final = 20.0
+
+COUNTED: Final = ("requests", "sockets", "unreachable", "broken")
+
+
+class Passing:
+    """Passes on for one process. Its connections live as long as the application."""
+
+    def __init__(self, limits: Limits, proxy_header: str) -> None:
+        self._limits = limits
+        self._proxy_header = proxy_header
+        self._client: aiohttp.ClientSession | None = None
+        self._tasks = Tasks("passed on")
+        self._open: dict[int, web.Request] = {}
+        self._sockets: set[web.WebSocketResponse] = set()
+        self.counters: Counter[str] = Counter()
+
+    def statistics(self) -> Json:
+        """Figures for operators: what was passed on, and what came of it, since the start."""
+        return {**{name: self.counters[name] for name in COUNTED}, "open": len(self._open)}
+
+    async def living(self, app: web.Application) -> AsyncIterator[None]:
+        """Keep what is needed for as long as the application runs."""
+        # A new connection each time: one that was kept may lead to a machine that is gone.
+        connector = aiohttp.TCPConnector(limit=self._limits.connections, force_close=True)
+        self._client = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),
+            timeout=ClientTimeout(total=None, connect=CONNECT_SECONDS),
+        )
+        yield
+        client, self._client = self._client, None
+        await self._tasks.drain(0)
+        await client.close()
+
+    async def close(self, app: web.Application) -> None:
+        """End what is being passed on: whoever asked comes back, to another process."""
+        for socket in [*self._sockets]:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await socket.close(code=aiohttp.WSCloseCode.GOING_AWAY)
+        for request in [*self._open.values()]:
+            _break(request)
+
+    async def pass_on(
+        self, request: web.Request, machine: Machine, hops: int
+    ) -> web.StreamResponse:
+        """The answer that ``machine`` gives to this request, which was passed on ``hops`` times.
+
+        Raises:
+            OwnerUnreachable: it cannot be asked, or does not answer in time; nothing was sent yet.
+            TooLarge, CallerError: the request cannot be passed on to anybody.
+            RateLimited: this address opens too many WebSockets.
+        """
+        assert machine.address is not None and machine.key is not None
+        base, asked = URL(machine.address), request.rel_url
+        target = URL.build(
+            scheme=base.scheme,
+            authority=base.raw_authority,
+            path=asked.raw_path,
+            query_string=asked.raw_query_string,
+            encoded=True,
+        )
+        # From its own parts on both sides: nothing else of a request's line is looked at.
+        passed = Passed(request.remote or "", hops + 1)
+        signed = sign(passed, machine.key, request.method, asked.raw_path_qs)
+        headers = handed_on(request.headers.items(), without=(self._proxy_header,))
+        headers.append((PASSED_ON, signed))
+        self._open[id(request)] = request
+        try:
+            if is_socket(request):
+                return await self._socket(request, target, headers)
+            return await self._http(request, target, headers)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.counters["unreachable"] += 1
+            log.info(
+                "a request could not be passed on",
+                extra={"node": machine.id, "error": type(error).__name__},
+            )
+            raise OwnerUnreachable from None
+        finally:
+            del self._open[id(request)]
+
+    async def _http(
+        self, request: web.Request, target: URL, headers: list[tuple[str, str]]
+    ) -> web.StreamResponse:
+        assert self._client is not None
+        body = await request.read() if request.body_exists else None
+        self.counters["requests"] += 1
+        ends = request.method == "DELETE" or target.path.endswith("/end")
+        limit = END_SECONDS if ends else ANSWER_SECONDS
+        async with self._client.request(
+            request.method,
+            target,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            timeout=ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=limit),
+        ) as answer:
+            response = web.StreamResponse(
+                status=answer.status,
+                reason=answer.reason,
+                headers=handed_back(answer.headers.items()),
+            )
+            try:
+                await response.prepare(request)
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+                await response.write_eof()
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                # Half an answer must not look like a whole one.
+                self.counters["broken"] += 1
+                _break(request)
+            return response
+
+    async def _socket(
+        self, request: web.Request, target: URL, headers: list[tuple[str, str]]
+    ) -> web.StreamResponse:
+        assert self._client is not None
+        most = 2 * self._limits.message_bytes
+        socket = web.WebSocketResponse(
+            heartbeat=PING_SECONDS, max_msg_size=most, compress=False, timeout=SOCKET_SECONDS
+        )
+        if not socket.can_prepare(request).ok:
+            raise CallerError("This address is a WebSocket: connect with one.")
+        self._limits.socket(request.remote)
+        self.counters["sockets"] += 1
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(SOCKET_SECONDS):
+                there = await stack.enter_async_context(
+                    self._client.ws_connect(
+                        target,
+                        headers=headers,
+                        heartbeat=PING_SECONDS,
+                        max_msg_size=most,
+                        timeout=aiohttp.ClientWSTimeout(ws_close=SOCKET_SECONDS),
+                    )
+                )
+            await socket.prepare(request)
+            self._sockets.add(socket)
+            try:
+                ways = [
+                    self._tasks.start(_pump(socket, there), "socket to its holder"),
+                    self._tasks.start(_pump(there, socket), "socket to its caller"),
+                ]
+                try:
+                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for way in ways:
+                        way.cancel()
+                    await asyncio.wait(ways)
+                code = _close_code(there.close_code)
+                with contextlib.suppress(ConnectionError, RuntimeError):
+                    await socket.close(code=code)
+            finally:
+                self._sockets.discard(socket)
+        return socket
+
+
+async def _pump(source: Any, target: Any) -> None:
+    """Hand messages on until one side is closed; a slow reader slows the writer down."""
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        async for message in source:
+            if message.type is WSMsgType.TEXT:
+                await target.send_str(message.data)
+            elif message.type is WSMsgType.BINARY:
+                await target.send_bytes(message.data)
+            else:
+                return
+
+
+def _close_code(code: int | None) -> int:
+    """Why the other side closed, or that it is gone."""
+    if code is not None and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code < 5000):
+        return code
+    return int(aiohttp.WSCloseCode.SERVICE_RESTART)
+
+
+def _break(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
