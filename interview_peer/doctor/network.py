@@ -55,7 +55,7 @@ async def udp(settings: Settings) -> list[Row]:
         bound = sock.getsockname()
         try:
             announced = await _announced(settings.public_ips) or announceable(bound[0])
-        except OSError:
+        except (OSError, UnicodeError):
             finding = "INTERVIEW_PUBLIC_IP names a host that has no address."
             return [Row(UDP, Status.FAIL, finding, "Correct INTERVIEW_PUBLIC_IP.")]
         rows = [await _reached(settings, sock, address, bound[1]) for address in announced]
@@ -300,7 +300,7 @@ async def _connected(guard: Guard, url: str) -> Row:
                 allowed[0], port, ssl=context, server_hostname=host if context else None
             )
             writer.close()
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         return Row(WEBHOOKS, Status.FAIL, f"{shown}: the host has no address.", "Correct the URL.")
     except ssl.SSLError:
         finding = f"{shown}: the certificate does not hold."

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
 import secrets
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ..core import stun
 from ..core.turn import IceServer, Place, for_browser, place_of
@@ -23,6 +24,10 @@ from ..errors import ConfigurationError
 from ..settings import Settings
 from .report import aside
 
+_Info = tuple[Any, Any, int, str, tuple[Any, ...]]
+"""One address of a name, as ``socket.getaddrinfo`` gives it."""
+
+MOST_ADDRESSES: Final = 4
 ANSWER_SECONDS: Final = 3.0
 """How long a server may take over everything that one attempt asks of it."""
 _AGAIN_SECONDS: Final = 0.5
@@ -48,6 +53,17 @@ class Verdict(enum.Enum):
     """It gives a relay that may not send to us."""
     NOT_TRIED = "not_tried"
     """This way of reaching it cannot be tried from here."""
+
+
+_BEST_FIRST: Final = (
+    Verdict.WELL,
+    Verdict.NOT_ALLOWED,
+    Verdict.NO_RELAY,
+    Verdict.CREDENTIAL,
+    Verdict.NOT_TRUSTED,
+    Verdict.SILENT,
+)
+"""What counts of a server with several addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +123,40 @@ async def try_relay(
         seconds: for everything together.
         trust: whose certificates are taken; None is this machine's list.
     """
+    place = relay.place
+    if place.secure and place.over_udp:
+        return Tried(relay, Verdict.NOT_TRIED)
+    kind = socket.SOCK_DGRAM if place.over_udp else socket.SOCK_STREAM
+    began = time.monotonic()
     try:
         async with asyncio.timeout(seconds):
-            if relay.place.secure and relay.place.over_udp:
-                return Tried(relay, Verdict.NOT_TRIED)
-            async with _line(relay.place, trust) as line:
-                if not relay.place.relays:
-                    answer = await _binding(line)
-                    return Tried(relay, Verdict.WELL, mapped=answer.mapped)
-                return await _relay(line, relay, peers, data)
-    except socket.gaierror:
+            look_up = functools.partial(socket.getaddrinfo, place.host, place.port, type=kind)
+            infos = (await aside(look_up))[:MOST_ADDRESSES]
+    except UnicodeError:
+        # No host name at all.
         return Tried(relay, Verdict.NO_HOST)
-    except ssl.SSLError:
-        return Tried(relay, Verdict.NOT_TRUSTED)
-    except (OSError, EOFError, ValueError):
-        # TimeoutError is an OSError, IncompleteReadError an EOFError.
-        return Tried(relay, Verdict.SILENT)
+    except OSError as error:
+        # A name server that is away says nothing of the name.
+        known = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
+        return Tried(relay, Verdict.NO_HOST if known else Verdict.SILENT)
+    left = seconds - (time.monotonic() - began)
+
+    async def attempt(info: _Info) -> Tried:
+        try:
+            async with asyncio.timeout(left), _line(place, info, trust) as line:
+                if place.relays:
+                    return await _relay(line, relay, peers, data)
+                answer = await _binding(line)
+                return Tried(relay, Verdict.WELL, mapped=answer.mapped)
+        except ssl.SSLError:
+            return Tried(relay, Verdict.NOT_TRUSTED)
+        except (OSError, EOFError, ValueError):
+            # TimeoutError is an OSError, IncompleteReadError an EOFError.
+            return Tried(relay, Verdict.SILENT)
+
+    # Of all addresses at once, as a browser does: one that answers is enough.
+    found = await asyncio.gather(*(attempt(info) for info in infos))
+    return min(found, key=lambda one: _BEST_FIRST.index(one.verdict))
 
 
 async def require(settings: Settings, *, seconds: float = ANSWER_SECONDS) -> list[Tried]:
@@ -215,12 +249,8 @@ class _Stream:
 
 
 @contextlib.asynccontextmanager
-async def _line(place: Place, trust: ssl.SSLContext | None) -> AsyncIterator[_Line]:
-    kind = socket.SOCK_DGRAM if place.over_udp else socket.SOCK_STREAM
-    # The first address alone, as the answers of one server are what counts.
-    family, _, _, _, address = (
-        await aside(lambda: socket.getaddrinfo(place.host, place.port, type=kind))
-    )[0]
+async def _line(place: Place, info: _Info, trust: ssl.SSLContext | None) -> AsyncIterator[_Line]:
+    family, kind, _, _, address = info
     if place.over_udp:
         with socket.socket(family, kind) as sock:
             sock.setblocking(False)

@@ -28,7 +28,7 @@ async def test_a_live_start_needs_a_relay_that_answers_and_takes_the_credential(
             pass
         for urls, secret in (
             (f"turn:{HOST}:9?transport=tcp", SECRET),
-            (f"{relay.udp},turn:nowhere.invalid", SECRET),
+            (f"{relay.udp},turn:no..name", SECRET),
             (relay.udp, "another-secret-0123"),
         ):
             with pytest.raises(ConfigurationError, match=r"^INTERVIEW_ICE_SERVERS names turn:"):

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from interview_peer.core.turn import read_servers
-from interview_peer.doctor import kept, machine, network, service
+from interview_peer.doctor import kept, machine, network, relays, service
 from interview_peer.doctor.examine import CHECKS, examine
 from interview_peer.doctor.report import Check, Row, Status, run_all
 from interview_peer.settings import Settings
@@ -243,6 +244,19 @@ async def test_a_relay_that_is_not_there_fails(tmp_path: Path) -> None:
     assert statuses(rows) == [Status.FAIL, Status.FAIL, Status.WARN]
 
 
+async def test_of_a_name_with_several_addresses_one_that_answers_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with relaying(tmp_path / "coturn", SECRET, HOST) as relay:
+        kind = socket.SOCK_DGRAM
+        dead = (socket.AF_INET, kind, 17, "", (HOST, 9))
+        well = (socket.AF_INET, kind, 17, "", (HOST, relay.port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [dead, well])
+        asked = relays.relays_of(read_servers("turn:two.example.org"), SECRET, time.time())
+        tried = await relays.try_relay(asked[0])
+    assert tried.verdict is relays.Verdict.WELL
+
+
 # -- disk, database, store ----------------------------------------------------------------------
 
 
@@ -368,7 +382,13 @@ async def test_receivers_are_connected_to_and_sent_nothing_unless_asked(tmp_path
 
 
 @pytest.mark.parametrize(
-    "url", ["https://127.0.0.1/hook", "https://nowhere.invalid/hook", "https://10.0.0.1:8443/"]
+    "url",
+    [
+        "https://127.0.0.1/hook",
+        "https://nowhere.invalid/hook",
+        "https://no..name/hook",
+        "https://10.0.0.1:8443/",
+    ],
 )
 async def test_a_receiver_that_may_not_or_cannot_be_reached_fails(tmp_path: Path, url: str) -> None:
     (row,) = await network.webhooks(
