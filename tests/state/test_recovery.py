@@ -291,8 +291,8 @@ async def test_interview_ended_by_a_stop_is_written_before_the_server_goes(
     async with opened(database_url, tmp_path / "data") as database:
         row = await interview(database, name)
         assert (row.phase, row.reason) == ("ended", "server_shutdown")
-        assert (await told(database, name))[-1] == "transcript.completed"
-    # Its recording is finished by the next one, or was in the last moment.
+        assert "transcript.completed" in await told(database, name)
+    # Its recording is finished by the next one, where the first had not the time.
     async with running_server(tmp_path, **environment(database_url)) as server:
         await eventually(
             lambda: asyncio.to_thread((server.folder(name) / "manifest.json").exists),

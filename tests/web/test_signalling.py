@@ -34,7 +34,8 @@ async def known(caller: Caller, session_id: str) -> int:
 @pytest.mark.parametrize("path", ["/ws", "/"])
 async def test_a_socket_is_greeted_with_a_session_of_its_own(caller: Caller, path: str) -> None:
     greeting = await caller.open(path)
-    assert set(greeting) == {"type", "sessionId", "message", "holdSeconds"}
+    assert set(greeting) == {"type", "sessionId", "message", "holdSeconds", "consentRequired"}
+    assert greeting["consentRequired"] is False
     assert greeting["holdSeconds"] == 10
     assert uuid.UUID(greeting["sessionId"])
     assert greeting["message"]
