@@ -111,7 +111,7 @@ async def try_relay(
     peers: Sequence[stun.Address] = (),
     data: bytes | None = None,
     *,
-    seconds: float = ANSWER_SECONDS,
+    seconds: float | None = None,
     trust: ssl.SSLContext | None = None,
 ) -> Tried:
     """Ask for a relay, or a STUN server for our address; never raises for what comes back.
@@ -120,9 +120,10 @@ async def try_relay(
         relay: what to try.
         peers: addresses that the relay must be allowed to send to; IPv4 alone, as the relay is.
         data: is sent to each of them by the relay, three times.
-        seconds: for everything together.
+        seconds: for everything together; ``ANSWER_SECONDS`` if not given.
         trust: whose certificates are taken; None is this machine's list.
     """
+    seconds = ANSWER_SECONDS if seconds is None else seconds
     place = relay.place
     if place.secure and place.over_udp:
         return Tried(relay, Verdict.NOT_TRIED)
@@ -159,7 +160,7 @@ async def try_relay(
     return min(found, key=lambda one: _BEST_FIRST.index(one.verdict))
 
 
-async def require(settings: Settings, *, seconds: float = ANSWER_SECONDS) -> list[Tried]:
+async def require(settings: Settings) -> list[Tried]:
     """Try all relays before a start; what was found of those that no start is refused for.
 
     Raises:
@@ -168,7 +169,7 @@ async def require(settings: Settings, *, seconds: float = ANSWER_SECONDS) -> lis
     relays = [one for one in configured(settings) if one.place.relays]
     if not relays:
         return []
-    found = await asyncio.gather(*(try_relay(one, seconds=seconds) for one in relays))
+    found = await asyncio.gather(*(try_relay(one) for one in relays))
     for one in found:
         if one.verdict in (Verdict.NO_HOST, Verdict.CREDENTIAL):
             raise ConfigurationError(refusal(one))
