@@ -40,9 +40,10 @@ _SECRET_SHAPES = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 # A session description from its first line on, with real line ends or with printed ones: addresses,
-# fingerprints and ICE credentials of one person's machine.
+# fingerprints and ICE credentials of one person's machine. Looked back at, the line end is found
+# in one pass: any pair of repetitions would try every way to share a run of newlines.
 _DESCRIPTION = re.compile(
-    r"v=0 (?: (?: \s* [\r\n]+ | (?: \\+[rn] )+ ) [a-z]= [^\r\n\\\"']* )+", re.VERBOSE
+    r"v=0 (?: (?: \s* (?<= [\r\n] ) | (?: \\+[rn] )+ ) [a-z]= [^\r\n\\\"']* )+", re.VERBOSE
 )
 _QUERY = re.compile(r"\?[^\s\"]*")
 _QUERY_IN_JSON = re.compile(r"\?[^\s\"\\]*")

@@ -12,11 +12,11 @@ import contextlib
 import faulthandler
 import logging
 import os
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import IO, Final
 
 from .core.stillness import Stillness
 
@@ -27,6 +27,8 @@ EXIT_CODE: Final = 70
 
 LOOKS: Final = 20
 """Looks within the time that the loop may stand still."""
+
+STDERR: Final = 2
 
 LAST_WORDS_SECONDS: Final = 2.0
 """How long telling may take: a log that nobody reads must not keep the process."""
@@ -97,9 +99,29 @@ class _Watchdog:
         self._end(EXIT_CODE)
 
     def _tell(self) -> None:
-        # Names of functions and files alone; no values, so no secrets.
-        faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+        stacks = _stacks()
+        while stacks:
+            # Other threads go on meanwhile: one that nobody reads keeps this thread alone.
+            stacks = stacks[os.write(STDERR, stacks) :]
         log.critical(
             "the event loop stood still; the process ends so that it can be started again",
             extra={"seconds": self._seconds, "exit_code": EXIT_CODE},
         )
+
+
+def _stacks() -> bytes:
+    """Where every thread stands. Names of functions and files alone; no values, so no secrets.
+
+    They are written with Python's own lock held, so they go to a file: a full pipe would hold that
+    lock for ever, and nobody could end the process any more.
+    """
+    with _scratch() as file:
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+
+def _scratch() -> IO[bytes]:
+    """A file without a name: in memory where the system has such, else on the disk."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("stacks"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -135,6 +136,19 @@ def test_session_descriptions_are_masked_in_every_spelling(stream: io.StringIO, 
     assert written.count(f"v=0 {logs.MASK}") == 4
     if "kept" in text:
         assert written.count("kept") == 4
+
+
+def test_a_description_after_blank_lines_is_masked() -> None:
+    assert logs.redact("v=0\r\n \r\no=- 81 2 IN IP4 198.51.100.7") == f"v=0 {logs.MASK}"
+
+
+@pytest.mark.parametrize("run", ["\n", "\r\n", " ", " \n", "\\n", "\\"], ids=repr)
+def test_a_long_run_of_line_ends_costs_no_more_than_its_length(run: str) -> None:
+    before = time.thread_time()
+    text = f"v=0{run * 40_000}"
+    assert logs.redact(text) == text
+    # Trying every way to share them takes twenty seconds.
+    assert time.thread_time() - before < 2
 
 
 def test_libraries_of_the_database_never_print_what_is_written() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -21,7 +21,9 @@ from tests.support.caller import calling
 from tests.support.server import clean_environment, running, running_server
 from tests.support.waiting import eventually
 
+ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("held_child.py")
+QUIET_CHILD = Path(__file__).with_name("quiet_child.py")
 
 
 @pytest.mark.timeout(120)
@@ -82,11 +84,34 @@ def stopped(process: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
-def unread() -> Iterator[IO[str]]:
-    """A stderr that takes everything."""
-    with Path("/dev/null").open("w") as stream:
-        yield stream
+def fill(pipe: int) -> None:
+    """Write until it takes no more, then have writers wait as ever."""
+    os.set_blocking(pipe, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"x" * 4096)
+    os.set_blocking(pipe, True)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_a_full_pipe_for_an_error_output_does_not_keep_the_process(in_memory: bool) -> None:
+    unread, full = os.pipe()
+    fill(full)
+    environment = clean_environment(PYTHONPATH=str(ROOT), IN_MEMORY="1" if in_memory else "")
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(QUIET_CHILD)), env=environment, stderr=full
+        )
+        try:
+            async with asyncio.timeout(20):
+                assert await child.wait() == watchdog.EXIT_CODE
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+    finally:
+        os.close(unread)
+        os.close(full)
 
 
 @pytest.fixture
@@ -109,7 +134,7 @@ async def test_no_watchdog_without_seconds() -> None:
 
 
 async def test_a_log_that_nobody_takes_does_not_keep_the_process(
-    monkeypatch: pytest.MonkeyPatch, ends: list[int], unread: IO[str]
+    monkeypatch: pytest.MonkeyPatch, ends: list[int]
 ) -> None:
     free, ended = threading.Event(), threading.Event()
 
@@ -123,7 +148,6 @@ async def test_a_log_that_nobody_takes_does_not_keep_the_process(
 
     stuck = Stuck()
     monkeypatch.setattr(watchdog, "LAST_WORDS_SECONDS", 0.1)
-    monkeypatch.setattr(sys, "__stderr__", unread)
     logging.getLogger("interview_peer.watchdog").addHandler(stuck)
     try:
         with watchdog.watching(0.2, end):
