@@ -22,7 +22,7 @@ from . import realtime
 from .allowance import Allowance
 from .gate_rules import INVITED, OPEN, TRUSTED, WIDENING, Rule, checked_session
 from .refusal import GateRefused, event_id_of, new_event_id
-from .withholding import is_shown, session_told, withhold
+from .withholding import OF_SESSION, digest_of, is_shown, session_told, withhold, without_ours
 
 EVENTS_PER_SECOND: Final = 50
 """What a browser may send, if nobody says otherwise."""
@@ -54,7 +54,6 @@ MOST_EVENT_IDS: Final = 256
 _NOTED: Final = frozenset(
     {realtime.ItemAdded, realtime.ItemDone, realtime.ItemDeleted, realtime.ReplyStarted}
 )
-_OF_SESSION: Final = frozenset({"session.created", "session.updated"})
 _ERROR_FIELDS: Final = ("type", "code", "message", "param", "event_id")
 
 
@@ -73,8 +72,8 @@ class Gate:
         """``events_per_second`` is what a browser may send; 0 counts none."""
         self._per_second = events_per_second
         self._session: Json | None = None
-        self._chosen: str | None = None
-        """The instructions that an open client set last."""
+        self.chosen: bytes | None = None
+        """Digest of the instructions that an open client set last."""
         self._items: dict[str, bool] = {}
         """Whether the browser may know of it, by item id."""
         self._before_hidden: dict[str, str | None] = {}
@@ -113,6 +112,11 @@ class Gate:
         """Whether the browser is told less than the model says."""
         return self.client is Client.INVITED
 
+    @property
+    def blanks(self) -> bool:
+        """Whether it is told all, but of instructions only those that it chose."""
+        return self.client is Client.OPEN
+
     # -- browser to model -------------------------------------------------------------------------
 
     def count(self, now: float) -> None:
@@ -146,7 +150,9 @@ class Gate:
             return None
         admitted = rule(event)
         if self.client is Client.OPEN and kind == "session.update":
-            self._chosen = admitted["session"].get("instructions", self._chosen)
+            instructions = admitted["session"].get("instructions")
+            if instructions is not None:
+                self.chosen = digest_of(instructions)
         if self.withholds:
             self._check_conversation(admitted, now)
             event_id = event_id_of(admitted)
@@ -224,11 +230,11 @@ class Gate:
 
         The very same object where nothing is withheld.
         """
-        if event["type"] in _OF_SESSION:
+        if event["type"] in OF_SESSION:
             self.note_session(session_told(event.get("session")))
-        if self.client is Client.OPEN:
-            return self._without_ours(event)
-        if self.client is not Client.INVITED:
+        if self.blanks:
+            return without_ours(event, self.chosen)
+        if not self.withholds:
             return event
         if self._hidden_replies and self._of_hidden_reply(event):
             return None
@@ -240,13 +246,6 @@ class Gate:
         if self._before_hidden:
             return self._without_hidden(told)
         return told
-
-    def _without_ours(self, event: Json) -> Json:
-        """An event for an open client: the interviewer's own instructions are left blank."""
-        session = event.get("session") if event["type"] in _OF_SESSION else None
-        if not isinstance(session, dict) or session.get("instructions") in (None, self._chosen):
-            return event
-        return {**event, "session": {**session, "instructions": ""}}
 
     def hides(self, response_id: str | None) -> bool:
         """Whether the browser is told nothing of this reply: one that joins no conversation is

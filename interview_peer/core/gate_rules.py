@@ -24,6 +24,9 @@ MAX_PARTS: Final = 16
 MAX_ITEM_ID: Final = 32
 """Longest id that the service lets a client choose."""
 
+MAX_VOICE: Final = 64
+"""Longest name of a voice, or id of one, in characters."""
+
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Rule = Callable[[Json], Json]
@@ -81,13 +84,20 @@ def _voice(session: Json) -> Any:
     audio = session.get("audio")
     output = audio.get("output") if isinstance(audio, dict) else None
     voice = output.get("voice") if isinstance(output, dict) else None
+    place = "session.audio.output.voice"
     match voice:
-        case None | str():
-            return voice
+        case None:
+            return None
+        case str(name):
+            chosen: Any = name
         case {"id": str(name)}:
-            return {"id": name}
+            chosen = {"id": name}
         case _:
-            raise GateRefused("invalid_type", "The voice is no name.", "session.audio.output.voice")
+            raise GateRefused("invalid_type", "The voice is no name.", place)
+    if len(name) > MAX_VOICE:
+        # It would come back with the session, and make of it what is too large to be read here.
+        raise GateRefused("invalid_value", f"A voice has {MAX_VOICE} characters at most.", place)
+    return chosen
 
 
 def _trusted_session(event: Json) -> Json:

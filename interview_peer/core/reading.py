@@ -19,7 +19,7 @@ from .beta import ClientDialect
 from .redaction import Redactor
 from .speech_redaction import SpeechRedactor
 from .usage import add_usage
-from .withholding import session_told, withhold
+from .withholding import OF_SESSION, session_told, withhold, without_ours
 
 MOST_GIST: Final = 64 * 1024
 """Longest event, in characters, that goes along whole as the gist of a larger one."""
@@ -55,9 +55,20 @@ def read(
     *,
     is_beta: bool,
     withholds: bool = False,
+    blanks: bool = False,
+    chosen: bytes | None = None,
     speech: SpeechRedactor | None = None,
 ) -> Reading:
-    """Read one message of the model's, for a browser of the beta's or not, invited or not.
+    """Read one message of the model's, for one browser.
+
+    Args:
+        message: as it came.
+        redactor: masks the server's own secrets.
+        is_beta: whether the browser speaks the beta's dialect.
+        withholds: whether it is an invited candidate's.
+        blanks: whether it is an open client's.
+        chosen: the digest of what instructions that client chose, if it did.
+        speech: takes out of texts what may not be kept.
 
     Raises as `realtime.parse` does.
     """
@@ -71,12 +82,12 @@ def read(
         counts: Json = {}
         add_usage(counts, typed.usage)
         typed = dataclasses.replace(typed, usage=counts)
-    shown = withhold(event) if withholds else event
+    shown = withhold(event) if withholds else without_ours(event, chosen) if blanks else event
     spoken = [] if shown is None else ClientDialect(is_beta=is_beta).to_client(shown)
     told = spoken[0] if spoken else event
     response = event.get("response")
     reply = response.get("id") if isinstance(response, dict) else event.get("response_id")
-    is_session = event["type"] in ("session.created", "session.updated")
+    is_session = event["type"] in OF_SESSION
     return Reading(
         typed,
         text=None if text is message else text,

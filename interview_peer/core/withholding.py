@@ -1,5 +1,7 @@
 """What an invited candidate's browser is told of the model's events.
 
+An open client is told all but instructions that it did not choose: `without_ours`.
+
 The interview's settings are the integrator's: instructions, tools and what they return, prompts,
 counts of tokens and limits of the account stay on this side. The policy is `_RULES`, one row for
 each event type of the service, and it names what may pass, never what may not: a field that it
@@ -14,6 +16,7 @@ depends on the conversation so far is the ``Gate``'s.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -67,6 +70,31 @@ def withhold(event: Json) -> Json | None:
     except _WithheldError:
         return None
     return event if reduced == event else reduced
+
+
+OF_SESSION: Final = frozenset({"session.created", "session.updated"})
+
+
+def without_ours(event: Json, chosen: bytes | None) -> Json:
+    """Return the event as an open client may see it: the interviewer's own instructions are blank.
+
+    The very same object where there are none, or where they are those that the client chose itself:
+    ``chosen`` is their `digest_of`.
+    """
+    session = event.get("session") if event["type"] in OF_SESSION else None
+    if not isinstance(session, dict):
+        return event
+    instructions = session.get("instructions")
+    if instructions is None:
+        return event
+    if chosen is not None and isinstance(instructions, str) and digest_of(instructions) == chosen:
+        return event
+    return {**event, "session": {**session, "instructions": ""}}
+
+
+def digest_of(instructions: str) -> bytes:
+    """What instructions are known by: 32 bytes, which travel lighter than they do."""
+    return hashlib.sha256(instructions.encode("utf-8", "surrogatepass")).digest()
 
 
 def session_told(session: Any) -> Json | None:

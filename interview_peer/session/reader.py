@@ -23,7 +23,7 @@ from ..core.redaction import Redactor
 from ..core.speech_redaction import SpeechRedactor
 from ..errors import InvalidJson
 from ..types import Json
-from .reading_process import FOR_BETA, FOR_INVITED, HEADER, Answer
+from .reading_process import FOR_BETA, FOR_INVITED, FOR_OPEN, HEADER, WITH_CHOSEN, Answer
 
 log = logging.getLogger(__name__)
 
@@ -56,25 +56,38 @@ class EventReader:
         self.unreadable = 0
         """Events given up."""
 
-    async def read(self, message: str, *, is_beta: bool, withholds: bool = False) -> Reading:
+    async def read(
+        self,
+        message: str,
+        *,
+        is_beta: bool,
+        withholds: bool = False,
+        blanks: bool = False,
+        chosen: bytes | None = None,
+    ) -> Reading:
         """Read one message of the model's, after those that others asked for before.
 
         Args:
             is_beta: whether the browser that is to be told speaks the beta's dialect.
             withholds: whether it is an invited candidate's, who is not told all.
+            blanks: whether it is an open client's, who is told no instructions of ours.
+            chosen: the digest of the instructions that this client chose, if it did.
 
         Raises:
             InvalidJson: it is no event.
             Unreadable: it is given up.
         """
-        flags = FOR_BETA * is_beta | FOR_INVITED * withholds
+        flags = FOR_BETA * is_beta | FOR_INVITED * withholds | FOR_OPEN * blanks
+        if chosen is not None:
+            flags |= WITH_CHOSEN
+        head = bytes([flags]) + (chosen or b"")
         async with self._turn:
             for _ in range(ATTEMPTS):
                 if self._closed:
                     break
                 try:
                     async with asyncio.timeout(READ_SECONDS):
-                        answer = await self._ask(message, flags)
+                        answer = await self._ask(message, head)
                 except (OSError, EOFError, TimeoutError) as error:
                     self.deaths += 1
                     log.error("the reader of events died", extra={"error": type(error).__name__})
@@ -102,7 +115,7 @@ class EventReader:
         self._closed = True
         await self._end()
 
-    async def _ask(self, message: str, flags: int) -> Answer:
+    async def _ask(self, message: str, head: bytes) -> Answer:
         process = self._process
         if process is None:
             process = self._process = await asyncio.create_subprocess_exec(
@@ -113,7 +126,7 @@ class EventReader:
                 stdout=asyncio.subprocess.PIPE,
             )
             await _write(process, b"", pickle.dumps(self._redactors))
-        await _write(process, bytes([flags]), message.encode("utf-8", "surrogatepass"))
+        await _write(process, head, message.encode("utf-8", "surrogatepass"))
         assert process.stdout is not None
         (size,) = HEADER.unpack(await process.stdout.readexactly(HEADER.size))
         answer: Answer = pickle.loads(await process.stdout.readexactly(size))

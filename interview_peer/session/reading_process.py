@@ -2,9 +2,9 @@
 
 Started by ``session.reader``, never by hand. Each frame on stdin and stdout begins with its length
 in four bytes. The first one in is a pickled ``Redactor``; each further one is a request: a byte
-of flags that say who is to be told, and the message in UTF-8. Each answer is a
-pickled ``Answer``. The process stands back behind the media, is the first to be ended when memory
-runs out, and ends with its parent.
+of flags that say who is to be told, the digest of instructions if one of them says so, and the
+message in UTF-8. Each answer is a pickled ``Answer``. The process stands back behind the media, is
+the first to be ended when memory runs out, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -36,12 +36,24 @@ FOR_BETA: Final = 1
 FOR_INVITED: Final = 2
 """Flag of a request: an invited candidate is to be told, and so not everything."""
 
+FOR_OPEN: Final = 4
+"""Flag of a request: an open client is to be told, and so not our instructions."""
+
+WITH_CHOSEN: Final = 8
+"""Flag of a request: it holds the digest of the instructions that this client chose."""
+
+DIGEST_BYTES: Final = 32
+
 Answer = Reading | str
 """What was found, or in one word why nothing was: ``garbage`` or ``unreadable``."""
 
 
 def answer(
-    message: str, redactor: Redactor, flags: int, speech: SpeechRedactor | None = None
+    message: str,
+    redactor: Redactor,
+    flags: int,
+    speech: SpeechRedactor | None = None,
+    chosen: bytes | None = None,
 ) -> Answer:
     """Read one message. Never raises."""
     try:
@@ -50,6 +62,8 @@ def answer(
             redactor,
             is_beta=bool(flags & FOR_BETA),
             withholds=bool(flags & FOR_INVITED),
+            blanks=bool(flags & FOR_OPEN),
+            chosen=chosen,
             speech=speech,
         )
     except CallerError:
@@ -67,8 +81,10 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
     speech: SpeechRedactor | None
     redactor, speech = pickle.loads(first)
     while (request := _next(requests)) is not None:
-        text = str(memoryview(request)[1:], "utf-8", "surrogatepass")
-        found = answer(text, redactor, request[0], speech)
+        flags = request[0]
+        start = 1 + (DIGEST_BYTES if flags & WITH_CHOSEN else 0)
+        text = str(memoryview(request)[start:], "utf-8", "surrogatepass")
+        found = answer(text, redactor, flags, speech, request[1:start] or None)
         data = pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
         answers.write(HEADER.pack(len(data)) + data)
         answers.flush()

@@ -312,9 +312,16 @@ class EventRelay:
         """Read a large event for the browser that is there when it was read: another may come
         meanwhile, who speaks another dialect or may not be told as much."""
         for _ in range(MOST_READINGS):
-            now = self._dialect.is_beta, self.gate.withholds
-            reading = await self._reader.read(data, is_beta=now[0], withholds=now[1])
-            if now == (self._dialect.is_beta, self.gate.withholds):
+            now = self._dialect.is_beta, self.gate.withholds, self.gate.blanks
+            # Instructions chosen meanwhile matter not: those of before were this client's as well.
+            reading = await self._reader.read(
+                data,
+                is_beta=now[0],
+                withholds=now[1],
+                blanks=now[2],
+                chosen=self.gate.chosen if now[2] else None,
+            )
+            if now == (self._dialect.is_beta, self.gate.withholds, self.gate.blanks):
                 return reading
         raise Unreadable
 

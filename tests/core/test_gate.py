@@ -137,6 +137,16 @@ def test_empty_instructions_and_a_custom_voice_are_kept() -> None:
             "session.audio.output.voice",
         ),
         (
+            {"session": {"audio": {"output": {"voice": "v" * 65}}}},
+            "invalid_value",
+            "session.audio.output.voice",
+        ),
+        (
+            {"session": {"audio": {"output": {"voice": {"id": "v" * 65}}}}},
+            "invalid_value",
+            "session.audio.output.voice",
+        ),
+        (
             {"session": {"audio": {"output": {"voice": {"id": None}}}}},
             "invalid_type",
             "session.audio.output.voice",

@@ -471,8 +471,12 @@ async def test_a_large_event_is_read_anew_for_a_browser_that_may_not_be_told_as_
     real, other = one.reader.read, Ear()
     asked: list[bool] = []
 
-    async def read(message: str, *, is_beta: bool, withholds: bool = False) -> Reading:
-        reading = await real(message, is_beta=is_beta, withholds=withholds)
+    async def read(
+        message: str, *, is_beta: bool, withholds: bool, blanks: bool, chosen: bytes | None
+    ) -> Reading:
+        reading = await real(
+            message, is_beta=is_beta, withholds=withholds, blanks=blanks, chosen=chosen
+        )
         asked.append(withholds)
         # An invited candidate has come in the place of the trusted client meanwhile.
         one.relay.gate.serve(Client.INVITED)
@@ -491,6 +495,34 @@ async def test_a_large_event_is_read_anew_for_a_browser_that_may_not_be_told_as_
     ]
     assert asked == [False, True]
     assert one.browser.heard == []
+
+
+@pytest.mark.parametrize("kind", ["session.created", "session.updated"])
+async def test_an_open_client_is_told_no_instructions_of_ours_in_a_large_event_either(
+    one: Relayed, kind: str
+) -> None:
+    voice = {"id": "v" * MOST_PARSED_HERE}
+    session = {"instructions": "PLAN", "audio": {"output": {"voice": voice}}}
+    one.relay.from_model(json.dumps({"type": kind, "session": session}))
+    (heard,) = await one.heard(1)
+    assert heard == {"type": kind, "session": {**session, "instructions": ""}}
+    assert (await one.journal())[-1]["event"]["session"] == session
+
+
+async def test_a_client_is_told_large_instructions_of_its_own_choice_and_a_trusted_one_all(
+    one: Relayed,
+) -> None:
+    mine = {"type": "session.update", "session": {"type": "realtime", "instructions": "Mine."}}
+    one.relay.from_browser(json.dumps(mine))
+    pad = "x" * MOST_PARSED_HERE
+    chosen = {"type": "session.updated", "session": {"instructions": "Mine.", "pad": pad}}
+    ours = {"type": "session.updated", "session": {"instructions": "PLAN", "pad": pad}}
+    one.relay.from_model(json.dumps(chosen))
+    one.relay.from_model(json.dumps(ours))
+    assert [event["session"]["instructions"] for event in await one.heard(2)] == ["Mine.", ""]
+    one.relay.gate.serve(Client.TRUSTED)
+    one.relay.from_model(json.dumps(ours))
+    assert (await one.heard(3))[2] == ours
 
 
 async def test_of_our_own_events_that_are_too_large_no_browser_hears(one: Relayed) -> None:
