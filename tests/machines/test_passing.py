@@ -173,7 +173,7 @@ async def test_whoever_waits_for_an_interview_that_begins_elsewhere_is_led_there
             await candidate.open_bare(f"/ws/{made['id']}")
             await candidate.send({"type": "init", "token": made["join_token"]})
             await candidate.connect()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(10):
                 assert b"snapshot" not in await answer.read(), "it ends, to be asked anew"
         async with http.get(url) as answer:
             async for line in answer.content:
@@ -231,7 +231,8 @@ async def silent(request: web.Request) -> web.StreamResponse:
 
 
 async def breaks_off(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    response = web.StreamResponse()
+    response.enable_chunked_encoding()
     await response.prepare(request)
     await response.write(b"half")
     assert request.transport is not None
@@ -312,11 +313,14 @@ async def test_nothing_of_a_request_decides_where_it_is_passed_on_to(
             **{"Host": "evil.example.org:1", "X-Forwarded-For": "192.0.2.1"},
             **{"X-Forwarded-Host": "evil.example.org", "Connection": "X-Mine", "X-Mine": "1"},
         }
-        reply = await operators[0].ask(
-            "GET", f"{PATH}/{made['id']}/transcript?x=@evil.example.org/", headers=headers
-        )
-    assert reply.status == 200
-    (request,) = seen
+        path = f"{PATH}/{made['id']}/transcript?x=@evil.example.org/"
+        reply = await operators[0].ask("GET", path, headers=headers)
+        assert reply.status == 200
+        once = signed(pair[0], "GET", path, "203.0.113.9", 1)
+        assert (await operators[0].ask("GET", path, headers=once)).status == 200
+    request, again = seen
+    assert request.headers[PASSED_ON].startswith("1 127.0.0.1 ")
+    assert again.headers[PASSED_ON].startswith("2 203.0.113.9 ")
     assert request.headers["Host"] == "evil.example.org:1"
     assert request.rel_url.raw_path_qs.endswith("/transcript?x=@evil.example.org/")
     assert "X-Forwarded-For" not in request.headers and "X-Mine" not in request.headers
@@ -393,3 +397,19 @@ async def test_two_nodes_cannot_announce_one_port_to_browsers(
     await again.close()
     await second.start()
     await second.close()
+
+
+async def test_a_second_server_that_announces_the_same_address_and_port_does_not_start(
+    tmp_path: Path, shared_url: str
+) -> None:
+    with contextlib.closing(socket.socket(type=socket.SOCK_DGRAM)) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    public: dict[str, Any] = {"udp_port": port, "public_ips": ("203.0.113.7",)}
+    async with node(tmp_path / "a", shared_url, **public):
+        # As on another machine: the port itself is free there.
+        with pytest.raises(ConfigurationError, match="INTERVIEW_UDP_PORT of its own"):
+            async with node(tmp_path / "b", shared_url, udp_host="127.0.0.2", **public):
+                raise AssertionError("it started")
+    async with node(tmp_path / "c", shared_url, **public):
+        pass  # The first one ended in order: its place is free at once.
