@@ -242,9 +242,11 @@ class EventRelay:
 
     def from_model(self, data: str | bytes) -> None:
         """Take one message of the model's."""
-        at = self.last_event_at = time.monotonic()
         if isinstance(data, bytes):
-            data = data.decode("utf-8", "replace")
+            # Events are text. Who takes what is none for one may be led to do what nobody said.
+            self.counters["model_binary"] += 1
+            return
+        at = self.last_event_at = time.monotonic()
         if len(data) <= MOST_PARSED_HERE and not self._behind:
             self._take_small(at, data)
         elif not self._behind.put(at, data):

@@ -297,6 +297,18 @@ async def test_large_garbage_is_counted_and_what_follows_passes(one: Relayed, te
     assert one.reader.deaths == 0
 
 
+@pytest.mark.parametrize("text", [small(1), with_sound()], ids=["small", "large"])
+async def test_binary_message_of_the_model_is_no_event_whatever_it_holds(
+    one: Relayed, text: str
+) -> None:
+    one.relay.from_model(text.encode())
+    one.relay.from_model(small(2))
+    assert one.browser.heard == [small(2)], "it is neither passed on nor waited for"
+    assert one.relay.counters["model_binary"] == 1
+    assert [turn.text for turn in one.relay.transcript.turns()] == ["2"]
+    assert [line["event"] for line in (await one.journal())[1:]] == [json.loads(small(2))]
+
+
 async def test_more_than_may_wait_is_told_and_counted_and_the_rest_passes(
     one: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
