@@ -1,10 +1,11 @@
 """``python -m bench.attack``: what running interviews feel of an attack on their server.
 
 The same interviews are measured in a quiet window and in one in which another process floods the
-server with offers, sockets, messages and forged STUN, from addresses of its own. The server has
-its limits as they are by default. Windows alternate, so that what changes on the machine favours
-neither; figures are medians. ``waited`` is the share of time in which the server was kept from its
-core by other processes: where that is more than a few per cent, the figures say nothing of it.
+server with offers, sockets, messages, pings and forged STUN, from addresses of its own. The server
+has its limits as they are by default. Windows alternate, so that what changes on the machine
+favours neither; figures are medians. ``waited`` is the share of time in which the server was kept
+from its core by other processes: where that is more than a few per cent, the figures say nothing
+of it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ FORGED: Final = tuple(f"127.0.{n // 8 + 1}.{n % 8 + 2}" for n in range(40))
 OFFERS_PER_SECOND: Final = 20
 SOCKETS_PER_SECOND: Final = 20
 DATAGRAMS_PER_SECOND: Final = 2000
+PINGS: Final = b"\x89\x80\0\0\0\0" * 20_000
 TICK_SECONDS: Final = 0.02
 P99_GOAL_MS: Final = 5.0
 """Added delay that an attack may bring the slowest hundredth of packets to."""
@@ -73,6 +75,7 @@ class Attack:
             group.create_task(self._at(OFFERS_PER_SECOND, self._offer), name="offers")
             group.create_task(self._at(SOCKETS_PER_SECOND, self._socket), name="sockets")
             group.create_task(self._messages(), name="messages")
+            group.create_task(self._pings(), name="pings")
             group.create_task(self._datagrams(port), name="datagrams")
 
     async def _media_port(self) -> tuple[str, int]:
@@ -121,6 +124,24 @@ class Attack:
         async with self._http.ws_connect(f"{self._url}/ws") as opened:
             for _ in range(1000):
                 await opened.send_str('{"type": "nonsense"}')
+
+    async def _pings(self) -> None:
+        while True:
+            await self._tried(self._ping)
+            await asyncio.sleep(0.5)
+
+    async def _ping(self) -> None:
+        """Empty pings, thousands in one piece: no frames are smaller."""
+        async with self._http.ws_connect(f"{self._url}/ws") as opened:
+            transport = opened.get_extra_info("socket")
+            assert transport is not None
+            loop = asyncio.get_running_loop()
+            line = transport.dup()
+            try:
+                for _ in range(20):
+                    await loop.sock_sendall(line, PINGS)
+            finally:
+                line.close()
 
     async def _datagrams(self, port: tuple[str, int]) -> None:
         senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in FORGED]
@@ -218,7 +239,8 @@ def page(calls: int, rows: list[str], legs: int) -> str:
     priority = " Server and generator ran before other processes (real-time priority)."
     return f"""
 {calls} interviews on one server while another process floods it: {OFFERS_PER_SECOND} offers and
-{SOCKETS_PER_SECOND} WebSockets a second, one WebSocket that sends as fast as it can, and
+{SOCKETS_PER_SECOND} WebSockets a second, one WebSocket that sends as fast as it can, one
+that sends empty pings, thousands at once, and
 {DATAGRAMS_PER_SECOND} forged STUN requests a second from {len(FORGED)} addresses. Written by
 `python -m bench.attack`, a part of `make bench`, on {today}: {os.cpu_count()} cores, the attacker
 and the load generator beside the server.{priority if subjects.may_run_realtime() else ""}

@@ -12,7 +12,7 @@ import json
 import logging
 from typing import Any, Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from ..core import tokens
 from ..core.lifecycle import Phase, Reason
@@ -22,6 +22,7 @@ from ..errors import (
     InterviewPeerError,
     InvalidJson,
     InvalidMessage,
+    RateLimited,
     SessionBusy,
     SessionNotFound,
     TokenInvalid,
@@ -52,6 +53,10 @@ MAX_UNSENT: Final = 256
 """Messages waiting for a client that does not read; then it is disconnected."""
 TOKEN_SECONDS: Final = 5.0
 """How long a client may take to show its token, where one is needed."""
+CLOSE_SECONDS: Final = 1.0
+"""How long a client may take to answer that the connection is closed: it is read meanwhile."""
+LAST_WORD_SECONDS: Final = 0.4
+"""How long one that is cut off may take to read why; nothing of it is read any more."""
 MAX_UNKNOWN_BYTES: Final = 8 * 1024
 """Longest message taken from a client that has not shown one."""
 
@@ -67,8 +72,11 @@ class Signalling:
         limits: Limits,
         hold_seconds: float,
         address: str | None = None,
+        transport: asyncio.Transport | None = None,
     ) -> None:
+        """``transport`` is what the socket speaks through: whoever floods it is cut off there."""
         self._socket = socket
+        self._transport = transport
         self._hold_seconds = hold_seconds
         self._interviews = interviews
         self._joining = joining
@@ -80,6 +88,7 @@ class Signalling:
         self._outgoing: asyncio.Queue[Json | None] = asyncio.Queue(MAX_UNSENT)
         self._tasks = Tasks("signalling")
         self._offer: asyncio.Task[None] | None = None
+        self._cut = False
 
     async def run(self, session_id: str | None, token: str | None = None) -> None:
         """Greet, then serve until the connection closes or the interview ends.
@@ -100,8 +109,13 @@ class Signalling:
                     TOKEN_SECONDS, self._without_token, required
                 )
             await self._read()
+        except RateLimited as error:
+            await self._cut_off(error, writer)
         except InterviewPeerError as error:
             self._error(error)
+        except ConnectionError:
+            # Anybody may go whenever they like; an answer to them finds nobody then.
+            log.debug("a signalling client went while it was answered")
         finally:
             if patience is not None:
                 patience.cancel()
@@ -135,6 +149,23 @@ class Signalling:
         """Close the connection after what is queued."""
         with contextlib.suppress(asyncio.QueueFull):
             self._outgoing.put_nowait(None)
+
+    async def _cut_off(self, error: RateLimited, writer: asyncio.Task[None]) -> None:
+        """Tell a client that floods why, and be rid of it.
+
+        The handshake that closes a WebSocket would go on reading what it sends.
+        """
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.pause_reading()
+        self._cut = True
+        self._error(error)
+        self._hang_up()
+        await asyncio.wait([writer], timeout=LAST_WORD_SECONDS)
+        if writer.done() and not self._transport.is_closing():
+            # Closing at once, with bytes of it unread, would take back what it was told.
+            await asyncio.sleep(LAST_WORD_SECONDS)
+        self._transport.abort()
 
     def _attach(self, interview: Interview) -> None:
         self._leave()
@@ -191,16 +222,26 @@ class Signalling:
                 await self._socket.send_str(json.dumps(message))
             except (ConnectionError, RuntimeError):
                 return
-        await self._socket.close()
+        if self._cut:
+            with contextlib.suppress(ConnectionError):
+                code = int(WSCloseCode.POLICY_VIOLATION).to_bytes(2)
+                await self._socket.send_frame(code, WSMsgType.CLOSE)
+        else:
+            await self._socket.close()
 
     async def _read(self) -> None:
         async for message in self._socket:
-            # Whoever sends faster than a person could is told so and cut off.
+            # Whoever sends faster than a person could is told so and cut off, be it control
+            # frames, of which a few bytes make one.
             self._pace.take()
             if message.type is WSMsgType.TEXT:
                 await self._take(message.data)
             elif message.type is WSMsgType.BINARY:
                 self._error(InvalidJson("Messages must be JSON in text frames."))
+            elif message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif message.type is WSMsgType.PONG:
+                continue  # Whatever arrives shows the heartbeat that somebody is there.
             else:
                 log.info("a signalling client broke the protocol")
                 return
@@ -361,12 +402,19 @@ async def handle(
 ) -> web.StreamResponse:
     """Serve one WebSocket; ``hold_seconds`` is told to pages, which come back within it."""
     socket = web.WebSocketResponse(
-        heartbeat=PING_SECONDS, max_msg_size=2 * limits.message_bytes, compress=False
+        timeout=CLOSE_SECONDS,
+        heartbeat=PING_SECONDS,
+        # Pings are answered here, where they count like all that is sent.
+        autoping=False,
+        max_msg_size=2 * limits.message_bytes,
+        compress=False,
     )
     if not socket.can_prepare(request).ok:
         raise CallerError("This address is a WebSocket: connect with one.")
     limits.socket(request.remote)
     await socket.prepare(request)
-    signalling = Signalling(socket, interviews, joining, limits, hold_seconds, request.remote)
+    signalling = Signalling(
+        socket, interviews, joining, limits, hold_seconds, request.remote, request.transport
+    )
     await signalling.run(request.match_info.get("session_id"), token_of(request))
     return socket

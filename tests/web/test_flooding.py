@@ -1,0 +1,138 @@
+"""Clients of the WebSocket that keep to no rule: raw connections, which no library tames."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from interview_peer.app import Server
+from tests.support.caller import calling
+from tests.support.inprocess import serving
+from tests.support.waiting import eventually
+
+PING = b"\x89\x80\0\0\0\0"
+TEXT = b"\x81\x82\0\0\0\0{}"
+CLOSE = 8
+PONG = 10
+
+
+@pytest.fixture
+async def strict(tmp_path: Path) -> AsyncIterator[Server]:
+    """A server that counts what a socket sends."""
+    async with serving(tmp_path, messages_per_second=10) as server:
+        yield server
+
+
+class Raw:
+    """A WebSocket of bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The next frame of the server: its opcode and what it holds."""
+        head = await self.reader.readexactly(2)
+        length = head[1] & 127
+        if length == 126:
+            length = int.from_bytes(await self.reader.readexactly(2))
+        return head[0] & 15, await self.reader.readexactly(length)
+
+
+@contextlib.asynccontextmanager
+async def raw(server: Server, token: str = "") -> AsyncIterator[Raw]:
+    """Such a client, behind the greeting."""
+    place = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    key = base64.b64encode(os.urandom(16)).decode()
+    shown = f"Authorization: Bearer {token}\r\n" if token else ""
+    request = (
+        f"GET /ws HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\n{shown}"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    )
+    writer.write(request.encode())
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101"), head
+        client = Raw(reader, writer)
+        assert json.loads((await client.frame())[1])["type"] == "session"
+        try:
+            yield client
+        finally:
+            writer.transport.abort()
+
+
+async def refused(server: Server) -> int:
+    async with calling(server.url) as caller:
+        told: int = (await caller.get("/healthz")).json()["refused"]["messages"]
+        return told
+
+
+async def test_a_ping_is_answered_with_what_it_holds(strict: Server) -> None:
+    async with raw(strict) as client:
+        client.writer.write(b"\x89\x83\0\0\0\0abc")
+        assert await client.frame() == (PONG, b"abc")
+
+
+@pytest.mark.parametrize("frame", [PING, b"\x8a\x80\0\0\0\0", TEXT], ids=["ping", "pong", "text"])
+async def test_frames_of_every_kind_count_and_whoever_floods_is_told_and_cut_off(
+    strict: Server, frame: bytes
+) -> None:
+    async with raw(strict) as client:
+        client.writer.write(frame * 3000)
+        answered, told = 0, None
+        while (got := await client.frame())[0] != CLOSE:
+            if got[0] == PONG:
+                answered += 1
+            else:
+                told = json.loads(got[1])["code"]
+        assert told == "RATE_LIMITED"
+        assert got[1] == struct.pack("!H", 1008)
+        assert answered <= 60
+    assert await refused(strict) == 1
+
+
+async def test_nothing_more_is_read_of_whoever_was_cut_off_and_it_is_gone_at_once(
+    strict: Server,
+) -> None:
+    async with raw(strict) as client:
+        client.writer.write(PING * 3000)
+        while (await client.frame())[0] != CLOSE:
+            pass
+        # It does not answer that, and goes on sending.
+        since = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - since < 8:
+                client.writer.write(PING * 1000)
+                await client.writer.drain()
+                await asyncio.sleep(0.02)
+        assert time.monotonic() - since < 3
+
+
+async def test_a_client_that_goes_while_it_is_answered_leaves_no_traceback(
+    strict: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    for _ in range(5):
+        async with raw(strict) as client:
+            line = client.writer.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.writer.write(PING * 20)
+
+    async def open_sockets() -> int:
+        return sum("Signalling" in str(task.get_coro()) for task in asyncio.all_tasks())
+
+    await eventually(open_sockets, within=5, what="all gone", good=lambda count: not count)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
