@@ -108,6 +108,10 @@ class SpeechRedactor:
         kind = event.get("type")
         partial = isinstance(kind, str) and kind.endswith(_PARTIAL)
         kept: Json = self._clean(event, partial, counts)
+        response = kept.get("response")
+        if isinstance(response, dict) and isinstance(response.get("instructions"), str):
+            # Words that the interviewer is to say; a session's instructions are nobody's speech.
+            response["instructions"] = self.text(response["instructions"], counts)
         return kept
 
     def _clean(self, value: Any, partial: bool, counts: collections.Counter[str]) -> Any:

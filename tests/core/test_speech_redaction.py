@@ -137,6 +137,20 @@ def test_every_whole_text_of_an_event_is_redacted_and_nothing_else() -> None:
     assert str(event) == before, "what the browser gets is another matter"
 
 
+@pytest.mark.parametrize("kind", ["response.create", "response.created", "response.done"])
+def test_words_that_the_interviewer_is_given_to_say_are_redacted(kind: str) -> None:
+    event: Json = {"type": kind, "response": {"instructions": "Say: to a@b.de", "input": []}}
+    kept, counts = cleaned(event)
+    assert kept == {"type": kind, "response": {"instructions": "Say: to [email]", "input": []}}
+    assert counts == {"email": 1}
+    assert event["response"]["instructions"] == "Say: to a@b.de", "the model hears all"
+
+
+def test_the_instructions_of_a_session_are_nobodys_speech() -> None:
+    event: Json = {"type": "session.update", "session": {"instructions": "Write to a@b.de"}}
+    assert cleaned(event) == (event, {})
+
+
 @pytest.mark.parametrize(
     "event",
     [
