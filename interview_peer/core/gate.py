@@ -20,7 +20,7 @@ from typing import Any, Final
 from ..types import Json
 from . import realtime
 from .allowance import Allowance
-from .gate_rules import INVITED, OPEN, TRUSTED, WIDENING, Rule, checked_session
+from .gate_rules import INVITED, OPEN, TRUSTED, WIDENING, Rule, checked_session, with_given_tools
 from .refusal import GateRefused, event_id_of, new_event_id
 from .withholding import OF_SESSION, digest_of, is_shown, session_told, withhold, without_ours
 
@@ -74,6 +74,8 @@ class Gate:
         self._session: Json | None = None
         self.chosen: bytes | None = None
         """Digest of the instructions that an open client set last."""
+        self.given: tuple[str, ...] = ()
+        """Names of the tools that the server gave the interviewer."""
         self._items: dict[str, bool] = {}
         """Whether the browser may know of it, by item id."""
         self._before_hidden: dict[str, str | None] = {}
@@ -149,6 +151,8 @@ class Gate:
             self._owed += 1
             return None
         admitted = rule(event)
+        if self.client is Client.TRUSTED:
+            admitted = with_given_tools(admitted, self.given)
         if self.client is Client.OPEN and kind == "session.update":
             instructions = admitted["session"].get("instructions")
             if instructions is not None:

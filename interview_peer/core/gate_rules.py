@@ -8,12 +8,13 @@ the conversation so far is the ``Gate``'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from ..types import Json
 from .beta import BETA_RESPONSE_FIELDS
 from .refusal import GateRefused, event_id_of
+from .tools import BUILT_IN, definitions
 
 MAX_TYPED: Final = 8_192
 """Longest text that an invited candidate may add to the conversation at once, in characters."""
@@ -113,6 +114,42 @@ def _trusted_session(event: Json) -> Json:
         kept = {key: value for key, value in heard.items() if key != "transcription"}
         session["audio"] = audio | {"input": kept}
     return event | {"session": {"type": "realtime"} | session}
+
+
+def with_given_tools(event: Json, given: Iterable[str]) -> Json:
+    """The event of a trusted client with the server's own tools in any list of tools that it has.
+
+    A list takes the place of the one before it, so the interviewer would lose them. A reply that
+    joins no conversation is the client's alone and has what the client says.
+
+    Args:
+        event: what goes to the model.
+        given: names of the tools that the server gave it.
+
+    Raises `GateRefused` for another tool of such a name, or what is no list.
+    """
+    owner = {"session.update": "session", "response.create": "response"}.get(event["type"], "")
+    settings = event.get(owner)
+    if not isinstance(settings, dict) or "tools" not in settings:
+        return event
+    if owner == "response" and settings.get("conversation") == "none":
+        return event
+    ours = definitions(given)
+    tools, place = settings["tools"], f"{owner}.tools"
+    if tools is None:
+        # Whatever that means to the service: those that are there stay.
+        return event | {owner: {key: settings[key] for key in settings if key != "tools"}}
+    if not isinstance(tools, list):
+        raise GateRefused("invalid_type", "The tools are not a list.", place)
+    theirs = []
+    for tool in tools:
+        name = tool.get("name") if isinstance(tool, dict) else None
+        if not isinstance(name, str) or name not in BUILT_IN:
+            theirs.append(tool)
+        elif not any(tool.items() >= own.items() for own in ours):
+            # One that it read in the session and sends back is no other.
+            raise GateRefused("invalid_value", "The server has a tool of this name.", place)
+    return event | {owner: settings | {"tools": theirs + ours}}
 
 
 # -- replies ------------------------------------------------------------------------------------

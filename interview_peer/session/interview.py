@@ -453,7 +453,8 @@ class Interview:
         offer = await leg.offer()
         # An open client's kit trips over calls of tools that it does not have.
         is_ours = self.origin == "api"
-        self._tools.given = frozenset(self.persona.tools if is_ours else ())
+        self._relay.gate.given = tuple(self.persona.tools) if is_ours else ()
+        self._tools.given = frozenset(self._relay.gate.given)
         session = self.persona.session(around.model or self.model, with_tools=is_ours)
         call: Call = await around.connector.create_call(offer, session)
         self.call_id = call.id

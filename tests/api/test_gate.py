@@ -121,8 +121,10 @@ async def test_a_trusted_one_configures_the_session_sees_it_and_is_trusted_when_
     resume = await comes_in(browser, made["join_token"])
     created = (await browser.event("session.created"))["session"]
     assert SECRET in created["instructions"]
-    browser.say(update(instructions="Be brief.", audio={"input": {"transcription": None}}))
+    audio = {"input": {"transcription": None}}
+    browser.say(update(instructions="Be brief.", audio=audio, tools=[]))
     updated = (await browser.event("session.updated"))["session"]
+    assert [tool["name"] for tool in updated["tools"]] == ["end_interview"]
     assert updated["instructions"] == "Be brief."
     assert updated["audio"]["input"]["transcription"] is not None
     await browser.leave()

@@ -16,6 +16,7 @@ from interview_peer.core.gate import Client, Gate
 from interview_peer.core.gate_rules import ALLOWABLE, DENIABLE, MAX_PARTS, MAX_TYPED
 from interview_peer.core.realtime import KNOWN_CLIENT_EVENTS
 from interview_peer.core.refusal import GateRefused
+from interview_peer.core.tools import BUILT_IN, END_INTERVIEW
 from interview_peer.core.withholding import UNSAID
 from interview_peer.types import Json
 from tests.support.official import client_problems, client_types, server_problems, server_types
@@ -310,6 +311,51 @@ def test_a_trusted_update_keeps_all_but_what_the_transcript_rests_on() -> None:
         },
     }
     assert event == before
+
+
+OURS = BUILT_IN[END_INTERVIEW].definition()
+LOOKUP: Json = {"type": "function", "name": "lookup"}
+
+
+def trusted_tools(kind: str, tools: Any, ours: tuple[str, ...] = (END_INTERVIEW,)) -> Any:
+    """What becomes of the tools in an event of a trusted client's."""
+    gate = Gate()
+    gate.serve(Client.TRUSTED)
+    gate.given = ours
+    owner = kind.partition(".")[0]
+    event = {"type": kind, owner: {"type": "realtime", "tools": tools}}
+    before = copy.deepcopy(event)
+    admitted = gate.admit(event, 0.0)
+    assert event == before and admitted is not None
+    return admitted[owner].get("tools", "unsaid")
+
+
+@pytest.mark.parametrize("kind", ["session.update", "response.create"])
+def test_a_trusted_client_cannot_take_the_servers_tools_away(kind: str) -> None:
+    assert trusted_tools(kind, []) == [OURS]
+    assert trusted_tools(kind, [LOOKUP]) == [LOOKUP, OURS]
+    assert trusted_tools(kind, [OURS, LOOKUP]) == [LOOKUP, OURS], "once each"
+    assert trusted_tools(kind, None) == "unsaid"
+    assert trusted_tools(kind, [LOOKUP], ours=()) == [LOOKUP]
+    for other, code in (
+        ([{**OURS, "description": "Goes on."}], "invalid_value"),
+        ([{"type": "function", "name": END_INTERVIEW}], "invalid_value"),
+        ("all", "invalid_type"),
+    ):
+        with pytest.raises(GateRefused) as caught:
+            trusted_tools(kind, other)
+        assert (caught.value.code, caught.value.param) == (
+            code,
+            f"{kind.partition('.')[0]}.tools",
+        )
+
+
+def test_a_reply_aside_has_the_tools_that_its_trusted_client_says() -> None:
+    gate = Gate()
+    gate.serve(Client.TRUSTED)
+    gate.given = (END_INTERVIEW,)
+    event = {"type": "response.create", "response": {"conversation": "none", "tools": []}}
+    assert gate.admit(event, 0.0) is event
 
 
 @pytest.mark.parametrize("client", [Client.OPEN, Client.TRUSTED])
