@@ -122,9 +122,9 @@ class Surroundings:
     max_seconds: float | None = None
     """How long any interview may last from its first offer on; None has no limit."""
     max_tokens: int | None = None
+    """How many tokens it may use, by the service's count; None has no limit."""
     events_per_second: int = EVENTS_PER_SECOND
     """Events that one browser may send; 0 counts none."""
-    """How many tokens it may use, by the service's count; None has no limit."""
     node_id: str = "alone"
     """The name of this process, for its next start to know what it left."""
     tally: Tally = dataclasses.field(default_factory=Tally)
