@@ -16,7 +16,7 @@
     │   │   ├── UnknownPersona, LimitExceeded, CallbackSecretRequired
     │   │   └── InvalidParameter       the same, told as OpenAI does
     │   │       └── UnknownParameter, MissingParameter
-    │   ├── IdempotencyConflict, InterviewElsewhere, InterviewNotLive, KeyNotFound
+    │   ├── IdempotencyConflict, InterviewElsewhere, InterviewNotLive, KeyNotFound, SocketReplaced
     │   ├── Unauthorized
     │   │   └── TokenRequired, TokenInvalid, TokenExpired, TokenUsed
     │   ├── OriginNotAllowed, TokensElsewhere
@@ -458,6 +458,16 @@ class TooManyConnections(RateLimited):
 
     code = "TOO_MANY_CONNECTIONS"
     sentence = "Too many connections of your network are waiting. Try again in a moment."
+
+
+class SocketReplaced(CallerError):
+    """Newer WebSockets of the same interview took the place of this one."""
+
+    code = "SOCKET_REPLACED"
+    status = 409
+    sentence = (
+        "This interview was opened in several other places, so this page lost its connection."
+    )
 
 
 class TooMuchToSay(RateLimited):

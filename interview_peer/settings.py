@@ -131,6 +131,7 @@ _MUST_BE = {
     "max_sdp_kb": "must be a whole number from 4 to 64",
     "request_seconds": "must be a number of seconds from 0.1 to 600",
     "max_connections": "must be a whole number from 10 to 1000000",
+    "connections_per_address": "must be a whole number from 0 to 1000000",
     "trusted_proxies": "must be networks such as 10.0.0.0/8, separated by commas",
     "proxy_header": "must be the name of a header, such as X-Forwarded-For or Fly-Client-IP",
     "recordings_url": (
@@ -397,6 +398,11 @@ class Settings(BaseSettings):
         default=2000, ge=10, le=1000000, validation_alias="INTERVIEW_MAX_CONNECTIONS"
     )
     """TCP connections open at once; further ones are closed."""
+
+    connections_per_address: int = Field(
+        default=500, ge=0, le=1000000, validation_alias="INTERVIEW_CONNECTIONS_PER_ADDRESS"
+    )
+    """The same of one address, unless it is a trusted proxy's; 0 counts none."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), validation_alias="INTERVIEW_TRUSTED_PROXIES"

@@ -32,7 +32,7 @@ def caller_behind(
         values: what came under that name, in order.
         trusted: networks of the proxies that are believed.
     """
-    if not values or not _within(peer, trusted):
+    if not values or not within(peer, trusted):
         return peer
     if header.lower() != FORWARDED_FOR.lower():
         # Two of them: one is the caller's own making.
@@ -44,7 +44,7 @@ def caller_behind(
         if _address(name) is None:
             break
         nearest = name
-        if not _within(name, trusted):
+        if not within(name, trusted):
             break
     return nearest
 
@@ -57,7 +57,7 @@ def is_secure_behind(peer: str | None, values: Sequence[str], trusted: Sequence[
         values: what came as ``X-Forwarded-Proto``, in order; the nearest proxy's is the last.
         trusted: networks of the proxies that are believed.
     """
-    if not values or not _within(peer, trusted):
+    if not values or not within(peer, trusted):
         return False
     return values[-1].rpartition(",")[2].strip().lower() == "https"
 
@@ -79,6 +79,7 @@ def _address(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address 
     return mapped or known
 
 
-def _within(text: str | None, networks: Sequence[Network]) -> bool:
+def within(text: str | None, networks: Sequence[Network]) -> bool:
+    """Whether an address lies in one of the networks; what is no address does not."""
     address = _address(text)
     return address is not None and any(address in network for network in networks)

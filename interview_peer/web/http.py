@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from aiohttp import StreamReader, hdrs, web
 
-from ..errors import CallerError, ExpectationFailed, RequestTooSlow
+from ..errors import CallerError, ExpectationFailed, RateLimited, RequestTooSlow
 from . import forms
 from .limits import LIMITS, Limits
 
@@ -50,24 +50,37 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_body_late", "_head_late", "_server")
+    __slots__ = ("_body_late", "_caller", "_crowded", "_head_late", "_server")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._server = server
         self._head_late: asyncio.TimerHandle | None = None
         self._body_late: asyncio.TimerHandle | None = None
+        self._caller: str | None = None
+        self._crowded = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._server.connections) > self._server.limits.connections:
-            self._server.limits.refused["connections"] += 1
+        limits, count = self._server.limits, len(self._server.connections)
+        peer = transport.get_extra_info("peername")
+        try:
+            if count > limits.connections:
+                raise RateLimited
+            self._caller = limits.enter(peer[0] if peer else None)
+        except RateLimited:
+            limits.refused["connections"] += 1
             self.force_close()
         else:
+            # The last places are for one request each.
+            self._crowded = count > limits.connections - limits.sockets.kept
             self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timers()
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            self._server.limits.addresses.leave(caller)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -114,6 +127,8 @@ class _Connection(web.RequestHandler):
             return await super()._handle_request(request, start_time, request_handler)
         finally:
             self._stop_timers()
+            if self._crowded:
+                self.close()
 
     def handle_error(
         self,

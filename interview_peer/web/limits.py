@@ -6,15 +6,18 @@ All figures are settings; what is refused is counted. Callers are told apart as
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections import Counter
 
 from aiohttp import web
 
 from ..core.allowance import Allowance, caller_of
+from ..core.proxies import within
 from ..errors import RateLimited, SdpTooLarge
 from ..settings import Settings
 from ..types import Json
+from .places import Addresses, Sockets
 
 MESSAGES_AT_ONCE = 5
 """A connection may send as much as it may in so many seconds at once."""
@@ -35,6 +38,9 @@ class Limits:
         """How long the head of a request may take to arrive, and again its body."""
         self.connections = settings.max_connections
         """Connections open at once."""
+        self.sockets = Sockets(settings.max_connections)
+        self.addresses = Addresses(settings.connections_per_address)
+        self._proxies = [ipaddress.ip_network(one) for one in settings.trusted_proxies]
         self._offers = _per_minute(settings.offers_per_minute)
         self._offers_of_one = _per_minute(settings.offers_per_interview)
         self._sockets = _per_minute(settings.sockets_per_minute)
@@ -57,6 +63,18 @@ class Limits:
     def socket(self, address: str | None) -> None:
         """Let a WebSocket be opened. Raises ``RateLimited``."""
         self._take(self._sockets, caller_of(address), "sockets")
+
+    def enter(self, peer: str | None) -> str | None:
+        """Let a connection of an address be opened; returns who is to ``leave``, None for nobody.
+
+        Trusted proxies carry everyone's, and are not counted. Raises ``RateLimited``.
+        """
+        if within(peer, self._proxies):
+            return None
+        caller = caller_of(peer)
+        if not self.addresses.enter(caller):
+            raise RateLimited
+        return caller
 
     def messages(self) -> Pace:
         """For one WebSocket."""

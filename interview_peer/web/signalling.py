@@ -25,6 +25,7 @@ from ..errors import (
     RateLimited,
     SessionBusy,
     SessionNotFound,
+    SocketReplaced,
     TokenInvalid,
     TokenRequired,
     TooLarge,
@@ -89,6 +90,7 @@ class Signalling:
         self._tasks = Tasks("signalling")
         self._offer: asyncio.Task[None] | None = None
         self._cut = False
+        self._writer: asyncio.Task[None] | None = None
 
     async def run(self, session_id: str | None, token: str | None = None) -> None:
         """Greet, then serve until the connection closes or the interview ends.
@@ -96,7 +98,7 @@ class Signalling:
         ``token`` is one that came with the request. Where a token is needed and none came, the
         greeting waits for the ``init`` that brings it.
         """
-        writer = self._tasks.start(self._write(), "write")
+        writer = self._writer = self._tasks.start(self._write(), "write")
         patience: asyncio.TimerHandle | None = None
         try:
             try:
@@ -110,7 +112,7 @@ class Signalling:
                 )
             await self._read()
         except RateLimited as error:
-            await self._cut_off(error, writer)
+            await self._cut_off(error)
         except InterviewPeerError as error:
             self._error(error)
         except ConnectionError:
@@ -150,12 +152,17 @@ class Signalling:
         with contextlib.suppress(asyncio.QueueFull):
             self._outgoing.put_nowait(None)
 
-    async def _cut_off(self, error: RateLimited, writer: asyncio.Task[None]) -> None:
-        """Tell a client that floods why, and be rid of it.
+    def replace(self) -> None:
+        """Make room for a newer socket of the same interview."""
+        self._tasks.start(self._cut_off(SocketReplaced()), "make room")
+
+    async def _cut_off(self, error: InterviewPeerError) -> None:
+        """Tell a client that is not wanted why, and be rid of it.
 
         The handshake that closes a WebSocket would go on reading what it sends.
         """
-        if self._transport is None or self._transport.is_closing():
+        writer = self._writer
+        if writer is None or self._transport is None or self._transport.is_closing():
             return
         self._transport.pause_reading()
         self._cut = True
@@ -171,6 +178,7 @@ class Signalling:
         self._leave()
         self._interview = interview
         interview.touch()
+        self._limits.sockets.enter(interview.id, self)
         self.send(
             {
                 "type": "session",
@@ -186,6 +194,7 @@ class Signalling:
 
     def _leave(self) -> None:
         if self._interview is not None:
+            self._limits.sockets.leave(self._interview.id, self)
             self._interview.unobserve(self._observed)
             self._interview = None
 
@@ -412,9 +421,13 @@ async def handle(
     if not socket.can_prepare(request).ok:
         raise CallerError("This address is a WebSocket: connect with one.")
     limits.socket(request.remote)
-    await socket.prepare(request)
-    signalling = Signalling(
-        socket, interviews, joining, limits, hold_seconds, request.remote, request.transport
-    )
-    await signalling.run(request.match_info.get("session_id"), token_of(request))
+    limits.sockets.open()
+    try:
+        await socket.prepare(request)
+        signalling = Signalling(
+            socket, interviews, joining, limits, hold_seconds, request.remote, request.transport
+        )
+        await signalling.run(request.match_info.get("session_id"), token_of(request))
+    finally:
+        limits.sockets.closed()
     return socket

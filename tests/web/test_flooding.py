@@ -52,14 +52,13 @@ class Raw:
 
 
 @contextlib.asynccontextmanager
-async def raw(server: Server, token: str = "") -> AsyncIterator[Raw]:
+async def raw(server: Server, path: str = "/ws") -> AsyncIterator[Raw]:
     """Such a client, behind the greeting."""
     place = urlsplit(server.url)
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     key = base64.b64encode(os.urandom(16)).decode()
-    shown = f"Authorization: Bearer {token}\r\n" if token else ""
     request = (
-        f"GET /ws HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\n{shown}"
+        f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     )
     writer.write(request.encode())
@@ -136,3 +135,66 @@ async def test_a_client_that_goes_while_it_is_answered_leaves_no_traceback(
 
     await eventually(open_sockets, within=5, what="all gone", good=lambda count: not count)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_the_newest_sockets_of_an_interview_end_the_oldest_which_is_told_so(
+    strict: Server,
+) -> None:
+    async with contextlib.AsyncExitStack() as stack, calling(strict.url) as caller:
+        await caller.open()
+        path = f"/ws/{caller.session_id}"
+        others = [await stack.enter_async_context(raw(strict, path)) for _ in range(3)]
+        for one in others:
+            one.writer.write(PING)
+            assert (await one.frame())[0] == PONG
+        newest = await stack.enter_async_context(raw(strict, path))
+        assert (await caller.message("error"))["code"] == "SOCKET_REPLACED"
+        await caller.socket_closed()
+        for one in (*others, newest):
+            one.writer.write(PING)
+            assert (await one.frame())[0] == PONG
+
+
+async def test_sockets_leave_places_for_other_requests(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving(tmp_path, max_connections=10))
+        for _ in range(9):
+            await stack.enter_async_context(raw(server))
+        for _ in range(3):
+            async with calling(server.url) as caller:
+                assert (await caller.get("/health")).status == 200
+                asked = {"Connection": "Upgrade", "Upgrade": "websocket"}
+                key = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "A" * 22 + "=="}
+                reply = await caller.get("/ws", headers={**asked, **key})
+                assert (reply.status, reply.json()["error"]["code"]) == (503, "AT_CAPACITY")
+
+
+async def kept_of(server: Server, count: int) -> int:
+    """How many of so many new connections stay open."""
+    place = urlsplit(server.url)
+    ends = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(count)]
+    request = f"GET /health HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode()
+    kept = 0
+    for reader, writer in ends:
+        with contextlib.suppress(ConnectionError):
+            writer.write(request)
+            kept += (await reader.read(12)).startswith(b"HTTP/1.1 200")
+    for _, writer in ends:
+        writer.transport.abort()
+    return kept
+
+
+@pytest.mark.parametrize(("trusted", "kept"), [((), 5), (("127.0.0.0/8",), 8)])
+async def test_an_address_has_so_many_connections_and_a_trusted_proxy_any(
+    tmp_path: Path, trusted: tuple[str, ...], kept: int
+) -> None:
+    async with serving(
+        tmp_path, connections_per_address=5, max_connections=100, trusted_proxies=trusted
+    ) as server:
+        assert await kept_of(server, 8) == kept
+
+        async def again() -> int:
+            return await kept_of(server, 5)
+
+        # Those that were closed are not counted any longer.
+        await eventually(again, within=5, what="room again", good=lambda count: count == 5)
