@@ -74,16 +74,14 @@ class Drain:
         """Begin, or change how long it may take; returns at once.
 
         Args:
-            seconds: from now, until interviews that still run are ended; None is the setting's.
-                Zero ends them without a goodbye.
+            seconds: from now, until interviews that still run are ended; None is the setting's, or
+                what an earlier request left. Zero ends them without a goodbye, also while
+                goodbyes are said.
             exit_after: the process is to end then. Once asked for it stays so.
         """
         limit = self._seconds if seconds is None else seconds
         if self._task is None or seconds is not None:
-            self._deadline = asyncio.get_running_loop().time() + limit
-            self._limit_at = datetime.now(UTC) + timedelta(seconds=limit)
-            self._polite = limit > 0
-            self._changed.set()
+            self._set_limit(limit)
         self._exit = self._exit or exit_after
         if self._task is None:
             self._began_at = datetime.now(UTC)
@@ -96,6 +94,20 @@ class Drain:
             self._task = asyncio.create_task(self._run(), name="drain")
         elif self.state is State.DRAINED and self._exit:
             self.over.set()
+
+    def signalled(self) -> None:
+        """Begin and end the process then. Of the time that is left no more stays than the
+        setting's: whoever signals counts on that, and kills a process that takes longer."""
+        end = asyncio.get_running_loop().time() + self._seconds
+        if self._task is not None and end < self._deadline:
+            self._set_limit(self._seconds)
+        self.begin(exit_after=True)
+
+    def _set_limit(self, seconds: float) -> None:
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._limit_at = datetime.now(UTC) + timedelta(seconds=seconds)
+        self._polite = seconds > 0
+        self._changed.set()
 
     def document(self) -> Json:
         """How far it is, for an API."""
@@ -139,11 +151,23 @@ class Drain:
         if not left:
             return
         log.warning("interviews are ended, for the server is", extra={"running": len(left)})
+        self._changed.clear()
+        hurry = asyncio.create_task(self._hurry(left), name="hurry goodbyes")
         try:
             async with asyncio.timeout(END_SECONDS):
                 await asyncio.gather(*map(self._end, left))
         except TimeoutError:
             log.error("not every interview ended in time")
+        finally:
+            await stop(hurry)
+
+    async def _hurry(self, left: list[Interview]) -> None:
+        """End those that still say goodbye, once nobody wants to wait for it any more."""
+        while self._polite:
+            await self._changed.wait()
+            self._changed.clear()
+        for interview in left:
+            interview.end_soon(Reason.SERVER_SHUTDOWN)
 
     async def _end(self, interview: Interview) -> None:
         try:
@@ -171,7 +195,7 @@ class StopRequest:
         """Have the server emptied and ended; false where it is not there yet."""
         if self._drain is None:
             return False
-        self._drain.begin(exit_after=True)
+        self._drain.signalled()
         return True
 
 

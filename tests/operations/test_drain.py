@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from interview_peer.app import Server
 from interview_peer.cli import main
 from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
-from interview_peer.session.drain import GOODBYE, State
+from interview_peer.session import drain
+from interview_peer.session.control import Control
+from interview_peer.session.drain import GOODBYE, State, StopRequest
 from interview_peer.types import Json
 from tests.notices.receiver import Receiver
 from tests.support.caller import Caller, calling
@@ -198,6 +201,71 @@ async def test_draining_over_http_leaves_the_process_unless_it_is_asked_to_end(
         # Later on it may still be told to end.
         assert (await operator.ask("POST", PATH, json={"exit": True})).json()["exit"] is True
         assert server.drain.over.is_set()
+
+
+async def test_a_signal_keeps_to_the_settings_time_whatever_was_asked_for_before(
+    tmp_path: Path,
+) -> None:
+    async with (
+        serving(tmp_path, admin_key=KEY, drain_seconds=60) as server,
+        calling(server.url) as caller,
+    ):
+        await caller.open()
+        await caller.connect()
+        operator = Operator(caller)
+        stop = StopRequest()
+        stop.serves(server.drain)
+
+        async def left(seconds: float) -> float:
+            await operator.ask("POST", PATH, json={"seconds": seconds})
+            assert stop.gently()
+            told = (await operator.ask("GET", PATH)).json()
+            assert (told["interviews"], told["exit"]) == (1, True)
+            return (datetime.fromisoformat(told["until"]) - datetime.now(UTC)).total_seconds()
+
+        assert 30 < await left(7200) <= 61
+        # Less than that stays less.
+        assert await left(30) <= 31
+        stop.gently()
+        await operator.ask("POST", PATH, json={"seconds": 0})
+        assert (await caller.message("session_ended", within=30))["reason"] == "server_shutdown"
+
+
+async def test_goodbyes_are_cut_short_once_no_time_is_left_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parting = asyncio.Event()
+
+    async def long_goodbye(self: Control, seconds: float, **words: str) -> None:
+        parting.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Control, "part", long_goodbye)
+    monkeypatch.setattr(drain, "POLITE_SECONDS", 600.0)
+    async with serving(tmp_path, admin_key=KEY) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        operator = Operator(caller)
+        await operator.ask("POST", PATH, json={"seconds": 0.01})
+        async with asyncio.timeout(10):
+            await parting.wait()
+        # More time makes no goodbye shorter.
+        await operator.ask("POST", PATH, json={"seconds": 60})
+        assert (await operator.ask("GET", PATH)).json()["interviews"] == 1
+        await operator.ask("POST", PATH, json={"seconds": 0})
+        assert (await caller.message("session_ended", within=20))["reason"] == "server_shutdown"
+        await drained(operator)
+
+
+async def test_no_session_is_made_while_the_server_is_emptied(
+    shared: tuple[Server, Caller],
+) -> None:
+    server, caller = shared
+    await Operator(caller).ask("POST", PATH)
+    # Not even one that would be refused once it offers.
+    await caller.open_bare()
+    assert (await caller.message("error"))["code"] == "DRAINING"
+    assert len(server.interviews) == 0
 
 
 async def drained(operator: Operator) -> None:
