@@ -209,6 +209,19 @@ def test_places_in_the_architecture_page_exist() -> None:
         assert found, place
 
 
+def test_every_threat_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", text_of("docs/threats.md"), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    for number, shown_by in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", shown_by)
+        assert named and len(named) == shown_by.count("`tests/"), number
+        for file, test in named:
+            tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+            functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+            found = {node.name for node in ast.walk(tree) if isinstance(node, functions)}
+            assert test in found, f"{number}: {file}::{test}"
+
+
 KINDS = {"", "http", "conf"}
 """Examples without a language are pictures and words; docs/protocol.md's exchanges are executed by
 its own test, coturn's configuration by coturn."""

@@ -47,6 +47,24 @@ async def test_a_denied_microphone_is_said_with_the_way_to_allow_it(server: Serv
         assert await browser.ask("interviewPeer.state.sessionId") is None
 
 
+async def test_an_insecure_address_is_said_and_nothing_is_asked_for(
+    server: ServerProcess,
+) -> None:
+    async with browsing(None) as browser:
+        # Loopback counts as secure, so the browser says of it what it says of any other address.
+        await browser.page.add_init_script(
+            "Object.defineProperty(globalThis, 'isSecureContext', { value: false });"
+            "globalThis.asked = 0; const media = navigator.mediaDevices;"
+            "const before = media.getUserMedia.bind(media);"
+            "media.getUserMedia = (wanted) => { globalThis.asked += 1; return before(wanted); };"
+        )
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).press("Enter")
+        await _alert(browser, "INSECURE_ORIGIN", "https")
+        assert await browser.ask("globalThis.asked") == 0
+        assert await browser.ask("interviewPeer.state.sessionId") is None
+
+
 async def test_a_missing_microphone_is_said(server: ServerProcess) -> None:
     async with browsing(None) as browser:
         await browser.page.add_init_script(
