@@ -17,10 +17,13 @@ from aiohttp import StreamReader, hdrs, web
 from ..errors import CallerError, ExpectationFailed, RateLimited, RequestTooSlow
 from . import forms
 from .limits import LIMITS, Limits
+from .origins import bare
 
 log = logging.getLogger(__name__)
 
 
+LINGER_SECONDS: Final = 1.0
+"""How long a client that was too slow may take to read that; what it still sends is dropped."""
 IDLE_SECONDS: Final = 75.0
 """How long a connection is kept for a further request; proxies keep theirs for a minute."""
 
@@ -50,7 +53,7 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_body_late", "_caller", "_crowded", "_head_late", "_server")
+    __slots__ = ("_body_late", "_caller", "_crowded", "_head_late", "_over", "_server")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
@@ -59,6 +62,7 @@ class _Connection(web.RequestHandler):
         self._body_late: asyncio.TimerHandle | None = None
         self._caller: str | None = None
         self._crowded = False
+        self._over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -84,6 +88,8 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
         super().data_received(data)
         # aiohttp waits for the rest of a head for as long as a client likes to drip it.
         if not (self._request_in_progress or self._messages or self._force_close):
@@ -109,6 +115,16 @@ class _Connection(web.RequestHandler):
             self._lingering_time = 0.0
             body.set_exception(RequestTooSlow())
 
+    async def _linger(self) -> None:
+        """Let the answer arrive: closing with bytes unread would take it back from the client."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self._over = True
+        if transport.can_write_eof():
+            transport.write_eof()
+        await asyncio.sleep(LINGER_SECONDS)
+
     def _stop_timers(self) -> None:
         for timer in (self._head_late, self._body_late):
             if timer is not None:
@@ -124,7 +140,10 @@ class _Connection(web.RequestHandler):
         if not request.content.is_eof():
             self._expect_body(request.content)
         try:
-            return await super()._handle_request(request, start_time, request_handler)
+            answered = await super()._handle_request(request, start_time, request_handler)
+            if self._lingering_time == 0:
+                await self._linger()
+            return answered
         finally:
             self._stop_timers()
             if self._crowded:
@@ -138,18 +157,18 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if status != 400 or request.writer.output_size > 0:
-            return super().handle_error(request, status, exc, message)
+            return bare(super().handle_error(request, status, exc, message))
         log.debug("a request could not be parsed", extra={"error": type(exc).__name__})
         response = forms.error_response(
             request.path,
             CallerError("The request is not HTTP that could be read; a header may be too long."),
         )
         response.force_close()
-        return response
+        return bare(response)
 
 
 async def _refuse_expectation(request: web.BaseRequest) -> web.StreamResponse:
     response = forms.error_response(request.path, ExpectationFailed())
     # The client may never send the body it announced.
     response.force_close()
-    return response
+    return bare(response)

@@ -48,6 +48,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
 
 
 class Origins:
@@ -151,6 +152,15 @@ class Origins:
         peer = request.get_extra_info("peername")
         values = request.headers.getall(FORWARDED_PROTO, ())
         return is_secure_behind(peer[0] if peer else None, values, self._proxies)
+
+
+def bare(response: web.StreamResponse) -> web.StreamResponse:
+    """Give an answer, which no application will ``dress``, what is the same for all of them."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Content-Security-Policy", _NOTHING)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    return response
 
 
 def is_socket(request: web.Request) -> bool:

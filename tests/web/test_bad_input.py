@@ -21,6 +21,7 @@ from interview_peer.simulator.server import SimulatorSettings, start_simulator
 from interview_peer.types import Json
 from tests.support.caller import Caller, Inbox, Reply, calling
 from tests.support.inprocess import live, nothing_left, recorded, serving, traces
+from tests.support.waiting import eventually
 
 from .offers import GOOD, MARK, SPOILT
 
@@ -350,8 +351,9 @@ HEAD = "POST /api/sdp-exchange HTTP/1.1\r\nHost: x\r\nContent-Type: application/
         f"GET / HTTP/1.1\r\nHost: x\r\n{MARK} {MARK}\r\n\r\n",
         f"{HEAD}Transfer-Encoding: chunked\r\n\r\n{MARK}\r\n",
         f"{HEAD}Content-Length: {MARK}\r\n\r\n",
+        f"GET /health HTTP/1.1\r\nHost: {MARK} /\x01\r\n\r\n",
     ],
-    ids=["a header", "a line", "no HTTP", "no header", "no chunk", "no length"],
+    ids=["a header", "a line", "no HTTP", "no header", "no chunk", "no length", "no host"],
 )
 async def test_what_is_no_request_is_the_callers_fault_and_not_one_for_the_log(
     local: Server, caplog: pytest.LogCaptureFixture, sent: str
@@ -370,12 +372,34 @@ async def test_what_is_no_request_is_the_callers_fault_and_not_one_for_the_log(
             await writer.wait_closed()
     assert head.startswith("HTTP/1.1 400 ") or head.startswith("HTTP/1.0 400 "), head
     assert "\r\nContent-Type: application/json" in head
+    check_guarded(head)
     told = json.loads(body)
     code = told["code"] if "code" in told else told["error"]["code"]
     check_sentence(told["message"] if "message" in told else told["error"]["message"])
     assert code == "BAD_REQUEST"
     assert MARK not in head + body
     assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+def check_guarded(head: str) -> None:
+    """Answers that no application made have the headers of all answers."""
+    for line in (
+        "X-Content-Type-Options: nosniff",
+        "Referrer-Policy: no-referrer",
+        "Content-Security-Policy: default-src 'none'; ",
+        "Cache-Control: no-store",
+    ):
+        assert f"\r\n{line}" in head
+
+
+async def test_a_refused_expectation_has_the_headers_of_all_answers(local: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", local.port)
+    writer.write(f"{HEAD}Expect: {MARK}\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    writer.close()
+    assert head.startswith("HTTP/1.1 417 ")
+    check_guarded(head)
 
 
 EVENTS: list[tuple[str, str | bytes, str]] = [
@@ -472,6 +496,14 @@ async def test_chance_finds_no_message_that_breaks_the_socket(
             told = {one.get("code") for one in caller.messages.items if one["type"] == "error"}
         assert "INTERNAL" not in told
         await server.interviews.close()
+
+        async def finishing() -> int:
+            async with calling(server.url) as operator:
+                told = (await operator.get("/healthz")).json()["recordings"]["finishing"]
+            return int(told["waiting"]) + int(told["running"])
+
+        # Finishing takes a process for each, and those a while on a machine that is busy.
+        await eventually(finishing, within=60, what="all finished", good=lambda count: not count)
         await nothing_left(before)
     faults = [one for one in caplog.records if one.levelno >= logging.ERROR]
     assert faults == []

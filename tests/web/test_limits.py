@@ -133,6 +133,15 @@ async def test_sockets_beyond_the_number_get_429_instead_of_a_socket(tmp_path: P
         assert (await refused(caller))["sockets"] == 1
 
 
+async def test_consents_beyond_the_number_get_429_as_sockets_do(tmp_path: Path) -> None:
+    async with serving(tmp_path, sockets_per_minute=1) as server, calling(server.url) as caller:
+        first = await caller.post("/api/consent/first", json={"agreed": True, "version": "1"})
+        assert first.status != 429
+        second = await caller.post("/api/consent/second", json={"agreed": True, "version": "1"})
+        assert (second.status, second.json()["error"]["code"]) == (429, "RATE_LIMITED")
+        assert len(server.interviews) <= 1
+
+
 async def test_a_socket_that_floods_is_told_and_closed_and_its_interview_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -233,6 +242,22 @@ async def test_a_body_that_drips_is_told_why_and_cut_off(hasty: Server) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         body = await reader.read()
     dripping.cancel()
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 408"), head
+    assert json.loads(body)["code"] == "REQUEST_TIMEOUT"
+
+
+async def test_whoever_goes_on_sending_can_read_why_the_body_was_given_up(hasty: Server) -> None:
+    reader, writer = await connect(hasty)
+    writer.write(LOGIN)
+    async with asyncio.timeout(5), calling(hasty.url) as caller:
+        head = await reader.readuntil(b"\r\n\r\n")
+        for _ in range(3):
+            writer.write(b" ")
+            # Once another request is answered, this was seen.
+            await caller.get("/health")
+        assert reader.exception() is None
+        body = await reader.read()
     writer.close()
     assert head.startswith(b"HTTP/1.1 408"), head
     assert json.loads(body)["code"] == "REQUEST_TIMEOUT"
