@@ -45,8 +45,9 @@ def rebuild(lines: Iterable[str]) -> Transcript:
         elif direction is None and event.get("type") == SPEECH_LINE:
             place_line(transcript, event)
         elif direction is None and event.get("type") == "interview.phase":
-            if event.get("phase") == "ending":
-                transcript.close(at)
+            phase = event.get("phase")
+            if isinstance(phase, str):
+                transcript.note_phase(phase, at)
     if last is not None:
         transcript.close(last)
     return transcript

@@ -76,6 +76,8 @@ class _Reply:
     cut: bool = False
     dictated_at: float | None = None
     """When it began, if its words were given by somebody outside."""
+    unheard_from: float | None = None
+    """From when on nobody was there to hear it: the browser was away while it sounded."""
     spoken_ms: int | None = None
     """How long its sound is, by the service's own count."""
     items: list[ItemId] = field(default_factory=list)
@@ -140,6 +142,7 @@ class Transcript:
         self._padding = PREFIX_PADDING_MS, SILENCE_DURATION_MS
         self._placements = 0
         self._closed_at: float | None = None
+        self._is_away = False
 
     def feed(self, event: ModelEvent, at: float) -> None:
         """Take in one event of the model. `at` is its arrival in seconds since the start.
@@ -185,6 +188,8 @@ class Transcript:
                 reply.out_of_band = out_of_band
                 if tag is not None and tag.startswith(DICTATED):
                     reply.dictated_at = at
+                if self._is_away:
+                    reply.unheard_from = at
             case ReplyItemAdded(response_id, item_id):
                 self._entry(item_id).reply = self._reply(response_id)
             case ReplyDone(response_id, status, audio_ms=audio_ms):
@@ -194,6 +199,11 @@ class Transcript:
                 reply.cut = reply.cut or status == "cancelled"
             case PlayoutStarted(response_id):
                 reply = self._reply(response_id)
+                if self._is_away:
+                    reply.unheard_from = at if reply.unheard_from is None else reply.unheard_from
+                elif reply.playout_started_at is None:
+                    # Made while nobody was there, and heard all the same.
+                    reply.unheard_from = None
                 if reply.playout_started_at is None:
                     reply.playout_started_at = at
                 reply.playout_ended_at = None
@@ -236,6 +246,21 @@ class Transcript:
             entry.placed_start = round(max(0.0, start + prefix_ms / 1000), 3)
         if end is not None:
             entry.placed_end = round(max(0.0, end - silence_ms / 1000), 3)
+
+    def note_phase(self, phase: str, at: float) -> None:
+        """Say that the interview came to this phase at `at`, by the name that the journal has.
+
+        While it is ``detached`` nobody hears the interviewer; at ``ending`` it is closed.
+        """
+        if phase == "ending":
+            self.close(at)
+        self._is_away = phase == "detached"
+        if not self._is_away:
+            return
+        for reply in self._replies.values():
+            sounding = reply.playout_started_at is not None and reply.playout_ended_at is None
+            if sounding and reply.unheard_from is None:
+                reply.unheard_from = round(at, 3)
 
     def close(self, at: float) -> None:
         """Say that the interview ended at `at`: what is under way then was cut off by that.
@@ -407,6 +432,7 @@ class Transcript:
         else:
             started_at, ended_at = self._interviewer_times(entry)
             cut = entry.cut or (entry.reply is not None and self._is_cut(entry.reply))
+            cut = cut or self._audible_ms(entry) is not None
         if entry.failed:
             status = TurnStatus.FAILED
         elif cut:
@@ -438,6 +464,23 @@ class Transcript:
         )
 
     def _heard_ms(self, entry: _Entry) -> int | None:
+        """How much of a cut reply was heard: never more than was played before nobody was there."""
+        played, audible = self._played_ms(entry), self._audible_ms(entry)
+        if not played or audible is None:
+            # With nothing audible nothing was heard, whatever was played.
+            return 0 if audible == 0 else played
+        return min(played, audible)
+
+    def _audible_ms(self, entry: _Entry) -> int | None:
+        """How much of it was played before nobody was there; None if somebody always was."""
+        reply = entry.reply
+        if entry.written or reply is None or reply.unheard_from is None:
+            return None
+        if reply.playout_started_at is None:
+            return 0
+        return max(0, round((reply.unheard_from - reply.playout_started_at) * 1000))
+
+    def _played_ms(self, entry: _Entry) -> int | None:
         """How much of a cut reply was played: the service's word, or else our own clock's."""
         if entry.heard_ms is not None:
             return entry.heard_ms

@@ -14,7 +14,16 @@ from collections.abc import Callable
 from typing import Final
 
 from ..core.floor import Ending, Floor
-from ..core.realtime import DICTATED, TAG, ItemAdded, ItemDone, ModelError, ModelEvent, ReplyStarted
+from ..core.realtime import (
+    DICTATED,
+    TAG,
+    ItemAdded,
+    ItemDone,
+    ModelError,
+    ModelEvent,
+    PlayoutStarted,
+    ReplyStarted,
+)
 from ..errors import (
     InterviewNotLive,
     ModelRefused,
@@ -72,6 +81,9 @@ class Control:
         self._endings: collections.deque[Ending] = collections.deque(maxlen=16)
         self._ended = 0
         self._is_parting = False
+        self._is_away = False
+        self._speakers: set[asyncio.Timeout] = set()
+        """Of each request to speak that goes on, by which it can be made to fail."""
         self._is_closed = False
 
     def take(self, event: ModelEvent) -> None:
@@ -80,6 +92,9 @@ class Control:
         if ending is not None:
             self._endings.append(ending)
             self._ended += 1
+        if self._is_away and isinstance(event, ReplyStarted | PlayoutStarted):
+            # The model took what it heard last, or a silence, for a turn to answer.
+            self._hush()
         if not self._waits:
             return
         for future, (event_id, wanted) in tuple(self._waits.items()):
@@ -90,6 +105,24 @@ class Control:
                     future.set_exception(_Refused(event.code))
             elif wanted(event):
                 future.set_result(event)
+
+    def leave(self) -> None:
+        """Let nothing be said until ``come_back``: nobody hears it.
+
+        What is being said stops, also what the model begins by itself. Requests to speak fail with
+        ``InterviewNotLive``.
+        """
+        self._is_away = True
+        self._hush()
+        now = asyncio.get_running_loop().time()
+        for limit in self._speakers:
+            limit.reschedule(now)
+        # Another leaving must not find those whose time is over already.
+        self._speakers.clear()
+
+    def come_back(self) -> None:
+        """Somebody hears it again."""
+        self._is_away = False
 
     def close(self) -> None:
         """Let nobody wait any longer: the conversation is over."""
@@ -192,30 +225,54 @@ class Control:
     # -- how --------------------------------------------------------------------------------------
 
     async def _speak(self, response: Json, interrupt: bool) -> ResponseId:
+        if self._is_away:
+            raise InterviewNotLive
         if self._waiting >= MAX_WAITING:
             self.counters["too_much"] += 1
             raise TooMuchToSay
         self._waiting += 1
         try:
-            async with self._turn:
-                if interrupt:
-                    await self._interrupt()
-                else:
-                    try:
-                        async with asyncio.timeout(QUIET_SECONDS):
-                            await self._quiet()
-                    except TimeoutError:
-                        # Better over something than never.
-                        self.counters["impatient"] += 1
-                response_id = await self._begin_reply(response)
+            async with asyncio.timeout(None) as left:
+                self._speakers.add(left)
+                try:
+                    response_id = await self._speak_in_turn(response, interrupt)
+                finally:
+                    self._speakers.discard(left)
+        except TimeoutError:
+            self.counters["unheard"] += 1
+            raise InterviewNotLive from None
         finally:
             self._waiting -= 1
         self.counters["said"] += 1
         return response_id
 
+    async def _speak_in_turn(self, response: Json, interrupt: bool) -> ResponseId:
+        async with self._turn:
+            if interrupt:
+                await self._interrupt()
+            else:
+                try:
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        await self._quiet()
+                except TimeoutError:
+                    # Better over something than never.
+                    self.counters["impatient"] += 1
+            return await self._begin_reply(response)
+
     async def _quiet(self) -> None:
         while not self.floor.free:
             await self._wait(lambda event: self.floor.free)
+
+    def _hush(self) -> None:
+        """Stop what is being made and heard, without waiting; a closed channel carries nothing."""
+        floor = self.floor
+        try:
+            if floor.generating:
+                self._tell({"type": "response.cancel"})
+            if floor.generating or floor.sounding:
+                self._tell({"type": "output_audio_buffer.clear"})
+        except (InterviewNotLive, SessionEnded):
+            return
 
     async def _interrupt(self) -> None:
         """Stop what is being made and heard."""
@@ -239,6 +296,8 @@ class Control:
                 while True:
                     if self._is_parting and not parting:
                         raise SessionEnded
+                    if self._is_away and not parting:
+                        raise InterviewNotLive
                     ended = self._ended
                     response_id = await self._try_reply(response)
                     if response_id is not None:

@@ -624,9 +624,7 @@ class Interview:
         self._relay.bind(None, self._model_leg)
         self._up.connect(None, self._model_leg)
         self._down.connect(self._model_leg, None)
-        if self._relay.reply_active:
-            self._relay.to_model({"type": "response.cancel"})
-            self._relay.to_model({"type": "output_audio_buffer.clear"})
+        self.control.leave()
         if gone is not None:
             self._close_later(gone)
         if self._farewell.reason is not None:
@@ -661,6 +659,7 @@ class Interview:
             self._close_later(old)
         if self.phase is Phase.DETACHED:
             self._happen(Happening.BROWSER_BACK)
+            self.control.come_back()
 
     def _return_timed_out(self) -> None:
         self._deadline = None
@@ -706,8 +705,8 @@ class Interview:
         if happening is Happening.CONNECTED:
             self._around.tally.set_up(now - self._offered_at)
         self._recording.journal(None, now, {"type": "interview.phase", **extra})
-        if phase is Phase.ENDING:
-            self._relay.transcript.close(self._recording.since_start(now))
+        if phase in (Phase.LIVE, Phase.DETACHED, Phase.ENDING):
+            self._relay.transcript.note_phase(phase.value, self._recording.since_start(now))
         if phase is Phase.ENDING and self.reason in FAILURE_SENTENCES:
             self._tell(
                 {

@@ -110,8 +110,6 @@ class EventRelay:
         self.usage: Json = {}
         """What the model's service counted in all replies so far."""
         self.counters: collections.Counter[str] = collections.Counter()
-        self.reply_active = False
-        """Whether the model is generating or playing a reply."""
         self._journal = journal
         self._elapsed = elapsed
         self._reader = reader
@@ -385,14 +383,11 @@ class EventRelay:
                 if delta:
                     self._piece(item_id, Speaker.CANDIDATE.value, delta)
             case realtime.ReplyStarted(response_id, out_of_band):
-                self.reply_active = True
                 if out_of_band:
                     self._aside.add(response_id)
             case realtime.ReplyDone(response_id, usage=usage):
                 self._aside.discard(response_id)
                 add_usage(self.usage, usage)
-            case realtime.PlayoutStopped() | realtime.PlayoutCleared():
-                self.reply_active = False
             case realtime.ModelError(code=code):
                 self.counters["model_errors"] += 1
                 self._log.info("the voice service reported an error", extra={"code": code})

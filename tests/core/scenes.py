@@ -425,6 +425,40 @@ def deletions(s: Scribe) -> None:
     s.end("client_request")
 
 
+def detached(s: Scribe) -> None:
+    """The page is gone in the middle of a reply; another is begun and stopped; then it is back."""
+    greeted(s)
+    s.replies("resp_2", "item_2", *QUESTION, audio_ms=2000)
+    s.wait(0.3)
+    s.ours("interview.phase", before="live", phase="detached")
+    s.client("output_audio_buffer.clear")
+    s.wait(0.2)
+    s.sound("cleared", "resp_2")
+    # The service counts what it played; nobody heard the last of it.
+    s.truncates("item_2", 950)
+    # The silence after the loss ends a turn, and the model answers it.
+    s.wait(1.0)
+    s.speaks("item_3", 0.6)
+    s.heard("item_3", "Well, I")
+    s.begins("resp_3")
+    s.client("response.cancel")
+    s.client("output_audio_buffer.clear")
+    s.opens("resp_3", "item_4")
+    s.says("resp_3", "item_4", "Go ", "on.")
+    s.sound("started", "resp_3")
+    s.wait(0.4)
+    s.closes("resp_3", "item_4")
+    s.done("resp_3", "item_4", audio_ms=400)
+    s.sound("stopped", "resp_3")
+    s.wait(1.0)
+    s.ours("interview.phase", before="detached", phase="live")
+    s.replies("resp_4", "item_5", "There ", "you ", "are.", audio_ms=800)
+    s.wait(0.7)
+    s.sound("stopped", "resp_4")
+    s.wait(0.5)
+    s.end("client_request")
+
+
 def crashed(s: Scribe) -> None:
     """The server went down in the middle of things: nothing says that the interview ended."""
     greeted(s)
@@ -444,7 +478,7 @@ SCENES: Final[dict[str, Scene]] = {
         *(interrupted_by_the_client, cut_without_truncation, function_call),
         *(speech_and_calls_in_one_reply, idle_timeout, expiry_told, expiry_untold, errors),
         *(late_transcription, failed_transcription, out_of_order, text_turns, out_of_band),
-        *(deletions, crashed, taking_part),
+        *(deletions, crashed, taking_part, detached),
     )
 } | {
     f"interrupted_while_generating_{where}": interrupted_while_generating(position)

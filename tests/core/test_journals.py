@@ -93,7 +93,7 @@ def must_follow(records: Sequence[Json]) -> list[set[int]]:
       speech or the wish that cut it, and what was heard is told after it was cleared and before
       that speech stops.
     - News of the allowance and errors come whenever they like.
-    - The end of the interview, and thus of its journal, comes last.
+    - The interview's phases are our own: what came before one and what came after it stay there.
     """
     before: list[set[int]] = [set() for _ in records]
     newest: dict[str, int] = {}
@@ -109,6 +109,7 @@ def must_follow(records: Sequence[Json]) -> list[set[int]]:
 
     for at, record in enumerate(records):
         event = record["event"]
+        after(at, newest.get("phase"))
         kind, item, reply = event["type"], event.get("item_id", ""), event.get("response_id", "")
         if record["direction"] == "to_model":
             after(at, newest.get("main"))
@@ -131,6 +132,7 @@ def must_follow(records: Sequence[Json]) -> list[set[int]]:
             after(at, 0)
         elif kind == "interview.phase":
             after(at, *range(at))
+            newest["phase"] = at
         else:
             after(at, newest.get("main"))
             newest["main"] = at
@@ -181,7 +183,7 @@ def without_arrival_times(document: Json) -> Json:
     return {**document, "turns": turns, "marks": [mark["item_id"] for mark in marks]}
 
 
-NEEDS_TIMES = ("cut_without_truncation", "crashed", "expiry_told", "errors")
+NEEDS_TIMES = ("cut_without_truncation", "crashed", "expiry_told", "errors", "detached")
 """Where how much was heard is known only from when the events came."""
 
 

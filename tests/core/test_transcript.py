@@ -940,6 +940,47 @@ def test_a_rebuilt_transcript_is_closed_where_the_interview_ended_or_by_the_last
     assert rebuild([]).turns() == []
 
 
+def while_away(*events: Json, back: float, end: float = 20.0) -> Turn:
+    """The only turn of a journal: events a second apart, the browser gone at 2.5 seconds."""
+
+    def line(t: float, direction: str | None, event: Json) -> tuple[float, str]:
+        return t, json.dumps({"t": t, "direction": direction, "event": event})
+
+    def phase(t: float, name: str) -> tuple[float, str]:
+        return line(t, None, {"type": "interview.phase", "phase": name})
+
+    told = [line(float(second), "to_browser", event) for second, event in enumerate(events, 1)]
+    lines = sorted([*told, phase(2.5, "detached"), phase(back, "live"), phase(end, "ending")])
+    return only(rebuild(text for _, text in lines))
+
+
+def test_what_is_played_while_nobody_is_there_was_not_heard() -> None:
+    delta, text = said_delta("R", "A", "A"), said("R", "A", "A long story.")
+    # Played to its end from second 2 to 6: half a second of it was heard.
+    over = [delta, playout("started", "R"), text, reply_done("R"), playout("stopped", "R")]
+    turn = while_away(*over, back=10)
+    assert (turn.status, turn.heard_ms, turn.heard_text) == (INTERRUPTED, 500, "A")
+    # Back while it still sounds: the rest is in pieces.
+    assert while_away(*over, back=4.5).heard_ms == 500
+    # The service counts what it played, and may count less.
+    assert while_away(*over, truncated("A", 3000), back=10).heard_ms == 500
+    assert while_away(*over, truncated("A", 300), back=10).heard_ms == 300
+    # Gone once it was over.
+    heard = while_away(playout("started", "R"), playout("stopped", "R"), text, back=10)
+    assert (heard.status, heard.heard_ms) == (COMPLETE, None)
+
+
+def test_a_reply_that_begins_while_nobody_is_there_was_heard_if_it_sounds_later() -> None:
+    news: Json = {"type": "x_future.event"}
+    made = [news, news, reply_created("R"), said("R", "A", "Hi."), reply_done("R")]
+    unplayed = while_away(*made, back=10)
+    assert (unplayed.status, unplayed.heard_ms, unplayed.heard_text) == (INTERRUPTED, 0, "")
+    played = [*made, playout("started", "R"), playout("stopped", "R")]
+    assert while_away(*played, back=10).heard_ms == 0
+    turn = while_away(*played, back=5.5)
+    assert (turn.status, turn.heard_ms) == (COMPLETE, None)
+
+
 # The document
 
 

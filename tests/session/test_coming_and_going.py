@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from interview_peer.app import Server
 from interview_peer.core.lifecycle import Phase
-from interview_peer.errors import InvalidSessionId, SessionNotFound
+from interview_peer.core.replay import rebuild
+from interview_peer.errors import InterviewNotLive, InvalidSessionId, SessionNotFound
 from interview_peer.session.registry import Interviews
-from interview_peer.types import Json
+from interview_peer.types import Json, SessionId
 from tests.support.caller import Caller, Inbox, calling
 from tests.support.inprocess import nothing_left, serving, traces
 from tests.support.waiting import eventually
@@ -97,6 +100,52 @@ async def test_a_reply_under_way_is_stopped_when_the_page_goes(
     done = await caller.event("conversation.item.done")
     assert done["item"]["role"] == "user"
     assert not [packet for packet in caller.audio.items if len(packet) > 8]
+
+
+async def test_a_reply_that_begins_while_the_page_is_gone_is_stopped_and_unheard(
+    local: Server, caller: Caller, tmp_path: Path
+) -> None:
+    await caller.open()
+    await caller.connect()
+    await caller.event("output_audio_buffer.started")
+    interview = local.interviews.find(caller.session_id)
+    words = asyncio.create_task(interview.control.say("Nobody hears this."))
+    await caller.drop()
+    await caller.phase("detached")
+    with pytest.raises(InterviewNotLive):
+        await words
+    # As speech detection does it: nobody asked the control.
+    interview._relay.to_model({"type": "response.create"})
+
+    async def stopped() -> bool:
+        return _count(await asyncio.to_thread(_events, tmp_path, caller), "response.done") == 2
+
+    await eventually(stopped, within=5, what="the second reply stopped")
+    await caller.connect()
+    await caller.send({"type": "end_session"})
+    await caller.message("session_ended")
+    lines = await asyncio.to_thread(_events, tmp_path, caller)
+    done = [one["event"]["response"] for one in lines if one["event"]["type"] == "response.done"]
+    assert done[1]["status"] == "cancelled"
+    live = interview.transcript_so_far()
+    assert live is not None
+    greeting, *others = [one for one in live["turns"] if one["speaker"] == "interviewer"]
+    assert greeting["status"] == "interrupted"
+    (away,) = [at["t"] for at in lines if at["event"].get("phase") == "detached"]
+    assert greeting["heard_ms"] <= away * 1000 - greeting["start_ms"]
+    assert [(one["status"], one["heard_ms"]) for one in others] in ([], [("interrupted", 0)])
+    again = rebuild(json.dumps(line) for line in lines)
+    began = datetime.fromisoformat(lines[0]["at"])
+    assert again.document(SessionId(caller.session_id), began, final=False) == live
+
+
+def _events(folder: Path, caller: Caller) -> list[Json]:
+    text = (folder / "interviews" / caller.session_id / "events.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def _count(lines: list[Json], kind: str) -> int:
+    return sum(line["event"]["type"] == kind for line in lines)
 
 
 def _said(text: str) -> Json:

@@ -43,6 +43,63 @@ async def until(look: Callable[[], bool]) -> None:
     await eventually(seen, within=2, what="what the test waits for")
 
 
+# -- nobody there
+
+
+async def test_words_that_wait_fail_when_nobody_is_left_to_hear_them(service: Service) -> None:
+    running = service.begin()
+    saying = [asyncio.create_task(service.control.say(text)) for text in ("One.", "Two.")]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    service.control.leave()
+    for one in saying:
+        with pytest.raises(InterviewNotLive):
+            await one
+    assert service.kinds() == ["response.cancel", "output_audio_buffer.clear"]
+    with pytest.raises(InterviewNotLive):
+        await service.control.say("Three.")
+    with pytest.raises(InterviewNotLive):
+        await service.control.respond()
+    # The model is held: what it is told it knows later.
+    await service.control.instruct("The candidate is away.")
+    assert service.control.counters == {"unheard": 2, "instructed": 1}
+    service.finish(running)
+    service.control.come_back()
+    assert await service.control.say("Four.") == "resp_2"
+
+
+async def test_words_that_were_asked_for_and_have_not_begun_fail_as_well(
+    service: Service,
+) -> None:
+    service.mute.add("response.create")
+    saying = asyncio.create_task(service.control.say("One."))
+    await until(lambda: service.kinds() == ["response.create"])
+    service.control.leave()
+    with pytest.raises(InterviewNotLive):
+        await saying
+
+
+async def test_a_reply_that_begins_while_nobody_is_there_is_stopped(service: Service) -> None:
+    service.control.leave()
+    assert service.sent == []
+    response = {"id": "resp_x", "conversation_id": "conv_1", "metadata": None}
+    service.tell("response.created", response=response)
+    assert service.kinds() == ["response.cancel", "output_audio_buffer.clear"]
+    # It had been made before the word to stop came.
+    service.tell(
+        "response.output_audio_transcript.delta", response_id="resp_x", item_id="i", delta="A"
+    )
+    service.tell("response.done", response={"id": "resp_x", "status": "completed"})
+    service.sent.clear()
+    service.tell("output_audio_buffer.started", response_id="resp_x")
+    assert service.kinds() == ["output_audio_buffer.clear"]
+    service.tell("output_audio_buffer.cleared", response_id="resp_x")
+    service.sent.clear()
+    service.control.come_back()
+    service.begin()
+    assert service.sent == []
+
+
 # -- instructions
 
 
