@@ -10,6 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from interview_peer.doctor import relays
+from interview_peer.doctor.relays import Tried
+from interview_peer.settings import Settings
 from interview_peer.web import ice
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import live, serving
@@ -61,6 +66,17 @@ async def test_other_origins_may_ask_as_they_may_join(caller: Caller) -> None:
     assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (204, "*")
 
 
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live start that does not try its relays: these have names and are nowhere."""
+
+    async def require(settings: Settings) -> list[Tried]:
+        return []
+
+    monkeypatch.setattr(relays, "require", require)
+
+
+@pytest.mark.usefixtures("untried")
 async def test_a_live_server_with_an_operators_key_tells_whoever_it_lets_join(
     tmp_path: Path,
 ) -> None:
@@ -70,6 +86,7 @@ async def test_a_live_server_with_an_operators_key_tells_whoever_it_lets_join(
         assert (await caller.get(ice.PATH)).status == 200
 
 
+@pytest.mark.usefixtures("untried")
 async def test_a_caller_that_may_not_join_is_told_nothing(
     tmp_path: Path,
 ) -> None:
