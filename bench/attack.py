@@ -219,9 +219,8 @@ def figures(windows: list[Json]) -> Json:
     """Medians over windows: delays of the slower direction, what was lost, processor time."""
 
     def delay(index: int) -> float:
-        return statistics.median(
-            max(known[index] for known in one["delays_ms"] if known) for one in windows
-        )
+        slower = [max(known[index] for known in one["delays_ms"] if known) for one in windows]
+        return float(statistics.median(slower))
 
     return {
         "p50_ms": delay(0),

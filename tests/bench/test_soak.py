@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 
 from bench import sections, soak
-from bench.soak import Sample, Soak, faults_of, page
+from bench.soak import Sample, Soak, faults_of, odd_visits, page
 
 BEFORE = Sample(
     at=60.0,
@@ -57,6 +58,25 @@ def test_what_is_left_over_is_told(changes: Any, told: str) -> None:
     assert told in fault
 
 
+@pytest.mark.parametrize(
+    ("good", "failed", "faults"),
+    [
+        (0, {}, 0),
+        (4, {"return: TimeoutError": 1}, 0),
+        (95, {"return: TimeoutError": 3, "return: SESSION_BUSY": 2}, 0),
+        (94, {"return: TimeoutError": 3, "return: SESSION_BUSY": 3}, 1),
+        (0, {"return: SESSION_BUSY": 12}, 1),
+        (0, {"return: SESSION_BUSY": 2, "interview: TimeoutError": 500}, 1),
+    ],
+)
+def test_a_sort_of_visit_that_goes_wrong_too_often_is_a_fault(
+    good: int, failed: dict[str, int], faults: int
+) -> None:
+    found = odd_visits(Counter({"return": good, "interview": 9500}), Counter(failed))
+    assert len(found) == faults
+    assert all("visits of the sort return went wrong" in one for one in found)
+
+
 async def test_the_page_tells_the_verdict_and_holds_no_more_than_a_screen_of_samples() -> None:
     async with aiohttp.ClientSession() as http:
         run = Soak("http://127.0.0.1:1", 1, random.Random(1), http, Path())
@@ -73,3 +93,5 @@ async def test_the_page_tells_the_verdict_and_holds_no_more_than_a_screen_of_sam
         "## While under attack\n\nunharmed\n"
     )
     assert "2 tasks more" in page(run, BEFORE, after(tasks=16), 30)
+    run.failed["close_page: TimeoutError"] = 2
+    assert "**Result: 2 of 4 visits of the sort close page" in page(run, BEFORE, after(), 30)
