@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,30 @@ async def test_a_full_server_is_not_ready_and_refuses_in_each_form(tmp_path: Pat
         await first.send({"type": "end_session"})
         await first.message("session_ended")
         assert await reasons(second) == []
+
+
+async def test_a_hundred_offers_to_a_full_server_are_refused_and_its_interview_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with (
+        serving(tmp_path, max_interviews=1) as server,
+        calling(server.url) as first,
+        calling(server.url) as crowd,
+    ):
+        await first.open()
+        await first.connect()
+        body = {"sdpOffer": await crowd.offer()}
+        replies = await asyncio.gather(
+            *(crowd.post("/api/sdp-exchange", json=body) for _ in range(100))
+        )
+        assert {(one.status, one.json()["code"]) for one in replies} == {(503, "AT_CAPACITY")}
+        assert all(int(one.headers["retry-after"]) > 0 for one in replies)
+        assert server.interviews.running == 1
+        await first.sound(5)
+        await first.send({"type": "end_session"})
+        assert (await first.message("session_ended"))["reason"] == "client_request"
+        # And there is room again: nothing of them was kept.
+        assert await reasons(crowd) == []
 
 
 async def test_a_disk_without_room_lets_none_begin_and_disturbs_none_that_runs(
