@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..core.floor import Ending, Floor
@@ -164,12 +165,37 @@ class Control:
             self.counters["refused"] += 1
             raise ModelRefused from None
 
-    async def respond(self, *, interrupt: bool = False, tools: bool = True) -> ResponseId:
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place among those who wait to speak, for a ``respond`` that is still to come.
+
+        Raises:
+            TooMuchToSay: enough waits already.
+            InterviewNotLive: nobody is there to hear it.
+        """
+        if self._is_away:
+            raise InterviewNotLive
+        if self._waiting >= MAX_WAITING:
+            self.counters["too_much"] += 1
+            raise TooMuchToSay
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    async def respond(
+        self, *, interrupt: bool = False, tools: bool = True, placed: bool = False
+    ) -> ResponseId:
         """Have the model speak, in its own words; ``tools`` may be called with it.
 
-        Returns and raises as ``say``.
+        Who is ``placed`` has a ``place`` already. Returns and raises as ``say``.
         """
-        return await self._speak({} if tools else dict(_WITHOUT_TOOLS), interrupt)
+        response = {} if tools else dict(_WITHOUT_TOOLS)
+        if placed:
+            return await self._speak(response, interrupt)
+        with self.place():
+            return await self._speak(response, interrupt)
 
     async def say(self, text: str, *, interrupt: bool = False) -> ResponseId:
         """Have the interviewer say these words; returns when it begins.
@@ -181,7 +207,8 @@ class Control:
             TooMuchToSay: enough waits already.
             InterviewNotLive, ModelRefused, UpstreamTimeout, SessionEnded: as ``instruct``.
         """
-        return await self._speak(_exactly(text), interrupt)
+        with self.place():
+            return await self._speak(_exactly(text), interrupt)
 
     async def part(self, seconds: float, *, instruction: str = "", words: str = "") -> None:
         """Let the interviewer say goodbye; returns when that was heard, or cannot be.
@@ -227,10 +254,6 @@ class Control:
     async def _speak(self, response: Json, interrupt: bool) -> ResponseId:
         if self._is_away:
             raise InterviewNotLive
-        if self._waiting >= MAX_WAITING:
-            self.counters["too_much"] += 1
-            raise TooMuchToSay
-        self._waiting += 1
         try:
             async with asyncio.timeout(None) as left:
                 self._speakers.add(left)
@@ -241,8 +264,6 @@ class Control:
         except TimeoutError:
             self.counters["unheard"] += 1
             raise InterviewNotLive from None
-        finally:
-            self._waiting -= 1
         self.counters["said"] += 1
         return response_id
 

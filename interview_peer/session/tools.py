@@ -59,6 +59,8 @@ class Outcome:
     then: Callable[[], Awaitable[None]] | None = None
 
 
+_ENDING_ALREADY: Final = Outcome({"ok": True, "note": "The interview is ending already."})
+
 Runner = Callable[[Call], Outcome]
 """Runs a tool, or says what is to be done after its answer; must return at once."""
 
@@ -101,7 +103,8 @@ class Toolbox:
                 if response_id in self._aside or not (self.is_alone or name in self.given):
                     return
                 if len(self._calls) >= MAX_REPLIES:
-                    self._calls.popitem(last=False)
+                    forgotten, _ = self._calls.popitem(last=False)
+                    self._spoke.discard(forgotten)
                 self._calls.setdefault(response_id, []).append(event)
                 if self._control.floor.spoke(response_id):
                     self._spoke.add(response_id)
@@ -110,10 +113,14 @@ class Toolbox:
                 spoke = response_id in self._spoke or self._control.floor.spoke(response_id)
                 self._spoke.discard(response_id)
                 if calls:
-                    outcomes = [
-                        (call.call_id, self._run(call, number, spoke, status))
-                        for number, call in enumerate(calls)
-                    ]
+                    outcomes: list[tuple[str, Outcome]] = []
+                    for number, call in enumerate(calls):
+                        outcome = self._run(call, number, spoke, status)
+                        if outcome.then is not None:
+                            if any(one.then is not None for _, one in outcomes):
+                                # Two goodbyes in one reply are one.
+                                outcome = _ENDING_ALREADY
+                        outcomes.append((call.call_id, outcome))
                     self._tasks.start(self._answer(outcomes), "answer tools of")
             case _:
                 pass
@@ -124,6 +131,11 @@ class Toolbox:
             counters["tools_interrupted"] += 1
             # The model answers whoever interrupted it anyway.
             return Outcome(_error("The reply was interrupted, so nothing was done."), reply=False)
+        if status == "failed":
+            # Of what it was to say nobody knows how much was heard. One that is merely incomplete
+            # is another matter: only calls that are whole come here.
+            counters["tools_interrupted"] += 1
+            return Outcome(_error("The reply failed, so nothing was done."))
         runner = self._runners.get(call.name) if call.name in self.given else None
         if runner is None or number >= MAX_CALLS:
             counters["tools_unknown"] += 1

@@ -94,6 +94,12 @@ class _Asked:
     told: Json
     """The answer, filled while the task goes on."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether nothing, or only a part, came of it."""
+        task = self.task
+        return task.done() and (task.cancelled() or task.exception() is not None)
+
 
 class ControlApi:
     """The routes of what is said in an interview by others than its two speakers."""
@@ -123,9 +129,16 @@ class ControlApi:
 
         async def work(interview: Interview, told: Json) -> None:
             control = interview.control
-            told["item_id"] = await control.instruct(wanted.text)
-            if wanted.respond:
-                told["response_id"] = await control.respond(interrupt=wanted.interrupt)
+            # Asked again after the reply was refused, the model knows it already.
+            is_new = told["item_id"] is None
+            if not wanted.respond:
+                told["item_id"] = await control.instruct(wanted.text)
+                return
+            # Before the model is told anything: what cannot be answered is refused as a whole.
+            with control.place():
+                if is_new:
+                    told["item_id"] = await control.instruct(wanted.text)
+                told["response_id"] = await control.respond(interrupt=wanted.interrupt, placed=True)
 
         return await self._do(request, body, phases, work)
 
@@ -172,6 +185,7 @@ class ControlApi:
         if known is not None:
             if known.fingerprint != fingerprint:
                 raise IdempotencyConflict
+        if known is not None and not known.failed:
             return await self._answer(known, {"Idempotent-Replayed": "true"})
         interview = await self._store.held(name)
         if interview.phase not in phases:
@@ -180,7 +194,7 @@ class ControlApi:
             interview.control.counters["rate_limited"] += 1
             raise RateLimited
         interview.touch()
-        told: Json = {"item_id": None, "response_id": None}
+        told: Json = {"item_id": None, "response_id": None} if known is None else known.told
         task = self._tasks.start(work(interview, told), "take part")
         asked = _Asked(fingerprint, task, told)
         if key is not None:
@@ -203,9 +217,9 @@ class ControlApi:
             self._asked.popitem(last=False)
 
         def done(task: asyncio.Task[None]) -> None:
-            # What failed may be tried again.
-            failed = task.cancelled() or task.exception() is not None
-            if failed and self._asked.get(place) is asked:
+            # What failed may be tried again; what was done of it is not done twice.
+            nothing = asked.failed and asked.told["item_id"] is None
+            if nothing and self._asked.get(place) is asked:
                 del self._asked[place]
 
         asked.task.add_done_callback(done)

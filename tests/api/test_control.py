@@ -5,6 +5,7 @@ Each from the request, or the call, to the journal and the transcript.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -15,9 +16,11 @@ import pytest
 
 from interview_peer.app import Server
 from interview_peer.core.lifecycle import Reason
+from interview_peer.core.realtime import model_event
 from interview_peer.core.replay import rebuild
 from interview_peer.core.tools import END_INTERVIEW
 from interview_peer.session import control as control_module
+from interview_peer.session.control import MAX_WAITING
 from interview_peer.session.interview import Interview
 from interview_peer.simulator.server import RunningSimulator, SimulatorSettings, start_simulator
 from interview_peer.types import Json, SessionId
@@ -25,6 +28,7 @@ from interview_peer.web import control_api
 from tests.support.caller import Caller, Reply, calling
 from tests.support.inprocess import live, serving
 from tests.support.operator import KEY, PATH, Operator
+from tests.support.waiting import eventually
 
 from .conftest import JOIN_SECRET
 from .test_interviews import UNKNOWN, join
@@ -74,6 +78,19 @@ def be_quiet(interview: Interview) -> None:
     """Stop what is being said, as a barge-in would."""
     interview._relay.to_model({"type": "response.cancel"})
     interview._relay.to_model({"type": "output_audio_buffer.clear"})
+
+
+def hold_floor(interview: Interview) -> None:
+    """Let the candidate speak, for the control, until ``free_floor``."""
+    event = {"type": "input_audio_buffer.speech_started", "item_id": "held", "audio_start_ms": 0}
+    interview.control.take(model_event(event))
+
+
+def free_floor(interview: Interview) -> None:
+    """The candidate falls silent, and so does the interviewer."""
+    event = {"type": "input_audio_buffer.speech_stopped", "item_id": "held", "audio_end_ms": 900}
+    interview.control.take(model_event(event))
+    be_quiet(interview)
 
 
 def call_a_tool(interview: Interview, name: str) -> None:
@@ -189,17 +206,25 @@ async def test_words_that_wait_long_are_answered_before_they_are_said(
 ) -> None:
     monkeypatch.setattr(control_api, "BEGIN_SECONDS", 0.1)
     made, interview = await begun(server, operator, candidate)
+    hold_floor(interview)
     headers = {"Idempotency-Key": "k-1"}
     path = f"{PATH}/{made['id']}/say"
     first = await operator.ask("POST", path, json={"text": WORDS}, headers=headers)
     assert (first.status, first.json()["response_id"]) == (202, None)
-    await candidate.event("response.created")
-    be_quiet(interview)
-    began = await candidate.event("response.created")
+    free_floor(interview)
+
+    async def said() -> bool:
+        return interview.control.counters["said"] == 1
+
+    await eventually(said, within=10, what="the words begun")
     # Asked again, it is known and not said twice.
     again = await operator.ask("POST", path, json={"text": WORDS}, headers=headers)
     assert again.headers["idempotent-replayed"] == "true"
-    assert (again.status, again.json()["response_id"]) == (200, began["response"]["id"])
+    assert again.status == 200
+    response_id = again.json()["response_id"]
+    await candidate.event(
+        "response.created", where=lambda one: one["response"]["id"] == response_id
+    )
     assert interview.control.counters["said"] == 1
     other = await operator.ask("POST", path, json={"text": "Else."}, headers=headers)
     assert (other.status, other.json()["error"]["code"]) == (409, "IDEMPOTENCY_CONFLICT")
@@ -217,6 +242,44 @@ async def test_what_is_refused_may_be_asked_for_again_with_the_same_key(
     assert refused.json()["error"]["code"] == "INTERVIEW_NOT_LIVE"
     interview.control._send = send
     assert (await operator.ask("POST", path, **ask)).status == 200
+
+
+async def test_an_instruction_is_given_once_however_often_its_reply_is_refused(
+    server: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, interview = await begun(server, operator, candidate)
+    counters = interview.control.counters
+    hold_floor(interview)
+    waiting = [asyncio.create_task(interview.control.say("Wait.")) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0)
+    path = f"{PATH}/{made['id']}/instruct"
+    wish: Json = {
+        "json": {"text": "Be brief.", "respond": True},
+        "headers": {"Idempotency-Key": "k-1"},
+    }
+    refused = await operator.ask("POST", path, **wish)
+    assert refused.json()["error"]["code"] == "TOO_MUCH_TO_SAY"
+    # Refused as a whole.
+    assert counters["instructed"] == 0
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    free_floor(interview)
+    # The model takes the instruction, and then no wish for a reply.
+    send = interview.control._send
+    broken = {"response": {"conversation": "nonsense"}}
+    interview.control._send = lambda event: send(
+        {**event, **(broken if event["type"] == "response.create" else {})}
+    )
+    refused = await operator.ask("POST", path, **wish)
+    assert refused.json()["error"]["code"] == "MODEL_REFUSED"
+    interview.control._send = send
+    told = await operator.ask("POST", path, **wish)
+    assert told.status == 200 and told.json()["response_id"] is not None
+    assert counters["instructed"] == 1
+    again = await operator.ask("POST", path, **wish)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json() == told.json()
 
 
 async def test_a_model_that_refuses_is_told_as_such(

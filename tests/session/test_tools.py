@@ -13,7 +13,7 @@ from interview_peer.core.realtime import model_event
 from interview_peer.core.tools import END_INTERVIEW
 from interview_peer.session import tools as tools_module
 from interview_peer.session.farewell import Farewell
-from interview_peer.session.tools import MAX_CALLS, Toolbox
+from interview_peer.session.tools import MAX_CALLS, MAX_REPLIES, Toolbox
 from interview_peer.tasks import Tasks
 from interview_peer.types import Json
 from tests.support.waiting import eventually
@@ -29,8 +29,8 @@ class Interviewer(Service):
         self.ended: list[Reason] = []
         self.tasks = Tasks("of a test")
         log = logging.LoggerAdapter(logging.getLogger(__name__))
-        farewell = Farewell(self.control, self.tasks, self.ended.append, log)
-        self.toolbox = Toolbox(self.control, farewell, self.tasks, self.ended.append, log)
+        self.farewell = Farewell(self.control, self.tasks, self.ended.append, log)
+        self.toolbox = Toolbox(self.control, self.farewell, self.tasks, self.ended.append, log)
         self.toolbox.given = frozenset({END_INTERVIEW})
 
     def tell(self, kind: str, **fields: object) -> None:
@@ -237,3 +237,100 @@ async def test_a_tool_that_was_not_given_is_not_run(model: Interviewer) -> None:
     await until(lambda: bool(model.outputs()), "the call answered")
     assert model.outputs()[0]["ok"] is False
     assert model.ended == []
+
+
+async def test_of_two_goodbyes_in_one_reply_only_the_first_counts(model: Interviewer) -> None:
+    reply = model.begin_silently()
+    model.call(reply)
+    model.call(reply)
+    model.done(reply)
+    await until(lambda: bool(model.ended), "the end")
+    await model.tasks.drain(2)
+    first, second = model.outputs()
+    assert first["ok"] is True and "goodbye" in first["note"]
+    assert second == {"ok": True, "note": "The interview is ending already."}
+    assert model.ended == [Reason.INTERVIEWER_ENDED]
+
+
+async def test_two_calls_after_a_goodbye_end_the_interview_once(model: Interviewer) -> None:
+    reply = model.begin()
+    model.call(reply)
+    model.call(reply)
+    model.finish(reply)
+    await until(lambda: bool(model.ended), "the end")
+    await model.tasks.drain(2)
+    assert model.ended == [Reason.INTERVIEWER_ENDED]
+
+
+async def test_a_call_in_a_failed_reply_is_not_run_and_the_model_goes_on(
+    model: Interviewer,
+) -> None:
+    reply = model.begin_silently()
+    model.call(reply)
+    model.done(reply, "failed")
+    await until(lambda: "response.create" in model.kinds(), "the model asked to go on")
+    await model.tasks.drain(2)
+    assert [output["ok"] for output in model.outputs()] == [False]
+    assert model.ended == []
+
+
+async def test_a_whole_call_in_an_incomplete_reply_is_run(model: Interviewer) -> None:
+    reply = model.begin_silently()
+    model.call(reply)
+    model.done(reply, "incomplete")
+    await until(lambda: bool(model.ended), "the end")
+    assert [output["ok"] for output in model.outputs()] == [True]
+
+
+async def test_more_calls_of_a_tool_in_one_reply_than_may_be_are_not_run(
+    model: Interviewer,
+) -> None:
+    reply = model.begin_silently()
+    for _ in range(MAX_CALLS + 1):
+        model.call(reply)
+    model.done(reply)
+    await until(lambda: len(model.outputs()) == MAX_CALLS + 1, "the calls answered")
+    assert [output["ok"] for output in model.outputs()] == [True] * MAX_CALLS + [False]
+    assert model.outputs()[-1]["error"] == "Too many calls."
+    assert model.control.counters["tools_run"] == MAX_CALLS
+
+
+async def test_calls_of_replies_that_never_end_are_forgotten(model: Interviewer) -> None:
+    replies = [model.begin_silently(name=f"resp_{number}") for number in range(MAX_REPLIES + 1)]
+    for reply in replies:
+        model.call(reply, f"tool_of_{reply}")
+    for reply in (replies[0], replies[1], replies[-1]):
+        model.done(reply)
+    await until(lambda: len(model.outputs()) == 2, "the calls answered")
+    answered = [
+        event["item"]["call_id"]
+        for event in model.sent
+        if event["type"] == "conversation.item.create"
+    ]
+    assert answered == [f"call_tool_of_{reply}" for reply in (replies[1], replies[-1])]
+
+
+# -- the time for a goodbye
+
+
+async def test_a_second_goodbye_makes_the_time_of_one_that_is_being_said_shorter(
+    model: Interviewer,
+) -> None:
+    model.speaks = False
+    model.farewell.begin(Reason.TIME_LIMIT, 30)
+    await until(lambda: model.control.floor.sounding, "the goodbye begun")
+    model.farewell.begin(Reason.IDLE, 0.05)
+    await until(lambda: bool(model.ended), "the end")
+    assert model.ended == [Reason.TIME_LIMIT]
+    assert model.control.counters["goodbyes_cut"] == 1
+
+
+async def test_a_second_goodbye_makes_the_time_of_one_that_is_being_said_no_longer(
+    model: Interviewer,
+) -> None:
+    model.speaks = False
+    model.farewell.begin(Reason.TIME_LIMIT, 0.3)
+    await until(lambda: model.control.floor.sounding, "the goodbye begun")
+    model.farewell.begin(Reason.IDLE, 30)
+    await until(lambda: bool(model.ended), "the end")
+    assert model.ended == [Reason.TIME_LIMIT]
