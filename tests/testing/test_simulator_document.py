@@ -91,9 +91,11 @@ async def test_the_examples_run_as_they_are_written(tmp_path: Path) -> None:
     examples = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     file = tmp_path / "test_example.py"
     await asyncio.to_thread(file.write_text, "\n\n".join(examples), encoding="utf-8")
+    (options,) = re.findall(r"^```toml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    await asyncio.to_thread((tmp_path / "pyproject.toml").write_text, options, encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "-p", "pytest_asyncio.plugin"),
-        *("-o", "asyncio_mode=auto", str(file)),
+        str(file),
         cwd=tmp_path,
         # Plugins that it has no use for take longer to load than it runs.
         env=clean_environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
