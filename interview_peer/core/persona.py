@@ -63,7 +63,8 @@ class Persona:
     title: str
     description: str
     instructions: str
-    voice: str = "marin"
+    voice: str | Mapping[str, str] = "marin"
+    """One of `VOICES`, or ``{"id": …}`` of one that the service made for the operator."""
     model: str | None = None
     transcription_model: str = DEFAULT_TRANSCRIPTION_MODEL
     language: str | None = None
@@ -108,7 +109,9 @@ class Persona:
                     "transcription": transcription,
                     "turn_detection": dict(self.turn_detection or _TURN_DETECTION),
                 },
-                "output": {"voice": self.voice},
+                "output": {
+                    "voice": self.voice if isinstance(self.voice, str) else dict(self.voice)
+                },
             },
             **({"tools": tools, "tool_choice": "auto"} if tools else {}),
         }

@@ -211,7 +211,7 @@ def _check_session(part: Json, place: str) -> None:
 def _check_names(part: Json, place: str, known: frozenset[str]) -> None:
     for name in part:
         if name not in known:
-            field = _printable(f"{place}.{name}" if place else name)
+            field = new_interview.printable(f"{place}.{name}" if place else name)
             raise UnknownParameter(field, f"{field}: is not known.")
 
 
@@ -224,10 +224,6 @@ def _part(whole: Json, name: str, place: str = "") -> Json:
         field = f"{place}.{name}" if place else name
         raise InvalidParameter(field, f"{field}: must be an object.")
     return value
-
-
-def _printable(field: str) -> str:
-    return field[:100].encode("ascii", "replace").decode().replace("\x00", "?")
 
 
 def _renamed(field: str, sentence: str) -> InvalidParameter:

@@ -10,10 +10,11 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from typing import Annotated, Any, Final, Literal
 
 import pydantic
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from ..core.consent import Policy, Requirement, policy
@@ -52,6 +53,13 @@ def _storable(text: str) -> str:
     return text
 
 
+VOICE_ID: Final = r"[A-Za-z0-9_-]{1,64}"
+"""What ids of an operator's own voices look like."""
+
+_VOICE_ID: Final = re.compile(VOICE_ID)
+_UNPRINTABLE: Final = re.compile(r"[^A-Za-z0-9 _.,:@/()\[\]+-]")
+
+
 def filled(text: str) -> str:
     """A text with something in it."""
     if not text.strip():
@@ -59,10 +67,16 @@ def filled(text: str) -> str:
     return text
 
 
-def _voice(name: str) -> str:
-    if name not in VOICES:
-        raise PydanticCustomError("voice", f"must be one of {', '.join(VOICES)}")
-    return name
+def _voice(value: Any) -> str | dict[str, str]:
+    match value:
+        case str() if value in VOICES:
+            return value
+        case {"id": str(name), **others} if not others and _VOICE_ID.fullmatch(name):
+            return {"id": name}
+        case _:
+            raise PydanticCustomError(
+                "voice", f"must be one of {', '.join(VOICES)}, or an object with a voice's id"
+            )
 
 
 def _model(name: str) -> str:
@@ -143,7 +157,7 @@ class Plan(_Strict):
     """An interviewer described in the request instead of a persona's name."""
 
     instructions: Annotated[Text, Field(max_length=MAX_INSTRUCTIONS), AfterValidator(filled)]
-    voice: Annotated[str, AfterValidator(_voice)] = "marin"
+    voice: Annotated[str | dict[str, str], PlainValidator(_voice)] = "marin"
     model: Annotated[str, AfterValidator(_model)] | None = None
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None
     tools: Annotated[list[str], AfterValidator(_tools)] | None = None
@@ -251,10 +265,14 @@ def refusal(error: pydantic.ValidationError) -> InvalidField:
     """The first thing that is wrong, as our own error."""
     first = error.errors(include_input=False, include_url=False)[0]
     # Names of a request's own making may be long, and their type is no part of the path.
-    field = ".".join(str(part) for part in first["loc"])[:100] or "body"
-    field = field.encode("ascii", "replace").decode().replace("\x00", "?")
+    field = printable(".".join(str(part) for part in first["loc"])) or "body"
     kind = LimitExceeded if first["type"] == LimitExceeded.code else InvalidField
     return kind(field, f"{field}: {first['msg']}.")
+
+
+def printable(field: str) -> str:
+    """A field's name, of a request's own making, as a line of text that is nobody's markup."""
+    return _UNPRINTABLE.sub("?", field[:100])
 
 
 def _key(header: str | None, field: str | None) -> str | None:

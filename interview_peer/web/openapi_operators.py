@@ -27,6 +27,7 @@ from .new_interview import (
     MAX_METADATA_BYTES,
     MAX_REFERENCE,
     MAX_SECONDS,
+    VOICE_ID,
 )
 from .openapi_parts import (
     ID,
@@ -52,7 +53,14 @@ from .openapi_parts import (
 _PLAN: Final = fields(
     {
         "instructions": {**TEXT, "minLength": 1, "maxLength": MAX_INSTRUCTIONS},
-        "voice": {"enum": list(VOICES), "default": "marin"},
+        "voice": {
+            "oneOf": [
+                {"enum": list(VOICES)},
+                fields({"id": {**TEXT, "pattern": f"^{VOICE_ID}$"}}, closed=True),
+            ],
+            "default": "marin",
+            "description": "A voice of the service, or the id of one made for you there.",
+        },
         "model": {"type": ["string", "null"], "pattern": "^gpt-realtime[a-z0-9.-]{0,48}$"},
         "language": {"type": ["string", "null"], "pattern": "^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$"},
         "tools": {

@@ -158,6 +158,22 @@ async def test_without_instructions_a_persona_interviews_with_the_sessions_voice
     assert told.audio.output.voice == "sage"
 
 
+@pytest.mark.parametrize("instructions", [{}, {"instructions": "Ask about bridges."}])
+async def test_a_voice_made_for_the_operator_is_spoken_with(
+    operator: Operator, candidate: Caller, instructions: Json
+) -> None:
+    voice = {"id": "voice_1234"}
+    session = {**REALTIME, **instructions, "audio": {"output": {"voice": voice}}}
+    reply = await operator.ask("POST", PATH, json={"session": session})
+    assert reply.status == 200, reply
+    secret = reply.json()
+    assert secret["session"]["audio"]["output"]["voice"] == voice
+    client, _ = await call(candidate, secret["value"])
+    await client.close()
+    told = (await candidate.event("session.created"))["session"]
+    assert told["audio"]["output"]["voice"] == voice
+
+
 async def test_nothing_needs_to_be_said(operator: Operator) -> None:
     for body in ({}, {"session": None, "expires_after": None}, {"session": {"type": "realtime"}}):
         reply = await operator.ask("POST", PATH, json=body)
@@ -200,6 +216,7 @@ def test_the_known_fields_are_those_of_the_official_types() -> None:
 
 
 REALTIME: Json = {"type": "realtime"}
+NO_VOICES: list[Any] = ["nobody", 5, [], {}, {"id": 5}, {"id": "a b"}, {"id": "v" * 65}]
 
 
 @pytest.mark.parametrize(
@@ -237,8 +254,16 @@ REALTIME: Json = {"type": "realtime"}
                 "session.audio.output.voice",
                 "invalid_value",
             )
-            for voice in ("nobody", {"id": "voice_1"}, 5)
+            for voice in NO_VOICES
         ),
+        (
+            {"session": {**REALTIME, "audio": {"output": {"voice": {"id": "v", "x": 1}}}}},
+            "session.audio.output.voice",
+            "invalid_value",
+        ),
+        ({"<b>\r\n&": 1}, "?b????", "unknown_parameter"),
+        ({"session": {**REALTIME, '"\n<i>': 1}}, "session.???i?", "unknown_parameter"),
+        ({"interview": {"<i>\x1b\u2028": 1}}, "interview.?i???", "invalid_value"),
         (
             {"session": {**REALTIME, "audio": {"input": {"transcription": {"language": "?"}}}}},
             "session.audio.input.transcription.language",
