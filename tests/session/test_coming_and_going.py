@@ -48,10 +48,8 @@ async def gone(interviews: Interviews, session_id: str, within: float = 5) -> No
 # -- the browser goes
 
 
-async def test_a_closed_page_is_waited_for_and_then_the_interview_ends(
-    hasty: Server, tmp_path: Path
-) -> None:
-    async with calling(hasty.url) as caller:
+async def test_a_closed_page_is_waited_for_and_then_the_interview_ends(tmp_path: Path) -> None:
+    async with serving(tmp_path, hold_seconds=1) as server, calling(server.url) as caller:
         await caller.open()
         await caller.connect()
         await caller.drop()
@@ -179,8 +177,12 @@ async def test_a_return_is_one_interview_with_one_recording(
     assert [folder.name for folder in folders] == [caller.session_id]
 
 
-async def test_a_return_that_never_connects_gives_up_after_another_hold(hasty: Server) -> None:
-    async with calling(hasty.url) as caller:
+async def test_a_return_that_never_connects_gives_up_after_another_hold(tmp_path: Path) -> None:
+    # Not idle meanwhile: nothing is said to somebody who is away.
+    async with (
+        serving(tmp_path, hold_seconds=1, connect_seconds=2) as server,
+        calling(server.url) as caller,
+    ):
         await caller.open()
         await caller.connect()
         before = traces()
