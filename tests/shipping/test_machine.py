@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def test_no_service_can_change_its_own_files_or_gain_rights(name: str) -> None:
     assert ":latest" not in service["image"]
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_nothing_is_put_into_read_only_files_but_files_of_the_machine(name: str) -> None:
+    # Compose refuses to start a read-only service with a file made from `content` or a variable.
+    for sort in ("configs", "secrets"):
+        for used in SERVICES[name].get(sort, ()):
+            source = used if isinstance(used, str) else used["source"]
+            assert set(FILE[sort][source]) == {"file"}
+
+
 @pytest.mark.parametrize("name", ["server", "migration"])
 def test_our_services_run_the_unprivileged_target(name: str) -> None:
     assert SERVICES[name]["build"]["target"] == "server"
@@ -116,7 +126,7 @@ def test_the_proxy_in_front_is_believed_and_nobody_else(settings: Settings) -> N
 def test_the_relay_reaches_nothing_but_the_server(settings: Settings) -> None:
     document = (ROOT / "docs" / "turn.md").read_text()
     (documented,) = re.findall(r"```conf\n(.+?)```", document, re.DOTALL)
-    ours = FILE["configs"]["turn"]["content"].splitlines()
+    ours = SERVICES["turn"]["environment"]["TURN_CONFIG"].splitlines()
     with_tls = ("tls-listening-port=", "cert=", "pkey=", "no-tlsv1")
     own = {"realm", "static-auth-secret", "allowed-peer-ip"}
     same = [
@@ -139,6 +149,40 @@ def test_the_relay_reaches_nothing_but_the_server(settings: Settings) -> None:
         "turn:interviews.example.org:3478",
         "turn:interviews.example.org:3478?transport=tcp",
     ]
+
+
+def test_the_relay_starts_with_its_settings_in_a_file_of_its_own(tmp_path: Path) -> None:
+    *shell, script = SERVICES["turn"]["entrypoint"]
+    settings = SERVICES["turn"]["environment"]["TURN_CONFIG"]
+    assert "/tmp" in SERVICES["turn"]["tmpfs"]
+    # Two dollars are one to Compose.
+    script = script.replace("$$", "$").replace("/tmp/", f"{tmp_path}/")
+    stand_in = tmp_path / "turnserver"
+    stand_in.write_text('#!/bin/sh\necho "$@"; echo "left: $TURN_CONFIG"\n')
+    stand_in.chmod(0o700)
+    done = subprocess.run(
+        [*shell, script],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "TURN_CONFIG": settings},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    file = tmp_path / "turn.conf"
+    assert done.stdout.splitlines() == [f"-c {file} --log-file=stdout", "left: "]
+    assert file.read_text() == settings
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_relay_may_have_the_right_that_its_program_carries() -> None:
+    # `turnserver` has cap_net_bind_service+ep: without it in the bounding set, exec is refused.
+    assert SERVICES["turn"]["cap_add"] == ["NET_BIND_SERVICE"]
+
+
+def test_the_database_is_up_only_once_it_listens_on_an_address() -> None:
+    # The server that the first start sets up with listens on a socket file alone.
+    test = SERVICES["database"]["healthcheck"]["test"]
+    assert test[:3] == ["CMD", "pg_isready", "--host=127.0.0.1"]
 
 
 def test_the_systemd_unit_agrees_with_the_settings() -> None:
