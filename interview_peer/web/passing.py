@@ -89,6 +89,7 @@ class Passing:
             OwnerUnreachable: it cannot be asked, or does not answer in time; nothing was sent yet.
             TooLarge, CallerError: the request cannot be passed on to anybody.
             RateLimited: this address opens too many WebSockets.
+            AtCapacity: there are too many of them.
         """
         assert machine.address is not None and machine.key is not None
         base, asked = URL(machine.address), request.rel_url
@@ -162,8 +163,10 @@ class Passing:
         if not socket.can_prepare(request).ok:
             raise CallerError("This address is a WebSocket: connect with one.")
         self._limits.socket(request.remote)
+        self._limits.sockets.open()
         self.counters["sockets"] += 1
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._limits.sockets.closed)
             async with asyncio.timeout(SOCKET_SECONDS):
                 there = await stack.enter_async_context(
                     self._client.ws_connect(

@@ -240,6 +240,44 @@ async def breaks_off(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def echoes(request: web.Request) -> web.StreamResponse:
+    there = web.WebSocketResponse()
+    await there.prepare(request)
+    async for message in there:
+        await there.send_str(message.data)
+    return there
+
+
+async def test_sockets_that_are_passed_on_take_places_and_give_them_back(
+    tmp_path: Path, shared_url: str
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            node(tmp_path / "a", shared_url, max_connections=10)
+        )
+        callers = [await stack.enter_async_context(calling(server.url)) for _ in range(9)]
+        made = await Operator(callers[0]).make()
+        await stack.enter_async_context(stranger(server, echoes, made))
+        path = f"/ws/{made['id']}"
+        for caller in callers:
+            await caller.open_bare(path)
+        asked = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        key = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "A" * 22 + "=="}
+        async with calling(server.url) as late:
+            reply = await late.get(path, headers={**asked, **key})
+            assert (reply.status, code(reply)) == (503, "AT_CAPACITY")
+        await callers[0].leave()
+
+        async def opened() -> bool:
+            async with calling(server.url) as again:
+                with contextlib.suppress(aiohttp.WSServerHandshakeError):
+                    await again.open_bare(path)
+                    return True
+            return False
+
+        await eventually(opened, within=10, what="a place again")
+
+
 @pytest.mark.parametrize("answer", [None, silent])
 async def test_a_holder_that_does_not_answer_costs_a_code_and_no_hanging(
     pair: tuple[Server, Server],
