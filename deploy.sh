@@ -9,7 +9,8 @@ usage() {
 usage: ./deploy.sh [--dry-run] [--app NAME] [--config FILE] [--drain-seconds N | --no-drain]
 
   --dry-run          print each step and change nothing; needs neither fly nor an account
-  --app NAME         the app; otherwise the one that the configuration names
+  --app NAME         the app; otherwise the one that the configuration names. Its address is then
+                     https://NAME.fly.dev, too, where the configuration has that of its own app
   --config FILE      the configuration; fly.toml if not given
   --drain-seconds N  how long running interviews may go on; 7200 if not given
   --no-drain         leave what runs to the SIGTERM of the deployment
@@ -51,10 +52,21 @@ done
 # The value of a name in the configuration; nothing where it is not set.
 configured() { sed -nE "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*\"([^\"]*)\".*/\1/p" "$config" | head -n 1; }
 
-[[ -n $app ]] || app=$(configured app)
+named=$(configured app)
+[[ -n $app ]] || app=$named
 [[ -n $app ]] || missing "Name the app: --app, or app = \"…\" in $config."
 url=$(configured INTERVIEW_PUBLIC_URL)
-[[ -n $url ]] || url="https://$app.fly.dev"
+url=${url%/}
+deployment=(deploy --app "$app" --config "$config" --ha=false)
+if [[ -z $url ]]; then
+    url="https://$app.fly.dev"
+elif [[ $app != "$named" && $url != "https://$app.fly.dev" ]]; then
+    # Candidates of one app must not be sent to another.
+    [[ -n $named && $url == "https://$named.fly.dev" ]] ||
+        missing "INTERVIEW_PUBLIC_URL in $config, $url, is of the app \"$named\": give $app a file of its own (--config) that names both."
+    url="https://$app.fly.dev"
+    deployment+=(--env "INTERVIEW_PUBLIC_URL=$url")
+fi
 
 step=0
 begin() { step=$((step + 1)); say "$step. $*"; }
@@ -156,7 +168,7 @@ else
 fi
 
 begin "Deploy"
-change "$fly" deploy --app "$app" --config "$config" --ha=false ||
+change "$fly" "${deployment[@]}" ||
     failed "The deployment failed; what it says stands above. Logs: fly logs --app $app --no-tail"
 
 begin "Verify"

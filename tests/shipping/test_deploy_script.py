@@ -82,6 +82,12 @@ class Deployment:
     def fails(self, beginning: str) -> None:
         self.answers[beginning] = (1, "")
 
+    def configure(self, before: str, after: str) -> None:
+        """Change fly.toml."""
+        file = self.place / "fly.toml"
+        assert before in (text := file.read_text())
+        file.write_text(text.replace(before, after))
+
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         for beginning, (code, text) in self.answers.items():
             answer = self.place / "answers" / beginning.replace(" ", "-")
@@ -214,6 +220,32 @@ def test_who_is_in_a_hurry_leaves_the_emptying_out(deployment: Deployment) -> No
     assert "fly ssh console" not in deployment.asked
 
 
+def test_another_app_gets_an_address_of_its_own(deployment: Deployment) -> None:
+    done = deployment.run("--app", "another")
+    assert done.returncode == 0, done.stderr
+    own = "https://another.fly.dev"
+    assert deployment.calls[7][:4] == ["fly", "deploy", "--app", "another"]
+    assert deployment.calls[7][-2:] == ["--env", f"INTERVIEW_PUBLIC_URL={own}"]
+    assert deployment.calls[8][-1] == f"{own}/readyz"
+    assert done.stdout.splitlines()[-1] == f"Deployed: {own}"
+
+
+def test_the_app_of_the_file_keeps_the_address_of_the_file(deployment: Deployment) -> None:
+    deployment.configure("https://interview-peer.fly.dev", "https://interviews.example.org/")
+    done = deployment.run("--app", "interview-peer")
+    assert done.returncode == 0, done.stderr
+    assert "--env" not in deployment.calls[7]
+    assert done.stdout.splitlines()[-1] == "Deployed: https://interviews.example.org"
+
+
+def test_an_app_whose_address_cannot_be_known_is_refused(deployment: Deployment) -> None:
+    deployment.configure("https://interview-peer.fly.dev", "https://interviews.example.org")
+    done = deployment.run("--app", "another")
+    assert done.returncode == 2
+    assert done.stderr.startswith("INTERVIEW_PUBLIC_URL in fly.toml, https://interviews.example")
+    assert deployment.calls == []
+
+
 @pytest.mark.parametrize(
     ("failing", "sentence"),
     [
@@ -265,4 +297,5 @@ def test_a_dry_run_shows_each_step_and_runs_nothing(deployment: Deployment) -> N
     assert deployment.calls == []
     assert [line for line in done.stdout.splitlines() if line[:1].isdecimal()] == steps
     assert "would run: fly deploy --app another --config fly.toml --ha=false" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("it would be at https://another.fly.dev")
     assert "sk-of-mine" not in done.stdout
