@@ -114,6 +114,10 @@ def test_the_documented_groups_have_a_udp_port_each() -> None:
         (name,) = service["processes"]
         assert str(service["internal_port"]) == served[name]
         assert service["ports"] == [{"port": service["internal_port"]}]
+    # Machines that share a PostgreSQL do not start before it is of their version.
+    assert groups["deploy"]["release_command"] == "migrate"
+    # That of one machine has SQLite on a volume, which the release's machine does not see.
+    assert "release_command" not in CONFIG["deploy"]
 
 
 def test_without_the_public_address_a_server_does_not_start(
