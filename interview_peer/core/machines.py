@@ -78,7 +78,7 @@ def subject_of(method: str, path: str) -> Subject | None:
     name = next(group for group in match.groups() if group is not None)
     part = match["part"]
     if path.startswith("/api/interviews/") and method in ("GET", "HEAD"):
-        if part in (None, "transcript"):
+        if part in (None, "transcript", "deliveries"):
             return Subject(name, Kind.TOLD)
         if part in ("recording", "waveform"):
             return Subject(name, Kind.FILES)

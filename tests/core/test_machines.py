@@ -65,6 +65,7 @@ def step(
         ("GET", "/api/interviews/one", Kind.TOLD),
         ("GET", "/api/interviews/one/transcript", Kind.TOLD),
         ("GET", "/api/interviews/one/transcript.vtt", Kind.TOLD),
+        ("GET", "/api/interviews/one/deliveries", Kind.TOLD),
         ("GET", "/api/interviews/one/recording", Kind.FILES),
         ("HEAD", "/api/interviews/one/recording/mixed", Kind.FILES),
         ("GET", "/api/interviews/one/waveform", Kind.FILES),

@@ -210,6 +210,8 @@ async def test_three_processes_answer_as_one_and_outlive_the_death_of_one(
             await c.server.kill()
             # What the database knows is told; what needs the killed process is refused, soon.
             assert (await a.operator.show(third))["phase"] == "live"
+            sent = await a.ask("GET", third, "/deliveries")
+            assert sent.status == 200 and sent.json()["deliveries"], sent
             for method, path in (("POST", "/end"), ("GET", "/events"), ("GET", "/recording")):
                 gone = await a.ask(method, third, path)
                 assert gone.status == 503, gone
