@@ -31,11 +31,14 @@ while (($#)); do
     case $1 in
         --dry-run) dry=true ;;
         --app | --config | --drain-seconds)
-            (($# > 1)) || missing "$1 needs a value."
+            [[ -n ${2:-} ]] || missing "$1 needs a value."
             case $1 in
                 --app) app=$2 ;;
                 --config) config=$2 ;;
-                *) drain=$2 ;;
+                *)
+                    drain=$2
+                    [[ $drain =~ ^[0-9]+$ ]] || missing "--drain-seconds must be a whole number of seconds."
+                    ;;
             esac
             shift
             ;;
@@ -46,11 +49,12 @@ while (($#)); do
     shift
 done
 
-[[ $drain =~ ^[0-9]*$ ]] || missing "--drain-seconds must be a whole number of seconds."
 [[ -r $config ]] || missing "There is no $config here."
 
 # The value of a name in the configuration; nothing where it is not set.
-configured() { sed -nE "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*\"([^\"]*)\".*/\1/p" "$config" | head -n 1; }
+configured() {
+    sed -nE "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*(\"([^\"]*)\"|'([^']*)').*/\2\3/p" "$config" | head -n 1
+}
 
 named=$(configured app)
 [[ -n $app ]] || app=$named
@@ -108,6 +112,19 @@ elif [[ -z $address ]]; then
 fi
 say "   browsers will send audio to $address"
 
+begin "Machines"
+machines=""
+if $dry; then
+    say "   would look for: fly machine list --app $app --json"
+    machines=ID
+else
+    told=$("$fly" machine list --app "$app" --json) || missing "fly does not tell the machines of $app."
+    groups=$(grep -oE '"fly_process_group": *"[^"]*"' <<<"$told" | grep -v release_command | sort | uniq -d) || true
+    [[ -z $groups ]] ||
+        missing "More than one machine has the same UDP port, so audio would reach the wrong one: fly scale count 1 --app $app"
+    machines=$(objects <<<"$told" | sed -nE 's/^"id":"([0-9a-z]+)".*"state":"started".*/\1/p')
+fi
+
 begin "Secrets"
 present=""
 if $dry; then
@@ -141,19 +158,6 @@ else
     set_secrets || failed "The secrets were not taken; nothing was deployed."
 fi
 
-begin "Machines"
-machines=""
-if $dry; then
-    say "   would look for: fly machine list --app $app --json"
-    machines=ID
-else
-    told=$("$fly" machine list --app "$app" --json) || missing "fly does not tell the machines of $app."
-    groups=$(grep -oE '"fly_process_group": *"[^"]*"' <<<"$told" | grep -v release_command | sort | uniq -d) || true
-    [[ -z $groups ]] ||
-        missing "More than one machine has the same UDP port, so audio would reach the wrong one: fly scale count 1 --app $app"
-    machines=$(objects <<<"$told" | sed -nE 's/^"id":"([0-9a-z]+)".*"state":"started".*/\1/p')
-fi
-
 begin "Empty the server"
 if [[ -z $drain ]]; then
     say "   left out; interviews have INTERVIEW_DRAIN_SECONDS after SIGTERM"
@@ -168,8 +172,12 @@ else
 fi
 
 begin "Deploy"
+closed=""
+if [[ -n $drain && -n $machines ]]; then
+    closed=$'\n'"The server that was emptied may still run and lets nobody in: deploy again, or let it in again with: fly apps restart $app"
+fi
 change "$fly" "${deployment[@]}" ||
-    failed "The deployment failed; what it says stands above. Logs: fly logs --app $app --no-tail"
+    failed "The deployment failed; what it says stands above. Logs: fly logs --app $app --no-tail$closed"
 
 begin "Verify"
 change curl --silent --show-error --fail --output /dev/null --max-time 5 \

@@ -133,9 +133,9 @@ def test_a_running_server_is_emptied_before_it_is_replaced(deployment: Deploymen
         "fly auth whoami",
         "fly config validate",
         "fly ips list",
+        "fly machine list",
         "fly secrets list",
         "fly secrets import",
-        "fly machine list",
         "fly ssh console",
         "fly deploy --app",
         "curl --silent --show-error",
@@ -150,7 +150,7 @@ def test_a_running_server_is_emptied_before_it_is_replaced(deployment: Deploymen
 
 def test_the_dedicated_address_becomes_the_one_that_is_announced(deployment: Deployment) -> None:
     assert deployment.run().returncode == 0
-    given = deployment.calls[4]
+    given = deployment.calls[5]
     assert "--stage" in given
     assert given[-1] == f"INTERVIEW_PUBLIC_IP={ADDRESS}"
 
@@ -162,10 +162,10 @@ def test_secrets_of_the_environment_are_passed_on_and_in_no_argument(
     values = {name: f"value-of-{name.lower()}" for name in SECRETS}
     done = deployment.run(**values)
     assert done.returncode == 0, done.stderr
-    *_, given = deployment.calls[4]
+    *_, given = deployment.calls[5]
     assert set(given.splitlines()[1:]) == {f"{name}={value}" for name, value in values.items()}
     others = json.dumps([call for call in deployment.calls if "import" not in call])
-    told = done.stdout + done.stderr + others + " ".join(deployment.calls[4][:-1])
+    told = done.stdout + done.stderr + others + " ".join(deployment.calls[5][:-1])
     assert not any(value in told for value in values.values())
 
 
@@ -194,7 +194,7 @@ def test_two_machines_on_one_udp_port_are_refused(deployment: Deployment) -> Non
     done = deployment.run()
     assert done.returncode == 2
     assert "fly scale count 1" in done.stderr
-    assert "fly ssh console" not in deployment.asked
+    assert deployment.asked[-1] == "fly machine list"
 
 
 def test_every_machine_of_several_groups_is_emptied(deployment: Deployment) -> None:
@@ -265,9 +265,38 @@ def test_a_step_that_fails_ends_the_deployment_there(
     assert "Deployed" not in done.stdout
 
 
+def test_after_a_failed_deployment_an_emptied_server_is_named_with_its_cure(
+    deployment: Deployment,
+) -> None:
+    deployment.fails("fly deploy")
+    told = deployment.run().stderr.splitlines()[-1]
+    assert "lets nobody in" in told
+    assert told.endswith("fly apps restart interview-peer")
+
+
+def test_a_server_that_was_not_emptied_is_not_said_to_be(deployment: Deployment) -> None:
+    deployment.fails("fly deploy")
+    assert "lets nobody in" not in deployment.run("--no-drain").stderr
+
+
+def test_a_file_in_single_quotes_is_read_as_well(deployment: Deployment) -> None:
+    deployment.configure('app = "interview-peer"', "app = 'quiet-peer' # ours")
+    deployment.configure('"https://interview-peer.fly.dev"', "'https://talks.example.org'")
+    done = deployment.run()
+    assert done.returncode == 0, done.stderr
+    assert deployment.calls[7][3] == "quiet-peer"
+    assert done.stdout.splitlines()[-1] == "Deployed: https://talks.example.org"
+
+
 @pytest.mark.parametrize(
     ("failing", "cure"),
-    [("fly auth", "fly auth login"), ("fly config validate", "fly apps create interview-peer")],
+    [
+        ("fly auth", "fly auth login"),
+        ("fly config validate", "fly apps create interview-peer"),
+        ("fly ips list", "fly does not tell the addresses of interview-peer"),
+        ("fly machine list", "fly does not tell the machines of interview-peer"),
+        ("fly secrets list", "fly does not tell the secrets of interview-peer"),
+    ],
 )
 def test_what_is_missing_is_told_with_its_cure(
     deployment: Deployment, failing: str, cure: str
@@ -276,10 +305,20 @@ def test_what_is_missing_is_told_with_its_cure(
     done = deployment.run()
     assert done.returncode == 2
     assert cure in done.stderr
+    assert "fly secrets import" not in deployment.asked
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--nonsense",), ("--app",), ("--drain-seconds", "soon"), ("--config", "none")]
+    "arguments",
+    [
+        ("--nonsense",),
+        ("--app",),
+        ("--app", ""),
+        ("--drain-seconds", "soon"),
+        # Such as a variable that is not set; it is no wish to leave the emptying out.
+        ("--drain-seconds", ""),
+        ("--config", "none"),
+    ],
 )
 def test_a_wrong_flag_changes_nothing(deployment: Deployment, arguments: tuple[str, ...]) -> None:
     assert deployment.run(*arguments).returncode == 2
