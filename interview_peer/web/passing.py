@@ -74,9 +74,13 @@ class Passing:
 
     async def close(self, app: web.Application) -> None:
         """End what is being passed on: whoever asked comes back, to another process."""
-        for socket in [*self._sockets]:
-            with contextlib.suppress(ConnectionError, RuntimeError):
-                await socket.close(code=aiohttp.WSCloseCode.GOING_AWAY)
+        closing = [
+            self._tasks.start(socket.close(code=aiohttp.WSCloseCode.GOING_AWAY), "close a socket")
+            for socket in self._sockets
+        ]
+        if closing:
+            # At once: each may take that long to answer, and they share the time of a shutdown.
+            await asyncio.wait(closing, timeout=SOCKET_SECONDS)
         for request in [*self._open.values()]:
             _break(request)
 

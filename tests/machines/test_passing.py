@@ -18,11 +18,13 @@ from sqlalchemy import insert, update
 from interview_peer.app import Server
 from interview_peer.core.machines import PASSED_ON, Passed, sign
 from interview_peer.errors import ConfigurationError
+from interview_peer.settings import Settings
 from interview_peer.state.database import Transaction
 from interview_peer.state.nodes import Heartbeat, Reach
 from interview_peer.state.schema import interviews, nodes, now_us
 from interview_peer.types import Json
 from interview_peer.web import passing
+from interview_peer.web.limits import Limits
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
 from tests.support.operator import KEY, PATH, Operator
@@ -276,6 +278,38 @@ async def test_sockets_that_are_passed_on_take_places_and_give_them_back(
             return False
 
         await eventually(opened, within=10, what="a place again")
+
+
+class Slow:
+    """A socket whose close is over when each of the others was begun, or never, or breaks."""
+
+    def __init__(self, ends: Callable[[], Awaitable[Any]]) -> None:
+        self._ends = ends
+        self.code = 0
+
+    async def close(self, *, code: int) -> None:
+        self.code = code
+        await self._ends()
+
+
+async def breaks() -> None:
+    raise RuntimeError("it is not open any more")
+
+
+async def test_at_a_shutdown_passed_sockets_are_closed_at_once_and_none_is_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(passing, "SOCKET_SECONDS", 0.2)
+    together = asyncio.Barrier(3)
+    sockets: list[Any] = [Slow(together.wait) for _ in range(3)]
+    sockets += [Slow(asyncio.Event().wait), Slow(breaks)]
+    passes = passing.Passing(Limits(Settings(simulation=True)), "")
+    passes._sockets.update(sockets)
+    async with asyncio.timeout(10):
+        await passes.close(web.Application())
+    assert [one.code for one in sockets] == [1001] * 5
+    assert not together.n_waiting
+    await passes._tasks.drain(0)
 
 
 @pytest.mark.parametrize("answer", [None, silent])
