@@ -160,7 +160,9 @@ class Machines:
         )
         if isinstance(step, PassOn):
             try:
-                return await self._passing.pass_on(request, step.machine, hops)
+                return await self._passing.pass_on(
+                    request, subject.interview_id, step.machine, hops
+                )
             except OwnerUnreachable:
                 step = without(holder, subject.kind, Refusal.UNREACHABLE)
         if isinstance(step, Replay):

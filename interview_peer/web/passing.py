@@ -19,7 +19,17 @@ from aiohttp import ClientTimeout, WSMsgType, hdrs, web
 from yarl import URL
 
 from ..core.machines import PASSED_ON, Machine, Passed, handed_back, handed_on, sign
-from ..errors import CallerError, OwnerUnreachable
+from ..errors import (
+    AtCapacity,
+    CallerError,
+    InterviewElsewhere,
+    InterviewPeerError,
+    OriginNotAllowed,
+    OwnerUnreachable,
+    RateLimited,
+    SessionNotFound,
+    Unauthorized,
+)
 from ..tasks import Tasks
 from ..types import Json
 from .limits import Limits
@@ -36,6 +46,17 @@ END_SECONDS: Final = 110.0
 SOCKET_SECONDS: Final = 5.0
 """For a WebSocket to be opened, and to be closed."""
 PING_SECONDS: Final = 20.0
+
+_REFUSALS: Final[dict[int, type[InterviewPeerError]]] = {
+    400: CallerError,
+    401: Unauthorized,
+    403: OriginNotAllowed,
+    404: SessionNotFound,
+    409: InterviewElsewhere,
+    429: RateLimited,
+    503: AtCapacity,
+}
+"""What a holder means that refuses a WebSocket: no more than the status of its answer is had."""
 
 COUNTED: Final = ("requests", "sockets", "unreachable", "broken")
 
@@ -85,15 +106,17 @@ class Passing:
             _break(request)
 
     async def pass_on(
-        self, request: web.Request, machine: Machine, hops: int
+        self, request: web.Request, interview_id: str, machine: Machine, hops: int
     ) -> web.StreamResponse:
         """The answer that ``machine`` gives to this request, which was passed on ``hops`` times.
 
         Raises:
             OwnerUnreachable: it cannot be asked, or does not answer in time; nothing was sent yet.
+            Unauthorized, OriginNotAllowed, SessionNotFound, InterviewElsewhere: it refuses a
+                WebSocket.
             TooLarge, CallerError: the request cannot be passed on to anybody.
-            RateLimited: this address opens too many WebSockets.
-            AtCapacity: there are too many of them.
+            RateLimited: this address opens too many WebSockets, here or there.
+            AtCapacity: there are too many of them, here or there.
         """
         assert machine.address is not None and machine.key is not None
         base, asked = URL(machine.address), request.rel_url
@@ -115,10 +138,17 @@ class Passing:
                 return await self._socket(request, target, headers)
             return await self._http(request, target, headers)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error, aiohttp.WSServerHandshakeError) and error.status in _REFUSALS:
+                # The holder answered, and would not answer otherwise if it were asked again here.
+                raise _REFUSALS[error.status] from None
             self.counters["unreachable"] += 1
             log.info(
                 "a request could not be passed on",
-                extra={"node": machine.id, "error": type(error).__name__},
+                extra={
+                    "session": interview_id,
+                    "node": machine.id,
+                    "error": type(error).__name__,
+                },
             )
             raise OwnerUnreachable from None
         finally:

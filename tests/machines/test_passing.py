@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -343,6 +344,41 @@ async def test_a_holder_that_does_not_answer_costs_a_code_and_no_hanging(
         with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
             await caller.open_bare(f"/ws/{made['id']}")
     assert time.monotonic() - began < 15.0
+
+
+async def test_a_holder_that_refuses_a_socket_is_not_told_to_be_unreachable(
+    pair: tuple[Server, Server],
+    operators: tuple[Operator, Operator],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "interview_peer.web.passing")
+    statuses: list[int] = []
+
+    async def refuses(request: web.Request) -> web.StreamResponse:
+        return web.json_response({}, status=statuses[-1])
+
+    made = await operators[0].make()
+    asked = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    key = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "A" * 22 + "=="}
+    seen = {}
+    async with stranger(pair[0], refuses, made), calling(pair[0].url) as caller:
+        for status in (403, 404, 409, 429, 503, 500, 200):
+            statuses.append(status)
+            reply = await caller.get(f"/ws/{made['id']}", headers={**asked, **key})
+            seen[status] = (reply.status, code(reply))
+    assert seen == {
+        403: (403, "ORIGIN_NOT_ALLOWED"),
+        404: (404, "SESSION_NOT_FOUND"),
+        409: (409, "INTERVIEW_ELSEWHERE"),
+        429: (429, "RATE_LIMITED"),
+        503: (503, "AT_CAPACITY"),
+        500: (503, "OWNER_UNREACHABLE"),
+        200: (503, "OWNER_UNREACHABLE"),
+    }
+    told = [
+        record.__dict__.get("session") for record in caplog.records if "passed on" in record.msg
+    ]
+    assert told == [made["id"]] * 2
 
 
 async def test_half_an_answer_does_not_look_like_a_whole_one(
