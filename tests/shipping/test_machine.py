@@ -199,3 +199,12 @@ def test_the_systemd_unit_agrees_with_the_settings() -> None:
     assert service["WorkingDirectory"] == folder
     # `man systemd.kill`: the signal goes to the server alone, which then ends its own processes.
     assert service["KillMode"] == "mixed"
+
+
+def test_the_documented_settings_of_the_systemd_unit_make_a_server_that_browsers_reach() -> None:
+    document = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    (given,) = re.findall(r"interview-peer\.env <<'END'\n(.+?)\nEND\n", document, re.DOTALL)
+    names = {line.partition("=")[0] for line in given.splitlines()}
+    assert names <= {env_name(field) for field in Settings.model_fields}
+    # Behind NAT the address that is bound leads nowhere.
+    assert env_name("public_ips") in names
