@@ -142,6 +142,8 @@ def serve(
     stop = StopRequest()
     try:
         _run(lambda: app.serve(settings, stop), end_with_stdin=end_with_stdin, gently=stop.gently)
+    except StateUnavailable:
+        raise CommandFailed(_no_answer(settings)) from None
     except OSError as error:
         raise StartFailed(
             _bind_problem(error, settings.host, settings.port, "PORT", "INTERVIEW_HOST")
@@ -194,6 +196,8 @@ def migrate(data_dir: str | None) -> None:
 
     try:
         _run(run)
+    except StateUnavailable:
+        raise CommandFailed(f"{_no_answer(settings)} Nothing was changed.") from None
     except OSError as error:
         raise CommandFailed(f"{error.filename or settings.data_dir}: {error.strerror}.") from error
 
@@ -284,6 +288,16 @@ def _bind_problem(
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         return f"{host_name} {host} is not an address of this machine."
     return f"{error.strerror}."
+
+
+def _no_answer(settings: Settings) -> str:
+    """Never the address itself: it holds a password."""
+    if settings.state_url is None:
+        return (
+            "The database, a file in INTERVIEW_DATA_DIR, does not answer: end the program that "
+            "holds it."
+        )
+    return "The database of DATABASE_URL does not answer: start it, or correct the address."
 
 
 def _exit(sentence: str, code: int) -> NoReturn:

@@ -35,7 +35,7 @@
     ├── ConnectTimeout         a leg never connected                       503
     ├── StateUnavailable       the database does not answer                503
     ├── KeysUnavailable        an identity provider does not answer        503
-    ├── StartFailed            the operator must make room, then start     exit code 1
+    ├── StartFailed            the operator must make room, then start     exit code 2
     ├── RecordingDamaged       a file is not what it was                   500
     │   └── ManifestDamaged      nor is the list of all files
     ├── RecordingFailed        a recording could not be finished yet       503

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 import interview_peer
 from interview_peer import logs, reload
 from interview_peer.cli import main
-from interview_peer.errors import ConfigurationError, StartFailed
+from interview_peer.errors import ConfigurationError, StartFailed, StateUnavailable
 from interview_peer.settings import Settings, env_name
 from interview_peer.state.migrate import NEWEST
 
@@ -259,13 +259,35 @@ def test_migrate_brings_postgresql_to_the_newest_version(postgres_url: str) -> N
     )
 
 
-def test_migrate_without_an_answer_exits_1_in_one_sentence(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("command", [("migrate",), ("serve", "--simulation", "--port", "0")])
+def test_a_database_without_an_answer_is_named_by_its_setting_with_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("interview_peer.state.database.PATIENCE_SECONDS", 0.2)
-    result = run("migrate", env={"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/none"})
+    environment = {
+        "DATABASE_URL": "postgresql://u:p@127.0.0.1:1/none",
+        "INTERVIEW_DATA_DIR": str(tmp_path),
+        "INTERVIEW_UDP_PORT": "0",
+    }
+    result = run(*command, env=environment)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "The database does not answer; nothing was changed.\n"
+    *_, told = result.stderr.splitlines()
+    assert told.removesuffix(" Nothing was changed.") == (
+        "The database of DATABASE_URL does not answer: start it, or correct the address."
+    )
+    assert told.endswith(" Nothing was changed.") == (command == ("migrate",))
+
+
+def test_a_database_file_that_is_held_is_named_by_its_setting(
+    serve_is: Callable[[Serve], None],
+) -> None:
+    async def serve(settings: Settings) -> None:
+        raise StateUnavailable
+
+    serve_is(serve)
+    result = run("serve", "--simulation")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("The database, a file in INTERVIEW_DATA_DIR, does not answer")
 
 
 JOURNAL_START = {

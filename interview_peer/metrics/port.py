@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -36,17 +37,14 @@ class MetricsPort:
         """Listen; the port, which was chosen here where 0 was asked for.
 
         Raises:
-            StartFailed: somebody else has it.
+            StartFailed: it cannot be had; the sentence says what to do.
         """
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             await self._runner.cleanup()
-            raise StartFailed(
-                f"INTERVIEW_METRICS_PORT {port} on {host} cannot be opened: "
-                f"{error.strerror or error}."
-            ) from None
+            raise StartFailed(_problem(error, host, port)) from None
         return int(self._runner.addresses[0][1])
 
     async def close(self) -> None:
@@ -61,3 +59,16 @@ class MetricsPort:
         return web.Response(
             body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
+
+
+def _problem(error: OSError, host: str, port: int) -> str:
+    what = f"INTERVIEW_METRICS_PORT {port} on {host}"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{what} is already in use; stop what uses it, or set INTERVIEW_METRICS_PORT to "
+            "another."
+        )
+    return (
+        f"{what} cannot be opened ({error.strerror or error}); set INTERVIEW_METRICS_PORT to a "
+        "port above 1023, and INTERVIEW_HOST to an address of this machine."
+    )

@@ -298,9 +298,13 @@ async def test_a_taken_port_ends_the_start_with_its_name(tmp_path: Path) -> None
             data_dir=tmp_path / "second",
             metrics_port=first.metrics_port,
         )
-        with pytest.raises(StartFailed, match="^INTERVIEW_METRICS_PORT "):
+        with pytest.raises(StartFailed) as caught:
             async with running(settings):
                 pass
+        assert str(caught.value) == (
+            f"INTERVIEW_METRICS_PORT {first.metrics_port} on {settings.host} is already in use; "
+            "stop what uses it, or set INTERVIEW_METRICS_PORT to another."
+        )
 
 
 async def test_nothing_is_served_unless_a_port_is_set(tmp_path: Path) -> None:
