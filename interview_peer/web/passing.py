@@ -32,7 +32,8 @@ from ..errors import (
 )
 from ..tasks import Tasks
 from ..types import Json
-from .limits import Limits
+from .cutting import cut_off, say_closed, told
+from .limits import Limits, Pace
 from .origins import is_socket
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,12 @@ class Passing:
         assert self._client is not None
         most = 2 * self._limits.message_bytes
         socket = web.WebSocketResponse(
-            heartbeat=PING_SECONDS, max_msg_size=most, compress=False, timeout=SOCKET_SECONDS
+            heartbeat=PING_SECONDS,
+            # Pings are answered here, where they count like all that is sent.
+            autoping=False,
+            max_msg_size=most,
+            compress=False,
+            timeout=SOCKET_SECONDS,
         )
         if not socket.can_prepare(request).ok:
             raise CallerError("This address is a WebSocket: connect with one.")
@@ -214,8 +220,9 @@ class Passing:
             await socket.prepare(request)
             self._sockets.add(socket)
             try:
+                paced = _pump(socket, there, self._limits.messages())
                 ways = [
-                    self._tasks.start(_pump(socket, there), "socket to its holder"),
+                    self._tasks.start(paced, "socket to its holder"),
                     self._tasks.start(_pump(there, socket), "socket to its caller"),
                 ]
                 try:
@@ -224,6 +231,10 @@ class Passing:
                     for way in ways:
                         way.cancel()
                     await asyncio.wait(ways)
+                flooded = None if ways[0].cancelled() else ways[0].exception()
+                if isinstance(flooded, RateLimited) and request.transport is not None:
+                    telling = self._tasks.start(_tell(socket, flooded), "last word")
+                    await cut_off(request.transport, telling)
                 code = _close_code(there.close_code)
                 with contextlib.suppress(ConnectionError, RuntimeError):
                     await socket.close(code=code)
@@ -232,16 +243,29 @@ class Passing:
         return socket
 
 
-async def _pump(source: Any, target: Any) -> None:
-    """Hand messages on until one side is closed; a slow reader slows the writer down."""
+async def _pump(source: Any, target: Any, pace: Pace | None = None) -> None:
+    """Hand messages on until one side is closed; a slow reader slows the writer down.
+
+    ``pace`` is for frames of every kind. Raises ``RateLimited`` where they come too fast.
+    """
     with contextlib.suppress(ConnectionError, RuntimeError):
         async for message in source:
+            if pace is not None:
+                pace.take()
             if message.type is WSMsgType.TEXT:
                 await target.send_str(message.data)
             elif message.type is WSMsgType.BINARY:
                 await target.send_bytes(message.data)
-            else:
+            elif message.type is WSMsgType.PING:
+                await source.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
                 return
+
+
+async def _tell(socket: web.WebSocketResponse, error: InterviewPeerError) -> None:
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        await socket.send_json(told(error))
+        await say_closed(socket)
 
 
 def _close_code(code: int | None) -> int:

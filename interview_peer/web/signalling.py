@@ -12,7 +12,7 @@ import json
 import logging
 from typing import Any, Final
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSMsgType, web
 
 from ..core import tokens
 from ..core.lifecycle import Phase, Reason
@@ -38,6 +38,7 @@ from ..types import Json
 from . import messages
 from .access import Admission, token_of
 from .consents import status
+from .cutting import cut_off, say_closed, told
 from .joining import Joining
 from .limits import Limits
 
@@ -56,8 +57,6 @@ TOKEN_SECONDS: Final = 5.0
 """How long a client may take to show its token, where one is needed."""
 CLOSE_SECONDS: Final = 1.0
 """How long a client may take to answer that the connection is closed: it is read meanwhile."""
-LAST_WORD_SECONDS: Final = 0.4
-"""How long one that is cut off may take to read why; nothing of it is read any more."""
 MAX_UNKNOWN_BYTES: Final = 8 * 1024
 """Longest message taken from a client that has not shown one."""
 
@@ -157,10 +156,7 @@ class Signalling:
         self._tasks.start(self._cut_off(SocketReplaced()), "make room")
 
     async def _cut_off(self, error: InterviewPeerError) -> None:
-        """Tell a client that is not wanted why, and be rid of it.
-
-        The handshake that closes a WebSocket would go on reading what it sends.
-        """
+        """Tell a client that is not wanted why, and be rid of it."""
         writer = self._writer
         if writer is None or self._transport is None or self._transport.is_closing():
             return
@@ -168,11 +164,7 @@ class Signalling:
         self._cut = True
         self._error(error)
         self._hang_up()
-        await asyncio.wait([writer], timeout=LAST_WORD_SECONDS)
-        if writer.done() and not self._transport.is_closing():
-            # Closing at once, with bytes of it unread, would take back what it was told.
-            await asyncio.sleep(LAST_WORD_SECONDS)
-        self._transport.abort()
+        await cut_off(self._transport, writer)
 
     def _attach(self, interview: Interview) -> None:
         self._leave()
@@ -213,7 +205,7 @@ class Signalling:
             self._tasks.start(self._socket.close(), "cut off")
 
     def _error(self, error: InterviewPeerError) -> None:
-        self.send({"type": "error", "message": error.message, "code": error.code})
+        self.send(told(error))
 
     def _offer_failed(self, error: InterviewPeerError) -> None:
         self.send(
@@ -232,9 +224,7 @@ class Signalling:
             except (ConnectionError, RuntimeError):
                 return
         if self._cut:
-            with contextlib.suppress(ConnectionError):
-                code = int(WSCloseCode.POLICY_VIOLATION).to_bytes(2)
-                await self._socket.send_frame(code, WSMsgType.CLOSE)
+            await say_closed(self._socket)
         else:
             await self._socket.close()
 
@@ -337,8 +327,8 @@ class Signalling:
             self._error(error)
             self._ask_consent(interview)
         else:
-            told = status(interview)
-            self.send({"type": "consent", **{key: told[key] for key in TOLD}})
+            known = status(interview)
+            self.send({"type": "consent", **{key: known[key] for key in TOLD}})
 
     def _take_offer(self, described: Any) -> None:
         try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -29,6 +31,7 @@ from interview_peer.web.limits import Limits
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
 from tests.support.operator import KEY, PATH, Operator
+from tests.support.raw_socket import CLOSE, PING, PONG, TEXT, raw
 from tests.support.waiting import eventually
 
 JOIN_SECRET = "a-join-secret-of-more-than-32-characters"
@@ -249,6 +252,49 @@ async def echoes(request: web.Request) -> web.StreamResponse:
     async for message in there:
         await there.send_str(message.data)
     return there
+
+
+async def greets(request: web.Request) -> web.StreamResponse:
+    there = web.WebSocketResponse()
+    await there.prepare(request)
+    await there.send_json({"type": "session"})
+    async for message in there:
+        await there.send_str(message.data)
+    return there
+
+
+@pytest.mark.parametrize("frame", [PING, b"\x8a\x80\0\0\0\0", TEXT], ids=["ping", "pong", "text"])
+async def test_whoever_floods_a_socket_that_is_passed_on_is_told_and_cut_off(
+    tmp_path: Path, shared_url: str, frame: bytes
+) -> None:
+    async with (
+        node(tmp_path / "a", shared_url, messages_per_second=10) as server,
+        calling(server.url) as caller,
+    ):
+        made = await Operator(caller).make()
+        async with (
+            stranger(server, greets, made),
+            raw(server, f"/ws/{made['id']}") as client,
+        ):
+            client.writer.write(b"\x89\x83\0\0\0\0abc")
+            assert await client.frame() == (PONG, b"abc")
+            client.writer.write(frame * 3000)
+            said: list[str] = []
+            while (got := await client.frame())[0] != CLOSE:
+                if got[0] != PONG:
+                    said.append(json.loads(got[1]).get("code"))
+            assert said[-1] == "RATE_LIMITED" and len(said) <= 61
+            assert got[1] == struct.pack("!H", 1008)
+            # It does not answer that, goes on sending, and is not read.
+            since = time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() - since < 8:
+                    client.writer.write(PING * 1000)
+                    await client.writer.drain()
+                    await asyncio.sleep(0.02)
+            assert time.monotonic() - since < 3
+        health = (await caller.get("/healthz")).json()
+        assert health["refused"]["messages"] == 1
 
 
 async def test_sockets_that_are_passed_on_take_places_and_give_them_back(
