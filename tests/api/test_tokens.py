@@ -36,13 +36,15 @@ from interview_peer.web.access import Access, Admission
 SECRET = "a-join-secret-of-more-than-32-characters"
 NAME = SessionId("interview-1")
 NOW = int(time.time())
+"""When the tests were collected: what shall still be good when they run is good for a day."""
+DAY = 86400
 CLAIMS: Json = {
     "iss": "interview-peer",
     "aud": "interview-peer",
     "sub": NAME,
     "jti": "t-1",
     "iat": NOW,
-    "exp": NOW + 600,
+    "exp": NOW + DAY,
 }
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -91,8 +93,8 @@ async def test_a_good_token_lets_into_its_interview(access: Access) -> None:
 
 
 async def test_what_is_minted_is_taken_and_is_the_same_each_time(access: Access) -> None:
-    token = access.mint(NAME, NOW, NOW + 3600)
-    assert token is not None and token == access.mint(NAME, NOW, NOW + 3600)
+    token = access.mint(NAME, NOW, NOW + DAY)
+    assert token is not None and token == access.mint(NAME, NOW, NOW + DAY)
     assert (await access.admit(token, None)).interview_id == NAME
 
 
@@ -117,9 +119,9 @@ async def test_what_is_minted_is_taken_and_is_the_same_each_time(access: Access)
         signed(jti="x" * 129),
         signed(iat=None),
         signed(exp=None),
-        signed(iat=NOW + 3600, exp=NOW + 7200),
-        signed(nbf=NOW + 3600),
-        signed(exp=NOW + 31 * 86400),
+        signed(iat=NOW + 2 * DAY, exp=NOW + 3 * DAY),
+        signed(nbf=NOW + DAY // 2),
+        signed(exp=NOW + 31 * DAY),
         signed(max_seconds="all"),
         signed(max_seconds=0),
         signed() + "x",
@@ -159,7 +161,7 @@ async def test_an_open_server_without_a_secret_makes_one_that_nobody_shares(
     first, second = (
         Access(settings(join_secret=None, simulation=True), one_database) for _ in range(2)
     )
-    token = first.mint(NAME, NOW, NOW + 3600)
+    token = first.mint(NAME, NOW, NOW + DAY)
     assert (await first.admit(token, None)).interview_id == NAME
     assert await refusal(second, token) is TokenInvalid
 
@@ -286,7 +288,7 @@ async def test_without_a_secret_of_ours_nothing_is_minted(
     provider: Provider, one_database: Database
 ) -> None:
     access = Access(settings(join_secret=None, jwks_url=provider.url), one_database)
-    assert access.mint(NAME, NOW, NOW + 3600) is None
+    assert access.mint(NAME, NOW, NOW + DAY) is None
     assert await refusal(access, signed(key="x" * 32)) is TokenInvalid
     assert (await access.admit(by_provider(EC_KEY, "ES256", "e"), None)).interview_id == NAME
 

@@ -75,7 +75,7 @@ async def test_backlog_is_worked_on_while_a_window_is_measured(tmp_path: Path) -
     assert b"| 1 with backlog |" in output
 
 
-def test_make_bench_measures_recording_and_notices_as_well() -> None:
+def test_make_bench_measures_recording_notices_and_an_attack_as_well() -> None:
     for given, wanted in ((), ""), (("ARGS=--quick --rows 1",), " --quick"):
         dry = subprocess.run(
             ["make", "-n", "bench", *given],
@@ -88,8 +88,9 @@ def test_make_bench_measures_recording_and_notices_as_well() -> None:
         commands = [line.strip() for line in dry.stdout.splitlines() if "-m bench" in line]
         assert [line.partition("-m ")[2].strip() for line in commands[1:]] == [
             f"bench.notices{wanted}",
-            # The last, for it ends with an error where it misses a goal.
+            # The last ones, for they end with an error where they miss a goal.
             f"bench.recording{wanted}",
+            f"bench.attack{wanted}",
         ]
 
 
