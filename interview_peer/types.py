@@ -6,7 +6,7 @@ Values only. Nothing here does I/O or knows a library.
 from __future__ import annotations
 
 import enum
-from typing import Any, NewType
+from typing import Any, Final, NewType
 
 SessionId = NewType("SessionId", str)
 """Names one interview, towards clients and on disk. 1 to 64 characters of ``[A-Za-z0-9_-]``."""
@@ -19,6 +19,12 @@ ResponseId = NewType("ResponseId", str)
 
 Json = dict[str, Any]
 """A decoded JSON object."""
+
+INVITED: Final = "api"
+"""Origin of interviews that an integrator made by the API: a token is needed to enter them."""
+
+OPEN: Final = "open"
+"""Origin of interviews that an open client just began."""
 
 
 class Speaker(enum.Enum):

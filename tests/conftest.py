@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from interview_peer import logs
+from interview_peer.settings import Settings, env_name
 from interview_peer.state import migrate
 from interview_peer.state.database import Database
 from tests.support.postgres import Postgres, programs, running_postgres
 from tests.support.server import ServerProcess, running_server
+
+
+@pytest.fixture
+def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """For commands run within the tests: no setting in the environment; logging as before."""
+    for field in Settings.model_fields:
+        monkeypatch.delenv(env_name(field), raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logs, "_secrets", set())
+    monkeypatch.setattr(logs, "_secret_pattern", None)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

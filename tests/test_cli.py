@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import logging
 import os
 import signal
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
@@ -21,28 +20,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 import interview_peer
-from interview_peer import logs, reload
+from interview_peer import reload
 from interview_peer.cli import main
 from interview_peer.errors import ConfigurationError, StartFailed, StateUnavailable
-from interview_peer.settings import Settings, env_name
+from interview_peer.settings import Settings
 from interview_peer.state.migrate import NEWEST
 
 Serve = Callable[[Settings], Awaitable[None]]
 
 
-@pytest.fixture(autouse=True)
-def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No setting in the environment; logging as it was afterwards."""
-    for field in Settings.model_fields:
-        monkeypatch.delenv(env_name(field), raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logs, "_secrets", set())
-    monkeypatch.setattr(logs, "_secret_pattern", None)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("clean_surroundings")
 
 
 @pytest.fixture

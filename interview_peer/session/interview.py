@@ -51,7 +51,7 @@ from ..model.openai_realtime import Call, RealtimeConnector
 from ..state import happenings
 from ..storage.worker import StorageWorker
 from ..tasks import Tasks
-from ..types import Json, SessionId
+from ..types import INVITED, OPEN, Json, SessionId
 from .control import Control
 from .farewell import Farewell
 from .feed import Feed
@@ -141,7 +141,7 @@ class Interview:
     def __init__(self, session_id: SessionId, persona: Persona, around: Surroundings) -> None:
         self.id = session_id
         self.persona = persona
-        self.origin = "open"
+        self.origin = OPEN
         """"api" for one that an integrator made; an open client's becomes known by its offer."""
         self.max_seconds: float | None = None
         """How long it may last from its first offer on; None has no limit of its own."""
@@ -398,7 +398,7 @@ class Interview:
     def _set_gate(self, leg: Leg) -> None:
         """Let the gate stand as it does for this browser, before its first event."""
         persona = self.persona
-        if self.origin != "api":
+        if self.origin != INVITED:
             client = Client.OPEN
         elif persona.gate_trusted or leg in self._trusted_legs:
             client = Client.TRUSTED
@@ -452,7 +452,7 @@ class Interview:
         self._relay.bind(self._browser, leg)
         offer = await leg.offer()
         # An open client's kit trips over calls of tools that it does not have.
-        is_ours = self.origin == "api"
+        is_ours = self.origin == INVITED
         self._relay.gate.given = tuple(self.persona.tools) if is_ours else ()
         self._tools.given = frozenset(self._relay.gate.given)
         session = self.persona.session(around.model or self.model, with_tools=is_ours)
@@ -476,7 +476,7 @@ class Interview:
 
     def _may_offer_again(self) -> bool:
         """Whether the first answer may have been lost: only for those who are known by a token."""
-        return self.origin == "api" and self._browser is not None and not self._browser.connected
+        return self.origin == INVITED and self._browser is not None and not self._browser.connected
 
     async def _offer_again(self, offer_sdp: str, trusted: bool) -> str:
         """Answer a candidate whom the first answer did not reach; the call stays as it is.
@@ -726,7 +726,7 @@ class Interview:
 
     def _chronicle(self, happening: Happening, phase: Phase) -> None:
         """Have a new phase written down. An open client's interview begins with its files."""
-        if not (self._recording.began or self.origin == "api"):
+        if not (self._recording.began or self.origin == INVITED):
             return
         match phase:
             case Phase.CREATED:
@@ -863,7 +863,7 @@ class Interview:
             self.finished.set()
 
     def _chronicle_end(self, now: float, files: Files) -> None:
-        if not (self._recording.began or self.origin == "api"):
+        if not (self._recording.began or self.origin == INVITED):
             return
         self._spoken(over=True)
         self._around.tell(

@@ -15,7 +15,7 @@ from ..errors import AtCapacity, Draining, ManifestDamaged, SessionIdTaken, Sess
 from ..personas import Personas
 from ..storage.finished import read_manifest
 from ..storage.folder import InterviewFolder
-from ..types import Json, SessionId
+from ..types import INVITED, Json, SessionId
 from .interview import Interview, Surroundings
 from .openings import Openings
 
@@ -310,4 +310,4 @@ class Interviews:
 
 def _is_invitation(interview: Interview) -> bool:
     """Whether nobody has used it yet: whoever is invited may still come, on another day too."""
-    return interview.origin == "api" and interview.phase in WAITING
+    return interview.origin == INVITED and interview.phase in WAITING

@@ -21,7 +21,7 @@ from ..session.drain import Drain
 from ..session.registry import Interviews
 from ..settings import Settings, static_dir
 from ..state.parts import StateParts
-from ..types import Json
+from ..types import INVITED, Json
 from . import forms, ice, messages, openapi, signalling
 from .access import Access
 from .calls_api import CallsApi
@@ -31,10 +31,11 @@ from .control_api import ControlApi
 from .events_api import EventsApi
 from .interview_store import InterviewStore
 from .interviews_api import InterviewsApi
-from .joining import API, Joining
+from .joining import Joining
 from .keys_api import KeysApi
 from .limits import LIMITS, Limits
 from .machines import Machines
+from .new_interview import Terms
 from .operations_api import OperationsApi, Readiness
 from .origins import Origins
 from .recordings_api import RecordingPaths
@@ -148,7 +149,7 @@ class Api:
         now = time.time()
         try:
             interview = self._interviews.find(session_id or "")
-            if interview.origin == API:
+            if interview.origin == INVITED:
                 # Nobody else may keep an invited candidate's interview from being idle.
                 await self._joining.check_own(request, interview.id)
         except (SessionNotFound, Unauthorized):
@@ -156,7 +157,7 @@ class Api:
         else:
             interview.touch()
             interview.key_asked_at = now
-            if interview.phase in WAITING and interview.origin != API:
+            if interview.phase in WAITING and interview.origin != INVITED:
                 if voice is not None:
                     interview.persona = interview.persona.with_voice(voice)
                 interview.model = model or interview.model
@@ -295,10 +296,15 @@ def make_app(
     Api(settings, interviews, joining, limits, health, state).add_to(app)
     CallsApi(interviews, joining).add_to(app)
     store = InterviewStore(interviews, archive, state)
-    guard = state.notices.guard
-    made = InterviewsApi(settings, interviews.personas, access, store, guard)
+    terms = Terms(
+        interviews.personas,
+        state.notices.guard,
+        can_sign=settings.webhook_secret is not None,
+        require_consent=settings.require_consent,
+    )
+    made = InterviewsApi(settings, terms, access, store)
     made.add_to(app)
-    ClientSecrets(settings, interviews.personas, access, store, guard).add_to(app)
+    ClientSecrets(settings, terms, access, store).add_to(app)
     ControlApi(store, made.whole).add_to(app)
     EventsApi(store).add_to(app)
     RecordingPaths(archive).add_to(app)

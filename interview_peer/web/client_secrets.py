@@ -22,14 +22,12 @@ from ..errors import (
     TokensElsewhere,
     UnknownParameter,
 )
-from ..notices.guard import Guard
-from ..personas import Personas
 from ..settings import Settings
 from ..types import Json, SessionId
 from . import forms, new_interview
 from .access import Access
 from .interview_store import InterviewStore
-from .new_interview import InvalidCallback, Plan, Wanted
+from .new_interview import InvalidCallback, Plan, Terms, Wanted
 
 PATH: Final = "/v1/realtime/client_secrets"
 LEAST_SECONDS: Final = 10
@@ -70,18 +68,14 @@ class ClientSecrets:
     def __init__(
         self,
         settings: Settings,
-        personas: Personas,
+        terms: Terms,
         access: Access,
         store: InterviewStore,
-        guard: Guard,
     ) -> None:
         self._model = settings.openai_model
-        self._can_sign = settings.webhook_secret is not None
-        self._require_consent = settings.require_consent
-        self._personas = personas
+        self._terms = terms
         self._access = access
         self._store = store
-        self._guard = guard
 
     def add_to(self, app: web.Application) -> None:
         """Register the route."""
@@ -135,14 +129,7 @@ class ClientSecrets:
                 )
             asked["plan"] = plan
         try:
-            wanted = new_interview.read(
-                asked,
-                key,
-                self._personas,
-                self._guard,
-                can_sign=self._can_sign,
-                require_consent=self._require_consent,
-            )
+            wanted = new_interview.read(asked, key, self._terms)
         except (InvalidField, InvalidCallback) as refused:
             raise _renamed(refused.field, refused.message) from None
         # A persona keeps what the session does not say.

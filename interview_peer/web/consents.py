@@ -28,9 +28,7 @@ from ..state.database import Transaction
 from ..state.parts import StateParts
 from ..state.records import FINAL, agreed, consented
 from ..state.schema import from_us, interviews, now_us
-from ..types import Json, SessionId
-
-INVITED = "api"
+from ..types import INVITED, Json, SessionId
 
 
 class Consents:

@@ -54,9 +54,8 @@ from ..state.schema import (
 from ..storage.finished import TOMBSTONE_NAME
 from ..storage.keeper import Erasure
 from ..tasks import stop
-from ..types import ItemId, Json, SessionId, Speaker
+from ..types import INVITED, ItemId, Json, SessionId, Speaker
 from . import times
-from .joining import API
 from .new_interview import Wanted
 
 log = logging.getLogger(__name__)
@@ -138,7 +137,7 @@ class InterviewStore:
         required = wanted.consent is Policy.REQUIRED
         values: Json = {
             "id": session_id,
-            "origin": API,
+            "origin": INVITED,
             "phase": (Phase.CONSENT if required else Phase.CREATED).value,
             "consent": wanted.consent.value,
             # Whoever has the agreement already said so now.
@@ -155,7 +154,7 @@ class InterviewStore:
             "idempotency_hash": None if key is None else wanted.fingerprint,
         }
         fact = InterviewCreated(
-            origin=API,
+            origin=INVITED,
             persona=persona,
             candidate_reference=request.candidate_reference,
             metadata=request.metadata,
@@ -305,7 +304,7 @@ class InterviewStore:
             InterviewNotLive: nobody came yet.
         """
         running = self.running(session_id)
-        if running is not None and (running.phase not in WAITING or running.origin != API):
+        if running is not None and (running.phase not in WAITING or running.origin != INVITED):
             return running
 
         async def look(tx: Transaction) -> tuple[Row[Any] | None, bool]:
@@ -336,7 +335,7 @@ class InterviewStore:
             InterviewElsewhere: another process holds it.
         """
         running = self.running(session_id)
-        if running is None or (running.phase in WAITING and running.origin == API):
+        if running is None or (running.phase in WAITING and running.origin == INVITED):
             await self._end_unused(session_id)
             running = self.running(session_id)
         if running is None:
@@ -468,7 +467,7 @@ class InterviewStore:
         """
         table, late = interviews.c, interviews.c.expires_at < now - GRACE_US
         waiting = table.phase.in_([phase.value for phase in WAITING])
-        unused = and_(waiting, table.origin == API, late)
+        unused = and_(waiting, table.origin == INVITED, late)
         ended, after = 0, (0, "")
         while True:
 

@@ -18,15 +18,14 @@ from ..core.lifecycle import Phase
 from ..core.tokens import SDK_PREFIX
 from ..core.transcript_text import FORMATS
 from ..errors import InvalidField, InvalidMessage, InvalidSessionId, NotAcceptable, SessionNotFound
-from ..notices.guard import Guard
-from ..personas import Personas
 from ..session.interview import Interview
 from ..settings import Settings
 from ..storage.finished import TOMBSTONE_NAME
-from ..types import Json, SessionId
+from ..types import OPEN, Json, SessionId
 from . import files, forms, new_interview, times
 from .access import Access
 from .interview_store import Filters, InterviewStore
+from .new_interview import Terms
 
 PATH: Final = "/api/interviews"
 MAX_LIMIT: Final = 200
@@ -53,18 +52,14 @@ class InterviewsApi:
     def __init__(
         self,
         settings: Settings,
-        personas: Personas,
+        terms: Terms,
         access: Access,
         store: InterviewStore,
-        guard: Guard,
     ) -> None:
         self._public_url = settings.public_url
-        self._can_sign = settings.webhook_secret is not None
-        self._require_consent = settings.require_consent
-        self._personas = personas
+        self._terms = terms
         self._access = access
         self._store = store
-        self._guard = guard
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -81,14 +76,7 @@ class InterviewsApi:
         """Make an interview; the answer holds the link for its candidate."""
         body = await forms.read_json(request)
         key = request.headers.get("Idempotency-Key")
-        wanted = new_interview.read(
-            body,
-            key,
-            self._personas,
-            self._guard,
-            can_sign=self._can_sign,
-            require_consent=self._require_consent,
-        )
+        wanted = new_interview.read(body, key, self._terms)
         row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
         token = self._access.mint(
             SessionId(row.id),
@@ -240,7 +228,7 @@ def _unkept(name: str, running: Interview | None, outcome: tuple[str, str | None
         reason = None if running.reason is None else running.reason.value
     return {
         "id": name,
-        "origin": "open",
+        "origin": OPEN,
         "phase": phase,
         "reason": reason,
         **blank,

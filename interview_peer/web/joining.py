@@ -28,15 +28,12 @@ from ..state.parts import StateParts
 from ..state.records import FINAL
 from ..state.schema import interviews as table
 from ..state.schema import now_us
-from ..types import Json, SessionId
+from ..types import INVITED, Json, SessionId
 from .access import Access, Admission, token_of
 from .claims import Claims
 from .consents import Consents, consent_of
 from .limits import LIMITS
 from .waiting_room import WaitingRoom
-
-API = "api"
-"""Origin of interviews that integrators made; a token is needed to enter them."""
 
 
 class Joining:
@@ -75,7 +72,7 @@ class Joining:
                 raise TokenInvalid
             return
         known = self._known(session_id)
-        if not self._open_to_all or (known is not None and known.origin == API):
+        if not self._open_to_all or (known is not None and known.origin == INVITED):
             raise TokenRequired
 
     async def enter(
@@ -103,14 +100,14 @@ class Joining:
         known = self._known(wanted)
         if known is None:
             origin = await self._origin(wanted)
-            if origin == API:
+            if origin == INVITED:
                 raise TokenRequired
             if must_exist:
                 raise SessionNotFound
             if origin is not None:
                 raise SessionIdTaken
             known = self._interviews.find_or_create(wanted)
-        if known.origin == API:
+        if known.origin == INVITED:
             raise TokenRequired
         return known
 
@@ -178,7 +175,7 @@ class Joining:
         if not session_id.isprintable():
             return None
         origin, elsewhere = await self._state.database.run(look)
-        if elsewhere and origin != API:
+        if elsewhere and origin != INVITED:
             raise InterviewElsewhere(SessionId(session_id))
         return origin
 
@@ -212,7 +209,7 @@ class Joining:
             interview = self._interviews.create(name, asks=row["phase"] == Phase.CONSENT.value)
         except SessionIdTaken:
             raise SessionEnded from None
-        interview.origin = API
+        interview.origin = INVITED
         interview.consent = consent_of(row)
         if row["plan"]:
             interview.persona = Persona(**row["plan"])

@@ -39,9 +39,8 @@ from ..session.registry import Interviews
 from ..settings import Settings
 from ..state.owners import Owners
 from ..state.parts import StateParts
-from ..types import Json
+from ..types import INVITED, Json
 from . import forms
-from .joining import API
 from .limits import Limits
 from .passing import Passing
 
@@ -137,7 +136,7 @@ class Machines:
             known = self._interviews.find(interview_id)
         except SessionNotFound:
             return False
-        return known.phase not in WAITING or known.origin != API
+        return known.phase not in WAITING or known.origin != INVITED
 
     async def _holder(self, subject: Subject) -> Holder | None:
         try:

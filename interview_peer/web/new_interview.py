@@ -213,21 +213,24 @@ class Wanted:
     """What must come before anything of it is recorded."""
 
 
-def read(
-    body: Json,
-    key: str | None,
-    personas: Personas,
-    guard: Guard,
-    *,
-    can_sign: bool,
-    require_consent: Requirement = "auto",
-) -> Wanted:
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What the server brings to every request for an interview, whichever route takes it."""
+
+    personas: Personas
+    guard: Guard
+    """Says where callbacks may lead."""
+    can_sign: bool
+    """Whether the server has a secret for callbacks that bring none."""
+    require_consent: Requirement = "auto"
+    """The server's setting, for requests that do not say."""
+
+
+def read(body: Json, key: str | None, terms: Terms) -> Wanted:
     """Check a request.
 
     Args:
         key: the header ``Idempotency-Key``; the field of that name says the same.
-        can_sign: whether the server has a secret for callbacks that bring none.
-        require_consent: the server's setting, for requests that do not say.
 
     Raises:
         InvalidField, UnknownPersona, LimitExceeded: naming the first field that is wrong.
@@ -243,10 +246,10 @@ def read(
     else:
         key = _key(key, request.idempotency_key)
         if request.callback is not None:
-            _check_url(guard, request.callback.url)
-            if request.callback.secret is None and not can_sign:
+            _check_url(terms.guard, request.callback.url)
+            if request.callback.secret is None and not terms.can_sign:
                 raise CallbackSecretRequired("callback.secret")
-        interviewer = _interviewer(request, personas)
+        interviewer = _interviewer(request, terms.personas)
         if request.trusted:
             interviewer = dataclasses.replace(interviewer, gate_trusted=True)
         wished = None if request.consent is None else Policy(request.consent)
@@ -255,7 +258,7 @@ def read(
             interviewer,
             key,
             fingerprint(body),
-            policy(require_consent, invited=True, wished=wished),
+            policy(terms.require_consent, invited=True, wished=wished),
         )
     # Outside of the handler: the validation error holds what was given.
     raise refused

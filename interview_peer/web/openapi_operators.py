@@ -9,7 +9,7 @@ from ..core.persona import VOICES
 from ..core.tokens import LONGEST_LIFE_SECONDS
 from ..core.tools import BUILT_IN
 from ..notices.types import FACTS
-from ..types import Json
+from ..types import INVITED, OPEN, Json
 from .control_api import (
     DEFAULT_GOODBYE_SECONDS,
     MAX_GOODBYE_SECONDS,
@@ -110,7 +110,7 @@ _CALLBACK_EVENTS: Final[Json] = {
 
 _INTERVIEW: Final[Json] = {
     "id": ID,
-    "origin": {"enum": ["api", "open"]},
+    "origin": {"enum": [INVITED, OPEN]},
     "phase": {"enum": list(PHASES)},
     "reason": {**MAYBE_TEXT, "description": "Why it is ending or has ended."},
     "persona": {**MAYBE_TEXT, "description": "Null where a plan was given."},

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from interview_peer import logs
 from interview_peer.cli import main
 from interview_peer.doctor.examine import CHECKS
-from interview_peer.settings import Settings, env_name
 
-
-@pytest.fixture(autouse=True)
-def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No setting in the environment; logging as it was afterwards."""
-    for field in Settings.model_fields:
-        monkeypatch.delenv(env_name(field), raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logs, "_secrets", set())
-    monkeypatch.setattr(logs, "_secret_pattern", None)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("clean_surroundings")
 
 
 def run(*arguments: str, **env: str) -> Result:
