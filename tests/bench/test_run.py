@@ -75,23 +75,32 @@ async def test_backlog_is_worked_on_while_a_window_is_measured(tmp_path: Path) -
     assert b"| 1 with backlog |" in output
 
 
-def test_make_bench_measures_recording_notices_and_an_attack_as_well() -> None:
-    for given, wanted in ((), ""), (("ARGS=--quick --rows 1",), " --quick"):
-        dry = subprocess.run(
-            ["make", "-n", "bench", *given],
+@pytest.mark.parametrize(("given", "wanted"), [((), ""), (("ARGS=--quick --rows 1",), " --quick")])
+def test_make_bench_measures_every_part_and_fails_where_one_misses_a_goal(
+    tmp_path: Path, given: tuple[str, ...], wanted: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    ran = tmp_path / "ran"
+    python = tmp_path / "bin" / "python"
+    python.write_text(
+        f'#!/bin/sh\necho "$*" >> {ran}\ncase "$2" in $MISSES) exit 1;; esac\n', encoding="utf-8"
+    )
+    python.chmod(0o755)
+    for name in (".installed", ".installed-dev"):
+        (tmp_path / name).touch()
+    for misses, code in (("nothing", 0), ("bench.recording", 2)):
+        ran.unlink(missing_ok=True)
+        make = subprocess.run(
+            ["make", "bench", f"VENV={tmp_path}", *given],
             cwd=subjects.ROOT,
-            env=clean_environment(),
+            env={**clean_environment(), "MISSES": misses},
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
-        commands = [line.strip() for line in dry.stdout.splitlines() if "-m bench" in line]
-        assert [line.partition("-m ")[2].strip() for line in commands[1:]] == [
-            f"bench.notices{wanted}",
-            # The last ones, for they end with an error where they miss a goal.
-            f"bench.recording{wanted}",
-            f"bench.attack{wanted}",
-        ]
+        assert make.returncode == code, make.stderr
+        _, *parts = ran.read_text(encoding="utf-8").splitlines()
+        assert parts == [f"-m bench.{part}{wanted}" for part in ("notices", "recording", "attack")]
 
 
 def test_whole_run_fits_into_its_time() -> None:
