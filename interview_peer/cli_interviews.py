@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from interview_peer.cli_client import Ask, json_option, print_row, run, server_option
+from interview_peer.core.scopes import Scope
 from interview_peer.types import Json
 
 _PATH: Final = "/api/interviews"
@@ -30,6 +31,8 @@ _COLUMNS: Final = (
     "persona",
     "candidate_reference",
 )
+
+_KEY_COLUMNS: Final = ("id", "created_at", "last_used_at", "revoked_at", "scopes", "name")
 
 
 @click.group()
@@ -236,12 +239,20 @@ def keys() -> None:
 @keys.command()
 @server_option
 @json_option
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([one.value for one in Scope]),
+    help="What it opens; may be given several times.  [as the key that asks]",
+)
 @click.argument("name")
-def create(server: str | None, as_json: bool, name: str) -> None:
+def create(server: str | None, as_json: bool, scopes: tuple[str, ...], name: str) -> None:
     """Make a key called NAME and print it, this once."""
+    wanted = {"name": name, **({"scopes": [*scopes]} if scopes else {})}
 
     async def work(ask: Ask) -> None:
-        made = await ask("POST", _KEYS, json={"name": name})
+        made = await ask("POST", _KEYS, json=wanted)
         click.echo(json.dumps(made) if as_json else made["key"])
 
     run(server, work)
@@ -251,11 +262,11 @@ def create(server: str | None, as_json: bool, name: str) -> None:
 @server_option
 @json_option
 def list_keys(server: str | None, as_json: bool) -> None:
-    """List keys: what they are called and when they were used."""
+    """List keys: what they are called, what they open and when they were used."""
 
     async def work(ask: Ask) -> None:
         for one in (await ask("GET", _KEYS))["keys"]:
-            print_row(one, as_json, ("id", "created_at", "last_used_at", "revoked_at", "name"))
+            print_row(one, as_json, _KEY_COLUMNS)
 
     run(server, work)
 

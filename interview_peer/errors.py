@@ -19,7 +19,7 @@
     │   ├── IdempotencyConflict, InterviewElsewhere, InterviewNotLive, KeyNotFound, SocketReplaced
     │   ├── Unauthorized
     │   │   └── TokenRequired, TokenInvalid, TokenExpired, TokenUsed
-    │   ├── OriginNotAllowed, TokensElsewhere
+    │   ├── InsufficientScope, OriginNotAllowed, TokensElsewhere
     │   ├── InvalidWebhook, InvalidWebhookUrl, WebhookNotFound, DeliveryNotFound, TooManyWebhooks
     │   ├── RateLimited
     │   │   └── TooManyConnections, TooMuchToSay
@@ -277,6 +277,15 @@ class TokenUsed(Unauthorized):
 
     code = "TOKEN_USED"
     sentence = "This invitation was used already. Ask whoever invited you for a new one."
+
+
+class InsufficientScope(CallerError):
+    """An operator's key is good, and has none of the scopes that the path asks for."""
+
+    code = "INSUFFICIENT_SCOPE"
+    status = 403
+    sentence = "This key may not do this: it has not the scope that is needed."
+    openai_code = "insufficient_scope"
 
 
 class OriginNotAllowed(CallerError):

@@ -23,6 +23,7 @@ import yaml
 from interview_peer.cli import main
 from interview_peer.core import persona
 from interview_peer.core.lifecycle import Phase, Reason
+from interview_peer.core.scopes import Scope
 from interview_peer.doctor.examine import CHECKS
 from interview_peer.session.interview import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
@@ -104,6 +105,12 @@ def test_names_of_settings_and_codes_in_documents_are_such() -> None:
         )
     }
     assert {(page, name) for page, name in told if name not in known} == set()
+
+
+def test_every_scope_of_a_key_is_told() -> None:
+    (_, _, told) = text_of("docs/api.md").partition("| scope |")
+    rows = re.findall(r"^\| `(\w+)` \|", told.partition("\n\n")[0], re.MULTILINE)
+    assert sorted(rows) == sorted(Scope)
 
 
 def test_every_route_is_told_by_a_page() -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from ..errors import ConfigurationError
 from .database import FILE, Database, Transaction, sql_state
 
-NEWEST: Final = "0006"
+NEWEST: Final = "0007"
 """The revision this program works with; the last one in ``migrations/versions``."""
 
 _VERSION_TABLE: Final = "alembic_version"

@@ -246,6 +246,8 @@ admin_keys = Table(
     metadata,
     Column("hash", String(64), primary_key=True),
     Column("name", String(100), nullable=False),
+    # Names of scopes with spaces between. A server of an older version leaves them out.
+    Column("scopes", String(200), nullable=False, server_default="all"),
     _time("created_at"),
     _time("last_used_at", nullable=True),
     _time("revoked_at", nullable=True),

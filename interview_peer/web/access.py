@@ -22,10 +22,12 @@ from aiohttp import web
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ..core import tokens
+from ..core import scopes, tokens
 from ..core.allowance import Allowance, caller_of
+from ..core.scopes import Scopes
 from ..core.tokens import JoinClaims, digest
 from ..errors import (
+    InsufficientScope,
     InterviewPeerError,
     RateLimited,
     StateUnavailable,
@@ -49,6 +51,8 @@ HS256: Final = "HS256"
 FAILURES_PER_SECOND: Final = 10 / 60
 FAILURES_AT_ONCE: Final = 10
 """Refused tokens and keys of one address, before it is told to wait."""
+GRANTED: Final = web.RequestKey("granted", frozenset)
+"""The scopes of the key that came with a request, as ``core.scopes`` has them."""
 LAST_USE_SECONDS: Final = 60.0
 """How exactly it is kept when a key was last used."""
 RENEW_SECONDS: Final = 1.0
@@ -76,6 +80,16 @@ class Admission:
         return self.interview_id is None
 
 
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """An operator's key that was found in the database."""
+
+    scopes: Scopes
+    """They are given when it is made, and stay."""
+    noted: float
+    """When its use was noted, on the monotonic clock."""
+
+
 class Access:
     """Tokens and keys of one server."""
 
@@ -96,8 +110,8 @@ class Access:
             self._secret = secrets.token_urlsafe(32)
         self._resumes: dict[str, SessionId] = {}
         self._failures = Allowance(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
-        self._key_used: dict[str, float] = {}
-        """Keys of the database that were good, by digest, and when their use was noted."""
+        self._keys: dict[str, _Key] = {}
+        """Keys of the database that were good, by digest."""
         self._asking = WeakValueDictionary[str, asyncio.Lock]()
 
     # -- candidates -----------------------------------------------------------------------------
@@ -255,21 +269,34 @@ class Access:
     # -- operators ------------------------------------------------------------------------------
 
     async def check_operator(self, request: web.Request) -> None:
-        """Let only operators through: by the setting's key, or by one kept in the database.
+        """Let only operators through: by the setting's key, or by one kept in the database that
+        has a scope which the request's path asks for.
 
         Where no key is set, a simulation on loopback asks nobody who calls it by such a name.
 
         Raises:
             Unauthorized: the key is missing, wrong or revoked.
+            InsufficientScope: it is good, but not for this.
             RateLimited: this address was refused too often.
             StateUnavailable: that cannot be known just now.
         """
+        request[GRANTED] = granted = await self._granted(request)
+        route = request.match_info.route
+        # Where there is no such path, or not with this method, nothing is opened.
+        if route.resource is not None:
+            wanted = scopes.needed(route.method, route.resource.canonical)
+            if not scopes.opens(granted, wanted):
+                named = " or ".join(scopes.listed(wanted))
+                raise InsufficientScope(f"This key may not do this: it needs the scope {named}.")
+
+    async def _granted(self, request: web.Request) -> Scopes:
+        """What the key of a request opens. Raises as ``check_operator``."""
         settings = self._settings
         keyless = settings.admin_key is None and settings.simulation and settings.on_loopback
         # Under another name it was sent on by a proxy, or by a page of that name whose address was
         # made to lead here: neither is somebody at this machine.
         if keyless and is_loopback(request.url.host or ""):
-            return
+            return scopes.EVERYTHING
         key = bearer(request)
         if key is None:
             if settings.admin_key is None:
@@ -278,27 +305,33 @@ class Access:
         if settings.admin_key is not None and hmac.compare_digest(
             key.encode("utf-8", "replace"), settings.admin_key.get_secret_value().encode()
         ):
-            return
+            return scopes.EVERYTHING
         if not key.startswith(tokens.ADMIN_PREFIX):
             raise self._limited(Unauthorized(), request.remote)
-        await self._check_kept(digest(key), request.remote)
+        return await self._kept(digest(key), request.remote)
 
-    async def _check_kept(self, key: str, address: str | None) -> None:
-        """Let a key through that is in the database. Raises as ``check_operator``."""
-        if key in self._key_used:
-            if await self._is_kept(key):
-                return
+    async def _kept(self, key: str, address: str | None) -> Scopes:
+        """What a key of the database opens. Raises as ``check_operator``."""
+        if key in self._keys:
+            found = await self._find_key(key)
+            if found is not None:
+                return found
             # It was revoked.
-            self._key_used.pop(key, None)
+            self._keys.pop(key, None)
             raise self._limited(Unauthorized(), address)
         # Requests that come at once with one key are one question, not one for each of them.
         async with self._asking.setdefault(key, asyncio.Lock()):
-            if key not in self._key_used and not await self._look_up(
-                address, lambda: self._is_kept(key)
-            ):
-                raise Unauthorized
+            just_found = self._keys.get(key)
+            if just_found is not None:
+                return just_found.scopes
+            found = await self._look_up(address, lambda: self._find_key(key))
+        if found is None:
+            raise Unauthorized
+        return found
 
-    async def _look_up(self, address: str | None, look: Callable[[], Awaitable[T]]) -> T:
+    async def _look_up(
+        self, address: str | None, look: Callable[[], Awaitable[T | None]]
+    ) -> T | None:
         """Ask the database about a secret that was shown, and that this process does not know.
 
         It counts as a refusal of the address before it is looked for, until it is found: whoever
@@ -316,31 +349,36 @@ class Access:
             # Nobody knows whether it was wrong.
             self._failures.give_back(caller)
             raise
-        if found:
+        if found is not None:
             self._failures.give_back(caller)
         return found
 
-    async def _is_kept(self, key: str) -> bool:
+    async def _find_key(self, key: str) -> Scopes | None:
+        """The scopes of a key, by its digest; None if there is none, or no more."""
         now = time.monotonic()
-        note = now - self._key_used.get(key, now - LAST_USE_SECONDS) >= LAST_USE_SECONDS
+        known = self._keys.get(key)
+        note = known is None or now - known.noted >= LAST_USE_SECONDS
 
-        async def look(tx: Transaction) -> bool:
+        async def look(tx: Transaction) -> str | None:
             found = await tx.execute(
-                select(admin_keys.c.hash).where(
+                select(admin_keys.c.scopes).where(
                     admin_keys.c.hash == key, admin_keys.c.revoked_at.is_(None)
                 )
             )
-            known = found.scalar_one_or_none() is not None
-            if known and note:
+            kept = found.scalar_one_or_none()
+            if kept is not None and note:
                 await tx.execute(
                     update(admin_keys).where(admin_keys.c.hash == key).values(last_used_at=now_us())
                 )
-            return known
+            return kept
 
-        known = await self._database.run(look)
-        if known and note:
-            self._key_used[key] = now
-        return known
+        kept = await self._database.run(look)
+        if kept is None:
+            return None
+        granted = scopes.read(kept)
+        if note:
+            self._keys[key] = _Key(granted, now)
+        return granted
 
     def _limited(self, refused: InterviewPeerError, address: str | None) -> InterviewPeerError:
         """The refusal, or that this address has had too many of them."""

@@ -18,6 +18,7 @@ from aiohttp.typedefs import Handler
 from ..core.proxies import FORWARDED_FOR, Network, caller_behind
 from ..errors import (
     CallerError,
+    InsufficientScope,
     InterviewPeerError,
     InvalidJson,
     MethodNotAllowed,
@@ -66,7 +67,12 @@ def error_body(path: str, error: InterviewPeerError) -> Json:
 
 def error_response(path: str, error: InterviewPeerError) -> web.Response:
     """An error as a whole answer."""
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+    headers = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, InsufficientScope):
+        # As RFC 6750, section 3.1, has it.
+        headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
     if error.status in (429, 503):
         headers["Retry-After"] = str(error.retry_after)
     return web.json_response(error_body(path, error), status=error.status, headers=headers)

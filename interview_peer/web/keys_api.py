@@ -11,12 +11,14 @@ from aiohttp import web
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ..core import tokens
-from ..errors import InvalidField, KeyNotFound
+from ..core import scopes, tokens
+from ..core.scopes import Scope, Scopes
+from ..errors import InsufficientScope, InvalidField, KeyNotFound
 from ..state.database import Database, Transaction
 from ..state.schema import admin_keys, now_us
 from ..types import Json
 from . import forms, times
+from .access import GRANTED
 
 PATH: Final = "/api/keys"
 MAX_NAME: Final = 100
@@ -40,8 +42,14 @@ class KeysApi:
         """Make a key; this answer alone holds it."""
         body = await forms.read_json(request)
         name = _name(body)
+        granted = _scopes(body, request[GRANTED])
         key = tokens.new_admin_key()
-        row: Json = {"hash": tokens.digest(key), "name": name, "created_at": now_us()}
+        row: Json = {
+            "hash": tokens.digest(key),
+            "name": name,
+            "scopes": scopes.written(granted),
+            "created_at": now_us(),
+        }
 
         async def work(tx: Transaction) -> None:
             await tx.execute(insert(admin_keys).values(**row))
@@ -55,6 +63,7 @@ class KeysApi:
             {
                 "id": row["hash"][:ID_LENGTH],
                 "name": name,
+                "scopes": scopes.listed(granted),
                 "key": key,
                 "created_at": times.told(row["created_at"]),
                 "last_used_at": None,
@@ -97,6 +106,7 @@ def _told(row: Row[Any]) -> Json:
     return {
         "id": row.hash[:ID_LENGTH],
         "name": row.name,
+        "scopes": scopes.listed(scopes.read(row.scopes)),
         "created_at": times.told(row.created_at),
         "last_used_at": times.told(row.last_used_at),
         "revoked_at": times.told(row.revoked_at),
@@ -105,8 +115,32 @@ def _told(row: Row[Any]) -> Json:
 
 def _name(body: Json) -> str:
     name = body.get("name")
-    if set(body) - {"name"}:
-        raise InvalidField("body", "body: takes name alone.")
+    if set(body) - {"name", "scopes"}:
+        raise InvalidField("body", "body: takes name and scopes alone.")
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
         raise InvalidField("name", f"name: must be a text of 1 to {MAX_NAME} characters.")
     return name
+
+
+def _scopes(body: Json, own: Scopes) -> Scopes:
+    """What the new key is to open; as much as the one that asks for it, where nothing is said.
+
+    Raises:
+        InvalidField: those are no scopes.
+        InsufficientScope: they are more than ``own``.
+    """
+    asked = body.get("scopes")
+    if asked is None:
+        return own
+    texts = isinstance(asked, list) and all(isinstance(one, str) for one in asked)
+    if not texts or not asked or set(asked) - set(Scope):
+        named = ", ".join(Scope)
+        raise InvalidField("scopes", f"scopes: must be a list of one or more of {named}.")
+    wanted = frozenset(Scope(one) for one in asked)
+    more = scopes.beyond(wanted, own)
+    if more:
+        raise InsufficientScope(
+            "A key cannot make one with more scopes than its own; it has not "
+            f"{', '.join(scopes.listed(more))}."
+        )
+    return wanted

@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from .. import __version__
+from ..core import scopes
 from ..types import Json
 from . import client_secrets, openapi_recordings, openapi_webhooks
 from .forms import SEED_PATHS
@@ -35,6 +36,7 @@ from .openapi_parts import (
 
 PATH: Final = "/api/openapi.json"
 
+_OPERATORS_KEY: Final = "adminKey"
 _FLAT: Final = "FlatError"
 _SDP: Final[Json] = {"oneOf": [TEXT, fields({"type": {"const": "offer"}, "sdp": TEXT}, "type")]}
 _JOINS: Final = ("400", "401", "403", "404", "409", "413", "415", "429", "500", "502", "503")
@@ -440,12 +442,38 @@ _OPERATORS: Final[Json] = {
 }
 
 
+def _scoped(paths: Json) -> Json:
+    """The paths, with the scopes of which a key needs one: each is a way in of its own."""
+    return {
+        path: {method: _scoped_operation(method, path, one) for method, one in item.items()}
+        for path, item in paths.items()
+    }
+
+
+def _scoped_operation(method: str, path: str, operation: Json) -> Json:
+    if not _is_operators(operation):
+        return operation
+    wanted = scopes.listed(scopes.needed(method.upper(), path))
+    others = [way for way in operation["security"] if _OPERATORS_KEY not in way]
+    named = " or ".join(f"`{name}`" for name in wanted)
+    return {
+        **operation,
+        "description": f"A key needs the scope {named}.",
+        "security": [*others, *({_OPERATORS_KEY: [name]} for name in wanted)],
+    }
+
+
+def _is_operators(operation: Json) -> bool:
+    return any(_OPERATORS_KEY in way for way in operation.get("security", ()))
+
+
 def _refusing(paths: Json) -> Json:
-    """The paths, with what pages of other origins are told where something is changed."""
+    """The paths, with what keys without the scope are told, and pages of other origins where
+    something is changed."""
     return {
         path: {
             method: one
-            if method == "get" and "101" not in one["responses"]
+            if method == "get" and "101" not in one["responses"] and not _is_operators(one)
             else {**one, "responses": {**one["responses"], **refusals("403", form=_form_of(path))}}
             for method, one in item.items()
         }
@@ -468,7 +496,7 @@ def document() -> Json:
             "version": __version__,
             "description": "Spoken AI interviews: made, joined, watched, ended and erased.",
         },
-        "paths": _refusing({**_OPERATORS, **BACK_ENDS, **CANDIDATES, **SERVER}),
+        "paths": _refusing(_scoped({**_OPERATORS, **BACK_ENDS, **CANDIDATES, **SERVER})),
         "components": {
             "schemas": {**SCHEMAS, **openapi_recordings.SCHEMAS, **openapi_webhooks.SCHEMAS},
             "securitySchemes": {

@@ -6,6 +6,7 @@ from typing import Final
 
 from ..core.consent import Policy
 from ..core.persona import VOICES
+from ..core.scopes import Scope
 from ..core.tokens import LONGEST_LIFE_SECONDS
 from ..core.tools import BUILT_IN
 from ..notices.types import FACTS
@@ -332,10 +333,17 @@ SCHEMAS: Final[Json] = {
             },
         }
     ),
+    "Scopes": {
+        "type": "array",
+        "items": {"enum": [*Scope]},
+        "minItems": 1,
+        "description": "What a key opens; each operation names the scopes of which it needs one.",
+    },
     "Key": fields(
         {
             "id": TEXT,
             "name": TEXT,
+            "scopes": ref("Scopes"),
             "created_at": MOMENT,
             "last_used_at": MAYBE_MOMENT,
             "revoked_at": MAYBE_MOMENT,
@@ -560,7 +568,18 @@ KEYS: Final[Json] = {
                 **refusals("400", "401", "413", "415", "422", "429", "503"),
             },
             requestBody=json_body(
-                fields({"name": {**TEXT, "minLength": 1, "maxLength": MAX_NAME}}, closed=True)
+                fields(
+                    {
+                        "name": {**TEXT, "minLength": 1, "maxLength": MAX_NAME},
+                        "scopes": {
+                            "oneOf": [ref("Scopes"), {"type": "null"}],
+                            "description": "None that the key which asks has not; as many as "
+                            "that one has, if left out.",
+                        },
+                    },
+                    "scopes",
+                    closed=True,
+                )
             ),
             **OPERATOR,
         ),

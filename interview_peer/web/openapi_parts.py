@@ -18,7 +18,8 @@ ID: Final[Json] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 SENTENCES: Final = {
     "400": "The request could not be understood.",
     "401": "A key or token is missing, wrong, expired or used.",
-    "403": "The candidate has not agreed to being recorded, or a page of this origin may not ask.",
+    "403": "The key has no scope that is needed, the candidate has not agreed to being recorded, "
+    "or a page of this origin may not ask.",
     "404": "There is nothing of that name.",
     "406": "The path has no form that the `Accept` header names.",
     "409": "The request does not fit the state that things are in.",

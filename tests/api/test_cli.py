@@ -103,6 +103,21 @@ async def test_options_that_need_another_are_refused(
     assert (await command(plain_url, "interviews", *arguments)).exit_code == 2
 
 
+async def test_a_key_is_made_with_scopes_and_listed_with_them(
+    plain: Operator, plain_url: str
+) -> None:
+    arguments = ("--scope", "recordings", "--scope", "erase", "archive")
+    key = (await command(plain_url, "keys", "create", *arguments)).stdout.strip()
+    listed = (await command(plain_url, "keys", "list")).stdout
+    assert listed.endswith("  recordings,erase  archive\n")
+    assert (await command(plain_url, "interviews", "list", key=key)).exit_code == 0
+    refused = await command(plain_url, "keys", "list", key=key)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "needs the scope operate" in refused.stderr
+    unknown = await command(plain_url, "keys", "create", "--scope", "everything", "more")
+    assert unknown.exit_code == 2
+
+
 async def test_a_key_is_made_used_listed_and_revoked(plain: Operator, plain_url: str) -> None:
     key = (await command(plain_url, "keys", "create", "tracker")).stdout.strip()
     assert (await command(plain_url, "interviews", "list", key=key)).exit_code == 0

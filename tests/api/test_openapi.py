@@ -14,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from interview_peer.app import Server
+from interview_peer.core.scopes import NEEDED
 from interview_peer.settings import Settings
 from interview_peer.types import Json
 from interview_peer.web.api import make_app
@@ -91,6 +92,19 @@ def test_every_placeholder_of_a_path_is_a_parameter() -> None:
         for operation in item.values():
             told = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
             assert told == set(re.findall(r"{(\w+)}", path)), path
+
+
+def test_every_operation_of_operators_names_its_scopes() -> None:
+    told = {}
+    for path, item in document()["paths"].items():
+        for method, operation in item.items():
+            ways = operation.get("security", ())
+            scopes = [name for way in ways for name in way.get("adminKey", ())]
+            if any("adminKey" in way for way in ways):
+                told[f"{method.upper()} {path}"] = set(scopes)
+                assert "403" in operation["responses"], (method, path)
+                assert all(f"`{name}`" in operation["description"] for name in scopes)
+    assert told == NEEDED
 
 
 async def fuzz(server: ServerProcess, folder: Path, *options: str) -> None:

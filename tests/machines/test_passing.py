@@ -206,6 +206,48 @@ async def test_the_callers_address_is_handed_on_and_counts_at_the_holder(
         assert (await node_b.get(path, headers={**wrong, **passed})).status == 401
 
 
+async def test_a_key_opens_no_more_at_the_holder_than_at_the_door_where_it_came_in(
+    pair: tuple[Server, Server], operators: tuple[Operator, Operator], candidate: Caller
+) -> None:
+    made = await talks(operators[0], candidate)
+    keys = {}
+    for scope in ("interviews", "recordings"):
+        wanted = {"name": scope, "scopes": [scope]}
+        keys[scope] = (await operators[0].ask("POST", "/api/keys", json=wanted)).json()["key"]
+    mine, hang_up = f"{PATH}/{made['id']}", f"/v1/realtime/calls/rtc_{made['id']}/hangup"
+
+    async def ask(at: int, scope: str, method: str, path: str, **headers: str) -> Any:
+        return await Operator(operators[at]._caller, keys[scope]).ask(
+            method, path, headers=headers, **({} if method == "GET" else {"json": {"text": "Hi."}})
+        )
+
+    refused = [
+        ("recordings", "POST", f"{mine}/say"),
+        ("recordings", "POST", f"{mine}/end"),
+        ("recordings", "DELETE", mine),
+        ("interviews", "GET", f"{mine}/events"),
+        ("interviews", "GET", f"{mine}/transcript"),
+    ]
+    for one in refused:
+        reply = await ask(1, *one)
+        assert (reply.status, code(reply)) == (403, "INSUFFICIENT_SCOPE"), one
+    health = (await operators[1]._caller.get("/healthz")).json()
+    assert health["passed_on"]["requests"] == 0
+    # The holder, asked as the other one would ask it, looks at the key as well.
+    for scope, method, path in refused:
+        passed = signed(pair[0], method, path, "203.0.113.9", 1)
+        reply = await ask(0, scope, method, path, **passed)
+        assert (reply.status, code(reply)) == (403, "INSUFFICIENT_SCOPE"), path
+    # A call is its candidate's to hang up, too: only the holder knows whose it is.
+    reply = await ask(1, "recordings", "POST", hang_up)
+    assert (reply.status, code(reply)) == (403, "insufficient_scope")
+    assert (await operators[0].show(made))["phase"] == "live"
+    assert (await ask(1, "recordings", "GET", f"{mine}/transcript")).status == 200
+    assert (await ask(1, "interviews", "POST", f"{mine}/say")).status in (200, 202)
+    assert (await ask(1, "interviews", "POST", hang_up)).status == 200
+    await candidate.phase("ended")
+
+
 @pytest.mark.parametrize("forged", ["1 203.0.113.9 00", "1 203.0.113.9", "", "x" * 4000])
 async def test_nobody_else_can_say_that_a_request_was_passed_on(
     pair: tuple[Server, Server], operators: tuple[Operator, Operator], forged: str

@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 
+from interview_peer.core.scopes import EVERYTHING, written
 from interview_peer.errors import ConfigurationError, StateUnavailable
 from interview_peer.state import migrate
 from interview_peer.state.database import FILE, Database
-from interview_peer.state.schema import metadata
+from interview_peer.state.schema import admin_keys, metadata
 from tests.support.postgres import Postgres
 
 
@@ -52,6 +54,23 @@ async def test_migrated_tables_are_those_the_program_works_with(database: Databa
 
     async with database.begin() as tx:
         assert await tx.run_sync(compare) == []
+
+
+async def test_keys_of_before_scopes_open_everything(empty: Database) -> None:
+    def before(connection: Connection) -> None:
+        made = migrate.config()
+        made.attributes["connection"] = connection
+        command.upgrade(made, "0006")
+
+    async with empty.begin() as tx:
+        await tx.run_sync(before)
+        await tx.execute(
+            text("INSERT INTO admin_keys (hash, name, created_at) VALUES ('h', 'old', 1)")
+        )
+    assert await migrate.upgrade(empty)
+    async with empty.begin() as tx:
+        kept = (await tx.execute(select(admin_keys.c.name, admin_keys.c.scopes))).one()
+    assert tuple(kept) == ("old", written(EVERYTHING))
 
 
 async def test_migration_that_fails_leaves_the_database_as_it_was(
