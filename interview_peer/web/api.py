@@ -19,7 +19,7 @@ from ..errors import NotFound, SessionNotFound, Unauthorized
 from ..session.archive import Archive
 from ..session.drain import Drain
 from ..session.registry import Interviews
-from ..settings import Settings, static_dir
+from ..settings import Settings
 from ..state.parts import StateParts
 from ..types import INVITED, Json
 from . import forms, ice, messages, openapi, signalling
@@ -38,6 +38,7 @@ from .machines import Machines
 from .new_interview import Terms
 from .operations_api import OperationsApi, Readiness
 from .origins import Origins
+from .pages import static_dir
 from .recordings_api import RecordingPaths
 from .waiting_room import WaitingRoom
 from .webhooks_api import WebhooksApi

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from interview_peer import settings as settings_module
 from interview_peer.errors import ConfigurationError
-from interview_peer.settings import Settings, env_name, load_settings
+from interview_peer.settings import Settings, env_name, environment, load_settings
 from tests.support.server import ROOT
 
 CONFIG: dict[str, Any] = tomllib.loads((ROOT / "fly.toml").read_text(encoding="utf-8"))
@@ -33,7 +32,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Settings:
     """Read as on a machine there."""
     for field in Settings.model_fields:
         monkeypatch.delenv(env_name(field), raising=False)
-    monkeypatch.setattr(settings_module, "ENV_FILE", tmp_path / "none")
+    monkeypatch.setattr(environment, "ENV_FILE", tmp_path / "none")
     for name, value in {**CONFIG["env"], **SECRETS}.items():
         monkeypatch.setenv(name, value)
     return load_settings()

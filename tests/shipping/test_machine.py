@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from interview_peer import settings as settings_module
-from interview_peer.settings import Settings, env_name, load_settings
+from interview_peer.settings import Settings, env_name, environment, load_settings
 from tests.support.server import ROOT
 
 TEXT = (ROOT / "compose.yaml").read_text(encoding="utf-8")
@@ -35,7 +34,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     """Read as in the container of the server."""
     for field in Settings.model_fields:
         monkeypatch.delenv(env_name(field), raising=False)
-    monkeypatch.setattr(settings_module, "ENV_FILE", tmp_path / "none")
+    monkeypatch.setattr(environment, "ENV_FILE", tmp_path / "none")
     image = re.findall(r"\b(INTERVIEW_[A-Z_]+)=(\S+)", (ROOT / "Dockerfile").read_text())
     for name, value in {**dict(image), **SERVICES["server"]["environment"]}.items():
         monkeypatch.setenv(name, value)
