@@ -45,11 +45,11 @@ from .session.announcer import Announcer
 from .session.archive import Archive
 from .session.drain import Drain, StopRequest
 from .session.erasures import Erasures
-from .session.interview import Surroundings
 from .session.openings import Openings
 from .session.reader import EventReader
 from .session.recovery import Recovery
 from .session.registry import Interviews
+from .session.surroundings import Surroundings
 from .session.tally import Tally
 from .session.told import Told
 from .settings import Settings

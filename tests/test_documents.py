@@ -25,7 +25,7 @@ from interview_peer.core import persona
 from interview_peer.core.lifecycle import Phase, Reason
 from interview_peer.core.scopes import Scope
 from interview_peer.doctor.examine import CHECKS
-from interview_peer.session.interview import FAILURE_SENTENCES
+from interview_peer.session.reporter import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
 from interview_peer.web.openapi import document
 from interview_peer.web.operations_api import DISK_UNUSABLE, RECOVERING

@@ -25,7 +25,7 @@ from interview_peer.core import realtime
 from interview_peer.core.transcript import Transcript
 from interview_peer.core.turns import TurnStatus
 from interview_peer.media import native
-from interview_peer.session.interview import FAILURE_SENTENCES
+from interview_peer.session.reporter import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
 from interview_peer.types import ItemId, SessionId
 from interview_peer.web.signalling import OFFER_FAILED

@@ -8,29 +8,21 @@ Not responsible for how a client talks to us (``web``), nor for finding an inter
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 import weakref
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from .. import logs
 from ..core import sdp
 from ..core.consent import Consent, digest
-from ..core.gate import EVENTS_PER_SECOND, Client
+from ..core.gate import Client
 from ..core.lifecycle import WAITING, Happening, Lifecycle, Phase, Reason
-from ..core.limits import GOODBYES, Limits, Over, Parting, Warned, tokens_of
-from ..core.model_session import ModelSession
+from ..core.limits import tokens_of
 from ..core.persona import Persona
 from ..core.realtime import ModelEvent
-from ..core.redaction import Redactor
-from ..core.speech_redaction import SpeechRedactor
-from ..core.turns import turn_document
-from ..core.turnwatch import TurnWatch
 from ..errors import (
     ConfigurationError,
-    ConnectTimeout,
     ConsentRequired,
     InterviewPeerError,
     OutOfDescriptors,
@@ -40,95 +32,36 @@ from ..errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from ..finishing.worker import Finisher
-from ..media.descriptors import Descriptors
 from ..media.engine import CLOSED_BY_FAR_END
 from ..media.forwarder import Forwarder, ForwarderCounters
 from ..media.leg import Leg
-from ..media.meters import DelayMeter
-from ..media.udp import UdpPort
-from ..model.openai_realtime import Call, RealtimeConnector
 from ..state import happenings
-from ..storage.worker import StorageWorker
 from ..tasks import Tasks
 from ..types import INVITED, OPEN, Json, SessionId
+from .bridge import Bridge
 from .control import Control
+from .deadline import Deadline
 from .farewell import Farewell
 from .feed import Feed
 from .finished import Files
-from .reader import EventReader
+from .hold import Hold
+from .limit_watch import LimitWatch
+from .model_call import ModelCall
 from .recording import Recording
 from .relay import EventRelay
-from .tally import Tally
+from .reporter import Observer, Reporter
+from .surroundings import Surroundings
 from .tools import Toolbox
-
-Observer = Callable[[Json], None]
-"""Takes a signalling message (``state``, ``session_ended``, ``error``); must return at once."""
 
 CLOSE_SECONDS: Final = 10.0
 """How long one leg or the hang-up may take to close before the ending goes on without it."""
 
-
-FAILURE_SENTENCES: Final = {
-    Reason.CONNECT_TIMEOUT: ConnectTimeout.sentence,
-    Reason.BROWSER_FAILED: (
-        "The audio connection broke while it was being made. Please connect again."
-    ),
-    Reason.MODEL_UNREACHABLE: (
-        "The voice service could not be connected in time. Please try again later."
-    ),
-    Reason.MODEL_LOST: "The connection to the voice service was lost. Please connect again.",
-    Reason.MODEL_CLOSED: "The voice service ended the connection. Please connect again.",
-    Reason.INTERNAL: InterviewPeerError.sentence,
-}
-"""What a candidate is told when an interview fails; the code is the reason in upper case."""
-
+EVENTS_SECONDS: Final = 20.0
+"""How long the ending waits for events that are still being read."""
 
 MODEL_GONE: Final = frozenset({Reason.MODEL_LOST, Reason.MODEL_CLOSED, Reason.MODEL_EXPIRED})
 
 _WITH_MODEL: Final = frozenset({Phase.CONNECTING, Phase.LIVE, Phase.DETACHED})
-
-EVENTS_SECONDS: Final = 20.0
-"""How long the ending waits for events that are still being read."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Surroundings:
-    """What every interview of this process shares."""
-
-    connector: RealtimeConnector
-    browser_port: UdpPort
-    model_host: Callable[[], str]
-    """Gives the address that the next model leg binds its own socket to."""
-    use_native: bool
-    """Whether native code may forward audio."""
-    model_delay: DelayMeter
-    """Of everything that comes from the models."""
-    descriptors: Descriptors
-    storage: StorageWorker
-    finishing: Finisher
-    data_dir: Path
-    redactor: Redactor
-    """Masks the server's own secrets."""
-    speech: SpeechRedactor | None
-    """What is taken out of texts before they are kept; None takes nothing."""
-    reader: EventReader
-    model: str | None
-    """Model for every interview, in place of the persona's."""
-    connect_seconds: float
-    hold_seconds: float
-    tell: Callable[[happenings.Happening], None]
-    """The chronicle's; returns at once."""
-    max_seconds: float | None = None
-    """How long any interview may last from its first offer on; None has no limit."""
-    max_tokens: int | None = None
-    """How many tokens it may use, by the service's count; None has no limit."""
-    events_per_second: int = EVENTS_PER_SECOND
-    """Events that one browser may send; 0 counts none."""
-    node_id: str = "alone"
-    """The name of this process, for its next start to know what it left."""
-    tally: Tally = dataclasses.field(default_factory=Tally)
-    """Counts what outlives interviews."""
 
 
 class Interview:
@@ -153,8 +86,6 @@ class Interview:
         self.ended_at: float | None = None
         """When (monotonic) the last file was closed."""
         self.finished = asyncio.Event()
-        self.call_id: str | None = None
-
         self.claim: str | None = None
         """By which taking the database has it that this process holds it; only invited ones."""
         self.consent: Consent | None = None
@@ -167,20 +98,15 @@ class Interview:
         self._life = Lifecycle()
         self._log = logs.get(__name__, session=session_id)
         self._tasks = Tasks(session_id)
-        self._observers: list[Observer] = []
         self._touched = time.monotonic()
-        self._browser: Leg | None = None
-        self._next_browser: Leg | None = None
+        self._offered_at = 0.0
         self._trusted_legs: weakref.WeakSet[Leg] = weakref.WeakSet()
-        self._model_leg: Leg | None = None
         self._negotiation: asyncio.Task[str] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._hold: asyncio.TimerHandle | None = None
-        self._held_until = 0.0
+        self._connected_by = Deadline()
+        self._call = ModelCall(around)
         # The model must always hear something, or its speech detection waits for ever.
-        self._up = Forwarder(fill=True)
-        self._down = Forwarder()
+        up, down = Forwarder(fill=True), Forwarder()
         self._recording = Recording(
             session_id,
             around.data_dir,
@@ -188,8 +114,8 @@ class Interview:
             around.storage,
             around.finishing,
             around.tell,
-            self._up,
-            self._down,
+            up,
+            down,
             self._tasks,
         )
         self.feed = Feed()
@@ -202,21 +128,45 @@ class Interview:
             self._tasks,
             self._log,
             self._spoken,
-            self._heard_at,
+            self._recording.heard_at,
             self.feed.piece,
             around.speech,
             self._told_by_model,
             around.events_per_second,
         )
+        self._bridge = Bridge(up, down, self._relay, around.tally)
+        self._reporter = Reporter(
+            session_id,
+            self._recording,
+            self.feed,
+            around.tell,
+            lambda: self.origin == INVITED,
+            self._log,
+        )
         self.control = Control(self._relay.to_model)
         """What the server itself says to the model."""
         self._farewell = Farewell(self.control, self._tasks, self.end_soon, self._log)
         self._tools = Toolbox(self.control, self._farewell, self._tasks, self.end_soon, self._log)
-        self._model_session = ModelSession()
-        self._limits = Limits()
-        self._turn_watch = TurnWatch()
-        self._live_since: float | None = None
-        self._offered_at = 0.0
+        self._hold = Hold(
+            around.hold_seconds,
+            around.connect_seconds,
+            lambda: self.end_soon(Reason.BROWSER_GONE),
+            self._close_later,
+        )
+        self.limits = LimitWatch(
+            around.max_seconds,
+            around.max_tokens,
+            self.control,
+            self._farewell,
+            self._tasks,
+            self._log,
+            warn=self._reporter.warning,
+            part=lambda reason, seconds, words: self.end_politely_soon(
+                reason, seconds, instruction=words
+            ),
+            end=self.end_soon,
+        )
+        """What this server allows it."""
 
     # -- what others may know -----------------------------------------------------------------
 
@@ -231,13 +181,17 @@ class Interview:
         return self._life.reason
 
     @property
+    def call_id(self) -> str | None:
+        """The voice service's name for the call; None while there is none."""
+        return self._call.id
+
+    @property
     def last_activity(self) -> float:
         """When (monotonic) the browser last sent sound, or anybody a message.
 
         Neither ICE checks nor the model's own silence count: they go on for ever.
         """
-        heard = self._browser.reception.last_at if self._browser is not None else 0.0
-        return max(self._touched, self._relay.last_event_at, heard)
+        return max(self._touched, self._bridge.last_activity)
 
     @property
     def recording_failed(self) -> str | None:
@@ -253,7 +207,7 @@ class Interview:
     @property
     def watched(self) -> bool:
         """Whether any signalling connection follows this interview."""
-        return bool(self._observers)
+        return self._reporter.watched
 
     def transcript_so_far(self) -> Json | None:
         """The transcript's document as it is now; None before the recording began."""
@@ -268,43 +222,35 @@ class Interview:
 
     def observe(self, observer: Observer) -> None:
         """Tell ``observer`` what happens from now on."""
-        self._observers.append(observer)
+        self._reporter.observe(observer)
 
     def unobserve(self, observer: Observer) -> None:
         """Stop telling ``observer``."""
-        if observer in self._observers:
-            self._observers.remove(observer)
+        self._reporter.unobserve(observer)
 
     def state(self) -> Json:
         """The ``state`` message for where the interview stands."""
-        message: Json = {"type": "state", "phase": self.phase.value, "sessionId": self.id}
-        if self.reason is not None:
-            message["reason"] = self.reason.value
-        return message
+        return self._reporter.state(self.phase, self.reason)
 
     def settle(self) -> None:
         """Bring the meters up to date with what native code forwarded."""
-        self._up.settle()
-        self._down.settle()
+        self._bridge.settle()
 
     @property
     def legs(self) -> list[Leg]:
         """Those it has now, the browser's first."""
-        return [leg for leg in (self._browser, self._next_browser, self._model_leg) if leg]
+        bridge = self._bridge
+        return [leg for leg in (bridge.browser, self._hold.coming, bridge.model) if leg]
 
     @property
     def directions(self) -> dict[str, ForwarderCounters]:
         """What was forwarded each way so far."""
-        return {"to_model": self._up.counters, "to_browser": self._down.counters}
+        return self._bridge.directions
 
     def statistics(self) -> Json:
         """What each leg and each direction has carried so far; for operators."""
-        legs = {"browser": self._browser, "model": self._model_leg}
         return {
-            "legs": {name: leg.statistics() for name, leg in legs.items() if leg is not None},
-            "to_model": dataclasses.asdict(self._up.counters),
-            "to_browser": dataclasses.asdict(self._down.counters),
-            "events": dict(self._relay.counters),
+            **self._bridge.statistics(),
             "control": dict(self.control.counters),
             "followers": dict(self.feed.counters),
         }
@@ -367,7 +313,7 @@ class Interview:
             self._shown_tokens.add(token)
         if again:
             work = self._offer_again(offer_sdp, trusted)
-        elif self._model_leg is None:
+        elif self.phase is Phase.CREATED:
             # Before anything is begun: what runs already may need what is left.
             self._around.descriptors.require()
             # In this very step: who counts the running interviews must see it.
@@ -413,8 +359,9 @@ class Interview:
         loop = asyncio.get_running_loop()
         self._offered_at = time.monotonic()
         deadline = loop.time() + self._around.connect_seconds
-        browser = self._browser = self._new_browser_leg(trusted)
+        browser = self._new_browser_leg(trusted)
         self._set_gate(browser)
+        self._bridge.join(browser, None)
         try:
             async with asyncio.timeout_at(deadline):
                 try:
@@ -435,48 +382,37 @@ class Interview:
             if isinstance(error, InterviewPeerError):
                 self._around.tally.refused[error.code] += 1
             raise error from None
-        self._deadline = loop.call_at(deadline, self._connect_timed_out)
+        self._connected_by.set(deadline, self._connect_timed_out)
         self._check_connected()
         return answer.result()
 
     async def _call_model(self) -> None:
-        """Offer the model's leg to the service and apply its answer."""
-        around = self._around
-        port = await UdpPort.open(
-            around.model_host(), delay=around.model_delay, use_native=around.use_native
-        )
-        leg = Leg("model", port, self, own_port=True)
-        self._model_leg, self._model_session = leg, ModelSession()
-        self._up.connect(self._browser, leg)
-        self._down.connect(leg, self._browser)
-        self._relay.bind(self._browser, leg)
-        offer = await leg.offer()
+        """Have the voice service take the call, with the leg that the browser is joined to."""
+        leg = await self._call.open_leg(self)
+        self._bridge.join(self._bridge.browser, leg)
         # An open client's kit trips over calls of tools that it does not have.
         is_ours = self.origin == INVITED
         self._relay.gate.given = tuple(self.persona.tools) if is_ours else ()
         self._tools.given = frozenset(self._relay.gate.given)
-        session = self.persona.session(around.model or self.model, with_tools=is_ours)
-        call: Call = await around.connector.create_call(offer, session)
-        self.call_id = call.id
-        await leg.accept(call.answer_sdp)
+        model = self._around.model or self.model
+        await self._call.place(leg, self.persona.session(model, with_tools=is_ours))
 
     async def _abandon_negotiation(self) -> None:
         """Undo a negotiation that failed before its reply; the client may try again."""
         self._happen(Happening.NEGOTIATION_FAILED)
-        browser, model, call_id = self._browser, self._model_leg, self.call_id
         if not self._life.over:
             # While ending, the ending closes them.
-            self._browser = self._model_leg = self.call_id = None
-            self._relay.bind(None, None)
-            self._up.connect(None, None)
-            self._down.connect(None, None)
+            legs, call = self.legs, self._call
+            self._call = ModelCall(self._around)
+            self._bridge.join(None, None)
             # Shielded, so that a cancelled caller leaves nothing half-open either.
-            closing = self._tasks.start(self._close_all(call_id, browser, model), "abandon")
+            closing = self._tasks.start(self._close_all(legs, call), "abandon")
             await asyncio.shield(closing)
 
     def _may_offer_again(self) -> bool:
         """Whether the first answer may have been lost: only for those who are known by a token."""
-        return self.origin == INVITED and self._browser is not None and not self._browser.connected
+        browser = self._bridge.browser
+        return self.origin == INVITED and browser is not None and not browser.connected
 
     async def _offer_again(self, offer_sdp: str, trusted: bool) -> str:
         """Answer a candidate whom the first answer did not reach; the call stays as it is.
@@ -492,32 +428,32 @@ class Interview:
                 # The first answer had arrived after all.
                 raise SessionBusy
         except BaseException:
-            await self._close_leg(leg)
+            await self._bridge.close(leg)
             raise
-        old, self._browser = self._browser, leg
-        self._set_gate(leg)
-        self._relay.bind(leg, self._model_leg)
-        self._up.connect(leg, self._model_leg)
-        self._down.connect(self._model_leg, leg)
-        self._set_deadline(self._connect_timed_out)
-        if old is not None:
-            self._close_later(old)
+        self._connected_by.set_in(self._around.connect_seconds, self._connect_timed_out)
+        self._replace_browser(leg)
         return answer
 
     async def _come_back(self, offer_sdp: str, trusted: bool) -> str:
         """Answer a browser that returns; its leg takes over once it is connected."""
-        if self._next_browser is not None:
-            await self._close_leg(self._next_browser)
-        leg = self._next_browser = self._new_browser_leg(trusted)
-        self._cancel_hold()
-        self._set_deadline(self._return_timed_out)
+        if self._hold.coming is not None:
+            await self._bridge.close(self._hold.coming)
+        leg = self._new_browser_leg(trusted)
+        self._hold.expect(leg)
         try:
             return await leg.answer(offer_sdp)
         except BaseException:
-            self._next_browser = None
-            self._return_over()
-            await self._close_leg(leg)
+            self._hold.missed()
+            await self._bridge.close(leg)
             raise
+
+    def _replace_browser(self, leg: Leg) -> None:
+        """Join this leg of the browser's, and close the one before."""
+        old = self._bridge.browser
+        self._set_gate(leg)
+        self._bridge.join(leg, self._bridge.model)
+        if old is not None:
+            self._close_later(old)
 
     # -- what legs tell (LegListener) -----------------------------------------------------------
 
@@ -527,55 +463,51 @@ class Interview:
         if self._life.over:
             # It is being closed with the others.
             return
-        if leg is self._next_browser:
+        if leg is self._hold.coming:
             self._use_up_tokens()
             self._take_over(leg)
         else:
-            if leg is self._browser:
+            if leg is self._bridge.browser:
                 self._use_up_tokens()
             self._check_connected()
 
     def leg_lost(self, leg: Leg, reason: str) -> None:
         """Decide what the loss of a leg means; one that is no longer ours means nothing."""
         self._log.info("leg lost", extra={"leg": leg.name, "why": reason})
-        if leg is self._next_browser:
-            self._next_browser = None
+        if leg is self._hold.coming:
             self._close_later(leg)
-            self._return_over()
-        elif leg is self._browser:
+            self._hold.missed()
+        elif leg is self._bridge.browser:
             self._browser_lost()
-        elif leg is self._model_leg:
+        elif leg is self._bridge.model:
             self._model_gone(in_order=reason == CLOSED_BY_FAR_END)
         else:
             self._close_later(leg)
 
     def channel_opened(self, leg: Leg) -> None:
         """Send what waited for the channel."""
-        self._relay.opened(leg)
+        self._bridge.opened(leg)
 
     def channel_message(self, leg: Leg, data: str | bytes) -> None:
         """Relay one event."""
-        if leg is self._browser:
-            self._relay.from_browser(data)
-        elif leg is self._model_leg:
-            self._relay.from_model(data)
+        self._bridge.message(leg, data)
 
     def _told_by_model(self, event: ModelEvent) -> None:
         self.control.take(event)
         self._tools.take(event)
-        self._model_session.heard(event, time.monotonic(), time.time())
-        if self._model_session.expired and self.phase in _WITH_MODEL:
+        self._call.session.heard(event, time.monotonic(), time.time())
+        if self._call.session.expired and self.phase in _WITH_MODEL:
             self._model_gone(in_order=True)
 
     def _model_gone(self, *, in_order: bool) -> None:
         """End without the model; a goodbye that is being said ends as it would have anyway."""
-        reason = self._model_session.reason(time.monotonic(), in_order=in_order)
+        reason = self._call.session.reason(time.monotonic(), in_order=in_order)
         self._happen(Happening.MODEL_LOST, self._farewell.reason or reason)
 
     def channel_closed(self, leg: Leg) -> None:
         """The model closing its channel is the end of its session; a browser may open another."""
         self._log.debug("event channel closed", extra={"leg": leg.name})
-        if leg is self._model_leg:
+        if leg is self._bridge.model:
             self._model_gone(in_order=True)
 
     # -- coming and going -----------------------------------------------------------------------
@@ -594,17 +526,16 @@ class Interview:
             self._around.tell(happenings.Released(interview_id=self.id, claim=claim))
 
     def _check_connected(self) -> None:
-        browser, model = self._browser, self._model_leg
-        # The reply must have gone out first: until then ``_deadline`` is not set.
-        if self.phase is not Phase.CONNECTING or self._deadline is None:
+        browser, model = self._bridge.browser, self._bridge.model
+        # The reply must have gone out first: until then there is no deadline.
+        if self.phase is not Phase.CONNECTING or not self._connected_by.is_set:
             return
         if browser is not None and browser.connected and model is not None and model.connected:
-            self._cancel_deadline()
+            self._connected_by.cancel()
             self._happen(Happening.CONNECTED)
 
     def _connect_timed_out(self) -> None:
-        self._deadline = None
-        browser = self._browser
+        browser = self._bridge.browser
         # The candidate can mend the one, and can do nothing about the other.
         at_fault = browser is None or not browser.connected
         reason = Reason.CONNECT_TIMEOUT if at_fault else Reason.MODEL_UNREACHABLE
@@ -618,76 +549,25 @@ class Interview:
 
     def _detach(self) -> None:
         """The browser is gone: stop the model's reply and hold its leg for a while."""
-        self._held_until = asyncio.get_running_loop().time() + self._around.hold_seconds
         self._happen(Happening.BROWSER_LOST)
-        gone, self._browser = self._browser, None
-        self._relay.bind(None, self._model_leg)
-        self._up.connect(None, self._model_leg)
-        self._down.connect(self._model_leg, None)
+        gone = self._bridge.browser
+        self._bridge.join(None, self._bridge.model)
         self.control.leave()
         if gone is not None:
             self._close_later(gone)
         if self._farewell.reason is not None:
             # Nobody hears the goodbye any more.
             self.end_soon(self._farewell.reason)
-        elif self._next_browser is None:
-            self._hold_model()
-
-    def _hold_model(self) -> None:
-        """Let the model go when its time is over: returns that fail do not prolong it."""
-        loop = asyncio.get_running_loop()
-        self._cancel_hold()
-        if self._held_until > loop.time():
-            self._hold = loop.call_at(self._held_until, self._hold_over)
         else:
-            self._hold_over()
-
-    def _hold_over(self) -> None:
-        self._hold = None
-        if self.phase is Phase.DETACHED:
-            self._happen(Happening.END_REQUESTED, Reason.BROWSER_GONE)
+            self._hold.begin()
 
     def _take_over(self, leg: Leg) -> None:
-        """The returning browser's leg is up: point both directions at it, then close the old."""
-        old, self._browser, self._next_browser = self._browser, leg, None
-        self._cancel_deadline()
-        self._set_gate(leg)
-        self._relay.bind(leg, self._model_leg)
-        self._up.connect(leg, self._model_leg)
-        self._down.connect(self._model_leg, leg)
-        if old is not None:
-            self._close_later(old)
+        """The returning browser's leg is up: it takes the place of the one before."""
+        self._hold.arrived()
+        self._replace_browser(leg)
         if self.phase is Phase.DETACHED:
             self._happen(Happening.BROWSER_BACK)
             self.control.come_back()
-
-    def _return_timed_out(self) -> None:
-        self._deadline = None
-        leg, self._next_browser = self._next_browser, None
-        if leg is not None:
-            self._close_later(leg)
-        self._return_over()
-
-    def _return_over(self) -> None:
-        """A return failed: the model is held for what is left of its time."""
-        self._cancel_deadline()
-        if self.phase is Phase.DETACHED:
-            self._hold_model()
-
-    def _set_deadline(self, passed: Callable[[], None]) -> None:
-        self._cancel_deadline()
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(self._around.connect_seconds, passed)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _cancel_hold(self) -> None:
-        if self._hold is not None:
-            self._hold.cancel()
-            self._hold = None
 
     # -- the lifecycle --------------------------------------------------------------------------
 
@@ -696,69 +576,22 @@ class Interview:
         before = self.phase
         if not self._life.handle(happening, reason):
             return
-        phase = self.phase
-        extra: Json = {"before": before.value, "phase": phase.value}
-        if self.reason is not None:
-            extra["reason"] = self.reason.value
-        self._log.info("phase", extra=extra)
-        now = time.monotonic()
+        phase, now = self.phase, time.monotonic()
         if happening is Happening.CONNECTED:
             self._around.tally.set_up(now - self._offered_at)
-        self._recording.journal(None, now, {"type": "interview.phase", **extra})
         if phase in (Phase.LIVE, Phase.DETACHED, Phase.ENDING):
             self._relay.transcript.note_phase(phase.value, self._recording.since_start(now))
-        if phase is Phase.ENDING and self.reason in FAILURE_SENTENCES:
-            self._tell(
-                {
-                    "type": "error",
-                    "code": self.reason.value.upper(),
-                    "message": FAILURE_SENTENCES[self.reason],
-                }
-            )
-        self._tell(self.state())
-        self.feed.phase(phase.value, self.reason.value if self.reason is not None else None)
-        self._chronicle(happening, phase)
+        self._reporter.phase(happening, before, phase, self.reason, now)
+        if phase is Phase.CREATED:
+            self.give_back()
         if phase is Phase.ENDING:
             self.control.close()
-            self._cancel_deadline()
-            self._cancel_hold()
+            self._connected_by.cancel()
+            self._hold.stop()
             self._ending = self._tasks.start(self._finish(), "end")
 
-    def _chronicle(self, happening: Happening, phase: Phase) -> None:
-        """Have a new phase written down. An open client's interview begins with its files."""
-        if not (self._recording.began or self.origin == INVITED):
-            return
-        match phase:
-            case Phase.CREATED:
-                self.give_back()
-            case Phase.LIVE if happening is Happening.CONNECTED:
-                self._live_since = time.monotonic()
-                self._around.tell(happenings.Started(interview_id=self.id))
-            case Phase.LIVE:
-                self._around.tell(happenings.Returned(interview_id=self.id))
-            case Phase.DETACHED:
-                self._around.tell(happenings.Detached(interview_id=self.id))
-            case Phase.ENDING if self.reason is not None:
-                self._around.tell(happenings.Ending(interview_id=self.id, reason=self.reason))
-            case _:
-                # Made by its creator, opened by its files, finished by ``_finish``.
-                pass
-
-    def _spoken(self, *, over: bool = False) -> None:
-        """Have what is new in the conversation written down."""
-        if not self._recording.began:
-            return
-        news = self._turn_watch.look(self._relay.transcript.turns(), over=over)
-        if news is not None:
-            self.feed.turns(news.position, [turn_document(turn) for turn in news.turns])
-            self._around.tell(
-                happenings.Turns(
-                    interview_id=self.id,
-                    position=news.position,
-                    turns=news.turns,
-                    settled=news.settled,
-                )
-            )
+    def _spoken(self) -> None:
+        self._reporter.turns(self._relay.transcript.turns())
 
     async def end(self, reason: Reason) -> None:
         """End the interview, from whatever phase, and wait until nothing of it is left open."""
@@ -794,41 +627,13 @@ class Interview:
         """Warn, part or end, if the time or the use so far asks for it at ``now`` (monotonic)."""
         if self.phase not in (Phase.LIVE, Phase.DETACHED):
             return
-        limits = (self.max_seconds, self._around.max_seconds)
-        ends_at = self._model_session.ends_at
-        step = self._limits.look(
+        ends_at = self._call.session.ends_at
+        self.limits.look(
             self._recording.since_start(now),
-            longest=min((one for one in limits if one is not None), default=None),
+            own_seconds=self.max_seconds,
             model_left=None if ends_at is None else ends_at - now,
             used=tokens_of(self._relay.usage),
-            most=self._around.max_tokens,
         )
-        parting_for = self._farewell.reason
-        match step:
-            case Warned() if parting_for is None:
-                self._warn(step)
-            case Parting(reason, seconds):
-                self.end_politely_soon(reason, seconds, instruction=GOODBYES[reason])
-            case Over(reason):
-                self.end_soon(parting_for or reason)
-            case _:
-                pass
-
-    def _warn(self, warned: Warned) -> None:
-        """Tell the page and the model that the end is near."""
-        self._log.info("the end is near", extra={"reason": warned.reason.value})
-        message: Json = {"type": "warning", "sessionId": self.id, "reason": warned.reason.value}
-        if warned.seconds is not None:
-            message["seconds"] = warned.seconds
-        self._tell(message)
-        self._tasks.start(self._instruct(warned.instruction), "warn the model of")
-
-    async def _instruct(self, text: str) -> None:
-        try:
-            await self.control.instruct(text)
-        except InterviewPeerError as error:
-            # It ends all the same, only less gracefully.
-            self._log.info("the model was not warned", extra={"code": error.code})
 
     async def _finish(self) -> None:
         """Close legs, then files: the one place where an interview's parts come down."""
@@ -839,10 +644,10 @@ class Interview:
                 self._negotiation.cancel()
                 await asyncio.wait([self._negotiation])
             now = time.monotonic()
-            self._up.connect(None, None)
-            self._down.connect(None, None)
-            await self._close_all(self.call_id, self._browser, self._next_browser, self._model_leg)
-            self._browser = self._next_browser = self._model_leg = None
+            self._bridge.silence()
+            await self._close_all(self.legs, self._call)
+            self._bridge.forget()
+            self._hold.missed()
             await self._relay.finish(EVENTS_SECONDS)
             document = self._relay.transcript.document(self.id, self._recording.wall_started_at)
             files = await self._recording.end(now, document, self.reason)
@@ -852,61 +657,23 @@ class Interview:
             self.ended_at = time.monotonic()
             self._happen(Happening.FILES_CLOSED)
             self._around.tally.over(self)
-            self._chronicle_end(now, files)
-            message: Json = {"type": "session_ended", "sessionId": self.id}
-            if self.reason is not None:
-                message["reason"] = self.reason.value
-            self._tell(message)
-            self._observers.clear()
-            self.feed.end(self.reason.value if self.reason is not None else None)
+            turns = self._relay.transcript.turns()
+            self._reporter.finished(now, self.phase, self.reason, self._relay.usage, turns, files)
             await self._tasks.drain(CLOSE_SECONDS)
             self.finished.set()
 
-    def _chronicle_end(self, now: float, files: Files) -> None:
-        if not (self._recording.began or self.origin == INVITED):
-            return
-        self._spoken(over=True)
-        self._around.tell(
-            happenings.Finished(
-                interview_id=self.id,
-                phase=self.phase,
-                reason=self.reason or Reason.INTERNAL,
-                opened_at=self._recording.wall_started_at if self._recording.began else None,
-                seconds=None if self._live_since is None else round(now - self._live_since, 3),
-                usage=self._relay.usage or None,
-                turns=tuple(self._relay.transcript.turns()) if self._recording.began else None,
-                transcript=files.transcript,
-                recording_failed=files.failed,
-            )
-        )
-
-    async def _close_all(self, call_id: str | None, *legs: Leg | None) -> None:
+    async def _close_all(self, legs: list[Leg], call: ModelCall) -> None:
         """Close legs and hang up at once, each within its time; errors are logged, not raised."""
-        work = [self._close_leg(leg) for leg in legs if leg is not None]
-        if call_id is not None:
-            work.append(self._around.connector.hang_up(call_id))
+        work: list[Coroutine[Any, Any, None]] = [self._bridge.close(leg) for leg in legs]
         for result in await asyncio.gather(
-            *(asyncio.wait_for(one, CLOSE_SECONDS) for one in work), return_exceptions=True
+            *(asyncio.wait_for(one, CLOSE_SECONDS) for one in (*work, call.hang_up())),
+            return_exceptions=True,
         ):
             if isinstance(result, BaseException):
                 self._log.warning("closing failed", extra={"error": type(result).__name__})
 
     def _close_later(self, leg: Leg) -> None:
-        self._tasks.start(self._close_leg(leg), "close leg of")
-
-    async def _close_leg(self, leg: Leg) -> None:
-        self.settle()
-        self._around.tally.closed(leg)
-        await leg.close()
-
-    def _tell(self, message: Json) -> None:
-        for observer in tuple(self._observers):
-            observer(message)
-
-    def _heard_at(self, audio_ms: int) -> float | None:
-        """Where in the recording that is which the model heard so far into all it heard."""
-        at = self._up.sent_at(audio_ms)
-        return None if at is None or not self._recording.began else self._recording.since_start(at)
+        self._tasks.start(self._bridge.close(leg), "close leg of")
 
 
 def _first(errors: BaseExceptionGroup[InterviewPeerError]) -> InterviewPeerError:

@@ -93,6 +93,12 @@ class Recording:
         """Where in the recording the moment ``at`` is, in seconds; 0 until it has begun."""
         return max(0.0, at - self._started_at) if self.began else 0.0
 
+    def heard_at(self, audio_ms: int) -> float | None:
+        """Where in the recording that is, in seconds, which the model heard so far into all that
+        it heard; None before it began."""
+        at = self._up.sent_at(audio_ms)
+        return None if at is None or not self.began else self.since_start(at)
+
     def begin(self, persona: str, consent: Consent | None) -> None:
         """Start recording; the disk is waited for by the storage thread alone.
 

@@ -16,8 +16,9 @@ from ..personas import Personas
 from ..storage.finished import read_manifest
 from ..storage.folder import InterviewFolder
 from ..types import INVITED, Json, SessionId
-from .interview import Interview, Surroundings
+from .interview import Interview
 from .openings import Openings
+from .surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from interview_peer.app import Server
 from interview_peer.core import gate
 from interview_peer.core.replay import rebuild
 from interview_peer.media.udp import Address, UdpPort
-from interview_peer.session import interview as interview_module
+from interview_peer.session import model_call
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import Json, SessionId
 from tests.support.caller import Caller
@@ -52,7 +52,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> type[HeldPort]:
     So many events may come at once as these tests send.
     """
     monkeypatch.setattr(gate, "SECONDS_AT_ONCE", 20)
-    monkeypatch.setattr(interview_module, "UdpPort", HeldPort)
+    monkeypatch.setattr(model_call, "UdpPort", HeldPort)
     monkeypatch.setattr(HeldPort, "held", True)
     return HeldPort
 

@@ -41,9 +41,7 @@ async def test_interview_is_heard_both_ways_by_what_was_chosen_and_the_log_tells
         caller.speak()
         await caller.sound()
         interview = server.interviews.find(caller.session_id)
-        lanes = [
-            leg.engine.lane for leg in (interview._browser, interview._model_leg) if leg is not None
-        ]
+        lanes = [leg.engine.lane for leg in interview.legs]
         if used == "native":
             # A machine that stands still for a moment makes room for silence of ours.
             await until(lambda: all(lane and lane.armed for lane in lanes), "native forwarding")
@@ -60,9 +58,8 @@ async def test_health_counts_every_packet_up_to_the_request(tmp_path: Path) -> N
         caller.speak()
         await caller.sound()
         interview = server.interviews.find(caller.session_id)
-        await until(lambda: interview._up._lent or not native.BUILT, "native forwarding")
-        leg = interview._browser
-        assert leg is not None
+        await until(lambda: interview._bridge.up._lent or not native.BUILT, "native forwarding")
+        leg = interview.legs[0]
         # Nobody but the request may bring the counts up to date.
         leg._stop_pulse()
         before = leg._reception.packets

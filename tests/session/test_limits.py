@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -37,8 +36,8 @@ def after(interview: Interview, seconds: float) -> float:
 
 
 def model_leg(interview: Interview) -> Leg:
-    assert interview._model_leg is not None
-    return interview._model_leg
+    (leg,) = [leg for leg in interview.legs if leg.name == "model"]
+    return leg
 
 
 def tell(interview: Interview, event: Json) -> None:
@@ -99,7 +98,7 @@ async def test_when_its_tokens_are_used_an_interview_is_warned_and_ends_politely
     used = done["response"]["usage"]["total_tokens"]
 
     def allow(tokens: int) -> None:
-        interview._around = dataclasses.replace(interview._around, max_tokens=tokens)
+        interview.limits.max_tokens = tokens
         local.interviews.review(interview, time.monotonic())
 
     allow(used * 2)
@@ -116,7 +115,7 @@ async def test_when_its_tokens_are_used_an_interview_is_warned_and_ends_politely
 async def test_an_interview_that_is_over_its_time_ends_without_goodbye(
     interview: Interview, caller: Caller, tmp_path: Path
 ) -> None:
-    interview._around = dataclasses.replace(interview._around, max_seconds=3540.0)
+    interview.limits.max_seconds = 3540.0
     interview.max_seconds = 3600.0
     interview.keep_limits(after(interview, 3541))
     await check_over(caller, tmp_path, "ended", "time_limit")

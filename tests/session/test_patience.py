@@ -54,7 +54,7 @@ async def test_offers_that_never_connect_do_not_prolong_the_hold(tmp_path: Path)
         interview = server.interviews.find(caller.session_id)
         while interview.phase is Phase.DETACHED:
             assert time.monotonic() - began < 20, "still held"
-            if interview._negotiation is None and interview._next_browser is None:
+            if interview._negotiation is None and interview._hold.coming is None:
                 await caller.send({"type": "sdp_offer", "offer": GOOD})
             await asyncio.sleep(0.02)
         assert interview.reason is Reason.BROWSER_GONE
@@ -109,11 +109,11 @@ async def test_a_leg_that_connects_while_the_interview_ends_takes_nothing_over(
     await caller.connect()
     interview = local.interviews.find(caller.session_id)
     late = Leg("browser", local.browser_port, interview)
-    interview._next_browser = late
+    interview._hold.expect(late)
     interview.end_soon(Reason.CLIENT_REQUEST)
     interview.leg_connected(late)
     await interview.finished.wait()
-    assert interview._up._timer is None, "silence is still spoken to nobody"
+    assert interview._bridge.up._timer is None, "silence is still spoken to nobody"
 
 
 async def test_an_end_in_the_same_moment_as_an_offer_is_no_fault(local: Server) -> None:
