@@ -16,7 +16,8 @@
     │   │   ├── UnknownPersona, LimitExceeded, CallbackSecretRequired
     │   │   └── InvalidParameter       the same, told as OpenAI does
     │   │       └── UnknownParameter, MissingParameter
-    │   ├── IdempotencyConflict, InterviewElsewhere, InterviewNotLive, KeyNotFound, SocketReplaced
+    │   ├── IdempotencyConflict, InterviewElsewhere, HopRefused, InterviewNotLive, KeyNotFound,
+    │   │   SocketReplaced
     │   ├── Unauthorized
     │   │   └── TokenRequired, TokenInvalid, TokenExpired, TokenUsed
     │   ├── InsufficientScope, OriginNotAllowed, TokensElsewhere

@@ -100,6 +100,12 @@ def test_error_list_names_every_code_that_is_told_on_the_socket_alone() -> None:
     assert sorted(written) == sorted(told - everywhere)
 
 
+def test_the_tree_of_errors_names_every_class() -> None:
+    tree, _, _ = (errors.__doc__ or "").partition("``code``")
+    classes = {error.__name__ for error in error_classes()}
+    assert classes - set(re.findall(r"\w+", tree)) == set()
+
+
 def test_error_codes_are_given_once() -> None:
     codes = [error.code for error in error_classes()]
     assert len(codes) == len(set(codes))
