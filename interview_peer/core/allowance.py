@@ -8,10 +8,16 @@ from typing import Final
 
 MAX_CALLERS: Final = 10_000
 """Buckets kept; beyond, the one that was not used for longest is forgotten, and so is full."""
+SWEPT_AT_ONCE: Final = 2
+"""Buckets looked at with each request, to be forgotten: one more than a request can add."""
 
 
 class Allowance:
-    """``burst`` requests at once, then ``per_second`` of them, for each caller."""
+    """``burst`` requests at once, then ``per_second`` of them, for each caller.
+
+    A bucket that is full again is the same as none, and is forgotten: who asked once, an
+    interview that is long over, is not kept until the table is full.
+    """
 
     def __init__(self, per_second: float, burst: int, callers: int = MAX_CALLERS) -> None:
         self._per_second = per_second
@@ -31,6 +37,7 @@ class Allowance:
         self._buckets.move_to_end(caller)
         if len(self._buckets) > self._callers:
             self._buckets.popitem(last=False)
+        self._sweep(now)
         return allowed
 
     def give_back(self, caller: str) -> None:
@@ -38,6 +45,16 @@ class Allowance:
         kept = self._buckets.get(caller)
         if kept is not None:
             self._buckets[caller] = (min(self._burst, kept[0] + 1), kept[1])
+
+    def _sweep(self, now: float) -> None:
+        """Forget those used longest ago, as far as they are full again."""
+        for _ in range(SWEPT_AT_ONCE):
+            caller, (tokens, at) = next(iter(self._buckets.items()))
+            if tokens + (now - at) * self._per_second < self._burst:
+                break
+            del self._buckets[caller]
+            if not self._buckets:
+                break
 
 
 def caller_of(address: str | None) -> str:

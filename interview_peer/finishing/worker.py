@@ -70,7 +70,10 @@ class Job:
     dropped: bool = False
     """Nobody wants it finished any more."""
     process: asyncio.subprocess.Process | None = None
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    """Done when nobody works on it any more. Hundreds may wait: an event would be a kilobyte."""
 
     def document(self) -> Json:
         """The same for an API."""
@@ -116,7 +119,7 @@ class Finisher:
                 await asyncio.wait(list(self._closing.values()))
             else:
                 now = [job for job in self._jobs.values() if job.state in ("waiting", "running")]
-                await asyncio.wait([asyncio.ensure_future(job.over.wait()) for job in now])
+                await asyncio.wait([job.over for job in now])
 
     def listen(self, listener: FinishedListener) -> None:
         """Tell ``listener`` of every folder finished from now on.
@@ -218,10 +221,11 @@ class Finisher:
         job.dropped = True
         if job.state == "waiting":
             self._queue.remove(job)
+            job.over.set_result(None)
         elif job.state == "running":
             if job.process is not None:
                 await _end(job.process)
-            await job.over.wait()
+            await asyncio.wait([job.over])
 
     async def close(self) -> None:
         """End the job that runs, forget the others: the next start finds them. Idempotent."""
@@ -310,7 +314,7 @@ class Finisher:
             log.exception("finishing broke", extra=extra)
             failure = {"failed": type(error).__name__}
         finally:
-            job.over.set()
+            job.over.set_result(None)
         if job.dropped:
             log.info("finishing called off", extra=extra)
         elif failure is None:
@@ -378,15 +382,23 @@ def unfinished(data_dir: Path, settled: set[str] | None = None) -> list[Intervie
     """Folders without a manifest, oldest first.
 
     Empty ones, of interviews that ended before anything was written, are left out. Names in
-    ``settled`` are not looked at, and those of folders that need nothing more are added to it.
-    Raises ``OSError`` if the folder of all interviews cannot be read.
+    ``settled`` are not looked at; those of folders that need nothing more are added to it, those
+    that are gone are taken from it. Raises ``OSError`` if the folder of all interviews cannot be
+    read.
     """
     settled = set() if settled is None else settled
+    gone = set(settled)
+    names = []
     try:
         with os.scandir(data_dir / INTERVIEWS) as entries:
-            names = [one.name for one in entries if one.name not in settled and one.is_dir()]
+            for one in entries:
+                if one.name in settled:
+                    gone.discard(one.name)
+                elif one.is_dir():
+                    names.append(one.name)
     except FileNotFoundError:
-        return []
+        pass
+    settled -= gone
     found: list[tuple[float, InterviewFolder]] = []
     for name in names:
         # One folder that cannot be read must not keep the others from being found.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from bench import sections, soak
 from bench.soak import Sample, Soak, faults_of, odd_visits, page
@@ -23,6 +26,7 @@ BEFORE = Sample(
     threads=8,
     descriptors=13,
     memory=100_000_000,
+    held=60_000_000,
 )
 
 
@@ -37,6 +41,7 @@ def after(**changes: Any) -> Sample:
         {"tasks": 13, "descriptors": 12},
         {"threads": 8 + soak.LENDING_THREADS},
         {"memory": 100_000_000 + soak.MEMORY_BYTES},
+        {"held": 60_000_000 + soak.HELD_BYTES},
     ],
 )
 def test_what_is_back_where_it_was_is_no_fault(changes: Any) -> None:
@@ -51,6 +56,7 @@ def test_what_is_back_where_it_was_is_no_fault(changes: Any) -> None:
         ({"threads": 9 + soak.LENDING_THREADS}, "threads more"),
         ({"descriptors": 14}, "1 descriptors more than at the beginning"),
         ({"memory": 100_000_001 + soak.MEMORY_BYTES}, "bytes of memory more"),
+        ({"held": 60_000_001 + soak.HELD_BYTES}, "bytes held by objects more"),
     ],
 )
 def test_what_is_left_over_is_told(changes: Any, told: str) -> None:
@@ -95,3 +101,40 @@ async def test_the_page_tells_the_verdict_and_holds_no_more_than_a_screen_of_sam
     assert "2 tasks more" in page(run, BEFORE, after(tasks=16), 30)
     run.failed["close_page: TimeoutError"] = 2
     assert "**Result: 2 of 4 visits of the sort close page" in page(run, BEFORE, after(), 30)
+
+
+async def test_a_look_does_not_count_its_own_connection() -> None:
+    async def health(request: web.Request) -> web.Response:
+        known = {"interviews": 0, "sessions": 0, "tasks": 1}
+        return web.json_response(
+            {**known, "recordings": {"finishing": {"waiting": 0, "running": 0}}}
+        )
+
+    application = web.Application()
+    application.router.add_get("/healthz", health)
+    async with TestServer(application) as server, aiohttp.ClientSession() as http:
+        # A first one opens what stays open.
+        url = str(server.make_url("")).rstrip("/")
+        run = Soak(url, os.getpid(), random.Random(1), http, Path())
+        await run.sample()
+        await http.connector.close()  # type: ignore[union-attr]
+        closing = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=closing) as run.http:
+            for _ in range(3):
+                before = len(os.listdir("/proc/self/fd"))
+                assert (await run.sample()).descriptors == before
+
+
+async def test_all_do_the_same_at_once_before_they_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[tuple[str, ...]] = []
+
+    async def run(self: Soak, seconds: float, kinds: Any = None) -> None:
+        met.append(tuple(one.__name__ for one in kinds or ()))
+
+    monkeypatch.setattr(Soak, "run", run)
+    async with aiohttp.ClientSession() as http:
+        await Soak("http://127.0.0.1:1", 1, random.Random(1), http, Path()).warm_up(9.0)
+    assert met == [
+        *((name,) for name in dict.fromkeys(one.__name__ for one in soak.BEHAVIOURS)),
+        (),
+    ]

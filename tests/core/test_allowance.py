@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 
 from interview_peer.core.allowance import Allowance, caller_of
@@ -36,6 +39,33 @@ def test_table_stays_bounded_and_forgets_the_quietest() -> None:
     assert len(allowance) == 2
     assert not allowance.take("a", 0.0)
     assert allowance.take("b", 0.0)
+
+
+def test_who_has_rested_is_forgotten() -> None:
+    allowance = Allowance(per_second=0.5, burst=10)
+    for second in range(1000):
+        assert allowance.take(f"interview {second}", float(second))
+        # Two seconds fill what one request took.
+        assert len(allowance) <= 3
+    assert all(allowance.take("greedy", 1000.0) for _ in range(10))
+    for second in range(1001, 1019):
+        allowance.take(f"interview {second}", float(second))
+    # Not so who has not rested yet: after 19 seconds half a token is missing.
+    assert [allowance.take("greedy", 1019.0) for _ in range(11)] == [True] * 9 + [False] * 2
+
+
+def test_forgetting_changes_no_answer() -> None:
+    chance = random.Random(1)
+    allowance = Allowance(per_second=0.25, burst=3)
+    alone = {caller: Allowance(per_second=0.25, burst=3, callers=1) for caller in "abcdefgh"}
+    now, seen = 0.0, Counter[bool]()
+    for _ in range(5000):
+        now += chance.expovariate(1.5)
+        caller = chance.choice("aaabbcdefgh")
+        allowed = allowance.take(caller, now)
+        assert allowed == alone[caller].take(caller, now)
+        seen[allowed] += 1
+    assert min(seen.values()) > 500 and len(allowance) < 8
 
 
 @pytest.mark.parametrize(

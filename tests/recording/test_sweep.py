@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from interview_peer.finishing.verify import verify
 from interview_peer.finishing.worker import Finisher, unfinished
 from interview_peer.session import recording
 from interview_peer.storage.folder import InterviewFolder
+from interview_peer.storage.worker import StorageWorker
 from interview_peer.types import Json, SessionId
 from tests.support.caller import calling
 from tests.support.inprocess import recorded, serving
@@ -214,3 +216,38 @@ def test_what_needs_nothing_more_is_not_looked_at_again(tmp_path: Path) -> None:
     assert settled == {"whole"}
     (tmp_path / "interviews" / "whole" / "manifest.json").unlink()
     assert [one.session_id for one in unfinished(tmp_path, settled)] == ["left"]
+
+
+def test_names_of_folders_that_are_gone_are_not_kept(tmp_path: Path) -> None:
+    for name in ("whole", "erased"):
+        finished(tmp_path, name, until=1.0)
+    settled: set[str] = set()
+    unfinished(tmp_path, settled)
+    assert settled == {"whole", "erased"}
+    shutil.rmtree(tmp_path / "interviews" / "erased")
+    unfinished(tmp_path, settled)
+    assert settled == {"whole"}
+    shutil.rmtree(tmp_path / "interviews")
+    assert unfinished(tmp_path, settled) == []
+    assert settled == set()
+
+
+async def test_who_waits_for_all_folders_does_not_wait_for_one_that_is_dropped(
+    tmp_path: Path,
+) -> None:
+    storage = StorageWorker()
+    storage.start()
+    finisher = Finisher(tmp_path, storage)
+    try:
+        record(tmp_path, "waits", until=1.0)
+        await finisher.start(after=asyncio.Event())
+        resting = asyncio.create_task(finisher.rested())
+        # It waits for the folder, whose turn never comes.
+        await asyncio.wait([resting], timeout=0)
+        assert not resting.done()
+        await finisher.drop(SessionId("waits"))
+        async with asyncio.timeout(WITHIN):
+            await resting
+    finally:
+        await finisher.close()
+        await storage.close()
