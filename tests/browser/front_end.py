@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import shutil
@@ -33,11 +34,18 @@ PAGE = """<!doctype html>
 """
 
 
-def bundled(cache: pytest.Cache) -> Path:
-    """The page's script with the SDK in it."""
+def bundled(cache: pytest.Cache, target: Path) -> Path:
+    """The page's script with the SDK in it, in the folder ``target``."""
     npm = program("npm")
     mark = hashlib.sha256((SDK / "package-lock.json").read_bytes()).hexdigest()[:16]
     folder = Path(cache.mkdir("sdk")) / mark
+    # Several workers of one run share the folder.
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return Path(shutil.copy(_bundle(npm, folder), target))
+
+
+def _bundle(npm: str, folder: Path) -> Path:
     commands: list[tuple[str, ...]] = [(npm, "run", "--silent", "bundle")]
     if not (folder / INSTALLED).is_file():
         shutil.rmtree(folder, ignore_errors=True)

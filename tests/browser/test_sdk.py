@@ -29,10 +29,10 @@ ANSWER = "I built a small server for telephone calls in the mountains."
 
 
 @pytest.fixture(scope="module")
-def bundle(pytestconfig: pytest.Config) -> Path:
+def bundle(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The SDK, installed and bundled. Before a browser is started, which would wait for it."""
     assert pytestconfig.cache is not None
-    return bundled(pytestconfig.cache)
+    return bundled(pytestconfig.cache, tmp_path_factory.mktemp("sdk"))
 
 
 @pytest.fixture
