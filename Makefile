@@ -1,5 +1,6 @@
 # make run     start the server in simulation on http://localhost:8080 (live with SIMULATION_MODE=false)
-# make test    every test; ARGS="-k transcript" passes arguments on to pytest
+# make test    every test, several at a time; ARGS="-k transcript" passes arguments on to pytest,
+#              ARGS="-n 0" runs one after the other
 # make check   linter, formatter, strict type check
 # make bench   what the relay costs and how late it makes packets, what recording and notices cost
 #              (20 minutes, two cores, Linux; ARGS=--quick takes two; writes docs/performance.md)
@@ -31,7 +32,7 @@ run: $(VENV)/.installed
 	@$(BIN)/interview-peer serve --prefer-simulation $(ARGS)
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxschedchunk 1 $(ARGS)
 
 image-test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m image tests/image $(ARGS)

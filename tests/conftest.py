@@ -19,6 +19,28 @@ from tests.support.postgres import Postgres, programs, running_postgres
 from tests.support.server import ServerProcess, running_server
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are processors for ``-n auto``: most tests wait for something."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several workers share the tests, begin with those that may take long.
+
+    No worker is left with a long one at the end then. And those that listen to audio in real time
+    run beside others that mostly wait, not beside those that compute.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark else 0.0
+
+
 @pytest.fixture
 def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """For commands run within the tests: no setting in the environment; logging as before."""

@@ -17,20 +17,28 @@ from tests.support.server import ROOT, clean_environment
 WATCHER = pytest.StashKey[subprocess.Popen[str]]()
 
 
+def _watching() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.web.idle_socket"],
+        cwd=ROOT,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start watching idle sockets now, so that the minute passes beside the other tests."""
-    if session.config.option.collectonly:
+    """Start watching idle sockets now, so that the minute passes beside the other tests.
+
+    Of several workers none knows whether the test will be its own; there the minute passes beside
+    the tests of the others.
+    """
+    if session.config.option.collectonly or hasattr(session.config, "workerinput"):
         return
     if any(item.path.name == "test_idle_socket.py" for item in session.items):
-        session.config.stash[WATCHER] = subprocess.Popen(
-            [sys.executable, "-m", "tests.web.idle_socket"],
-            cwd=ROOT,
-            env=clean_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        session.config.stash[WATCHER] = _watching()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -45,6 +53,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture
 def watcher(pytestconfig: pytest.Config) -> subprocess.Popen[str]:
     """The program that watches idle sockets."""
+    if WATCHER not in pytestconfig.stash:
+        pytestconfig.stash[WATCHER] = _watching()
     return pytestconfig.stash[WATCHER]
 
 
