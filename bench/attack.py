@@ -1,11 +1,11 @@
 """``python -m bench.attack``: what running interviews feel of an attack on their server.
 
 The same interviews are measured in a quiet window and in one in which another process floods the
-server with offers, sockets, messages, pings and forged STUN, from addresses of its own. The server
-has its limits as they are by default. Windows alternate, so that what changes on the machine
-favours neither; figures are medians. ``waited`` is the share of time in which the server was kept
-from its core by other processes: where that is more than a few per cent, the figures say nothing
-of it.
+server with offers, sockets, messages, pings, events of a candidate and forged STUN, from addresses
+of its own. The server has its limits as they are by default. Windows alternate, so that what
+changes on the machine favours neither; figures are medians. ``waited`` is the share of time in
+which the server was kept from its core by other processes: where that is more than a few per cent,
+the figures say nothing of it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import random
 import secrets
@@ -27,6 +28,9 @@ from typing import Final
 
 import aiohttp
 
+from interview_peer.errors import InterviewPeerError
+from interview_peer.media.leg import ChannelClosed, Leg
+from interview_peer.media.udp import UdpPort
 from interview_peer.types import Json
 
 from . import machine, sections, subjects
@@ -36,10 +40,13 @@ from .subjects import ROOT, BenchFailed, Generator, Place
 HEADING: Final = "While under attack"
 SETTLE_SECONDS: Final = 1.2
 ATTACKER: Final = "127.0.0.9"
+CANDIDATE: Final = "127.0.0.10"
+"""Whose offers are counted apart, so that the flood of offers does not keep it out."""
 FORGED: Final = tuple(f"127.0.{n // 8 + 1}.{n % 8 + 2}" for n in range(40))
 OFFERS_PER_SECOND: Final = 20
 SOCKETS_PER_SECOND: Final = 20
 DATAGRAMS_PER_SECOND: Final = 2000
+EVENTS_PER_SECOND: Final = 2400
 PINGS: Final = b"\x89\x80\0\0\0\0" * 20_000
 TICK_SECONDS: Final = 0.02
 P99_GOAL_MS: Final = 5.0
@@ -62,9 +69,12 @@ OFFER: Final = "\r\n".join(
 class Attack:
     """Floods one server until it is cancelled, each at its own rate."""
 
-    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, url: str, http: aiohttp.ClientSession, candidate: aiohttp.ClientSession
+    ) -> None:
         self._url = url
         self._http = http
+        self._candidate = candidate
         self._chance = random.Random(1)
         self.answers: Counter[str] = Counter()
 
@@ -77,6 +87,7 @@ class Attack:
             group.create_task(self._at(SOCKETS_PER_SECOND, self._socket), name="sockets")
             group.create_task(self._messages(), name="messages")
             group.create_task(self._pings(), name="pings")
+            group.create_task(self._events(), name="events")
             group.create_task(self._datagrams(port), name="datagrams")
 
     async def _media_port(self) -> tuple[str, int]:
@@ -144,6 +155,38 @@ class Attack:
             finally:
                 line.close()
 
+    async def _events(self) -> None:
+        while True:
+            with contextlib.suppress(InterviewPeerError, ChannelClosed):
+                await self._tried(self._flood_channel)
+            await asyncio.sleep(0.5)
+
+    async def _flood_channel(self) -> None:
+        """Connect as a candidate does, and send events until the server ends it."""
+        ear = _Ear()
+        leg = Leg("attacker", await UdpPort.open("127.0.0.1"), ear, own_port=True)
+        calls, place = f"{self._url}/v1/realtime/calls", ""
+        headers = {"Content-Type": "application/sdp"}
+        try:
+            offer = await leg.offer()
+            async with self._candidate.post(calls, data=offer, headers=headers) as answer:
+                place = answer.headers.get("Location", "")
+                self.answers[f"candidate {answer.status}"] += 1
+                if not place:
+                    return
+                await leg.accept(await answer.text())
+            await ear.opened.wait()
+            while not leg.lost:
+                for _ in range(int(EVENTS_PER_SECOND * TICK_SECONDS)):
+                    leg.send_text('{"type": "nonsense"}')
+                await asyncio.sleep(TICK_SECONDS)
+            self.answers[f"cut off: {ear.told}"] += 1
+        finally:
+            await leg.close()
+            if place:
+                async with self._candidate.post(f"{self._url}{place}/hangup") as over:
+                    await over.read()
+
     async def _datagrams(self, port: tuple[str, int]) -> None:
         senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in FORGED]
         for sender, host in zip(senders, FORGED, strict=True):
@@ -161,10 +204,38 @@ class Attack:
                     sender.sendto(head + self._chance.randbytes(12) + body, port)
 
 
+class _Ear:
+    """Listens for an attacker's leg: when events can flow, and the last error it was told."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.told = "nothing"
+
+    def leg_connected(self, leg: Leg) -> None:
+        """Nothing to do before the channel is open."""
+
+    def leg_lost(self, leg: Leg, reason: str) -> None:
+        """The leg itself knows."""
+
+    def channel_opened(self, leg: Leg) -> None:
+        """Events can flow."""
+        self.opened.set()
+
+    def channel_message(self, leg: Leg, data: str | bytes) -> None:
+        """Note what was told."""
+        self.told = str(json.loads(data).get("error", {}).get("code"))
+
+    def channel_closed(self, leg: Leg) -> None:
+        """The leg closes as well."""
+
+
 async def _attack(url: str) -> None:
-    connector = aiohttp.TCPConnector(local_addr=(ATTACKER, 0), limit=0, force_close=True)
-    async with aiohttp.ClientSession(connector=connector) as http:
-        await Attack(url.replace("localhost", "127.0.0.1"), http).run()
+    def of(address: str) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(local_addr=(address, 0), limit=0, force_close=True)
+        return aiohttp.ClientSession(connector=connector)
+
+    async with of(ATTACKER) as http, of(CANDIDATE) as candidate:
+        await Attack(url.replace("localhost", "127.0.0.1"), http, candidate).run()
 
 
 @contextlib.contextmanager
@@ -253,7 +324,8 @@ def page(calls: int, rows: list[str], found: list[Goal]) -> str:
     return f"""
 {calls} interviews on one server while another process floods it: {OFFERS_PER_SECOND} offers and
 {SOCKETS_PER_SECOND} WebSockets a second, one WebSocket that sends as fast as it can, one
-that sends empty pings, thousands at once, and
+that sends empty pings, thousands at once, a candidate that sends {EVENTS_PER_SECOND} events
+a second on its data channel and connects anew whenever it is cut off, and
 {DATAGRAMS_PER_SECOND} forged STUN requests a second from {len(FORGED)} addresses. Written by
 `python -m bench.attack`, a part of `make bench`, on {today}: {os.cpu_count()} cores, the attacker
 and the load generator beside the server.{priority if subjects.may_run_realtime() else ""}

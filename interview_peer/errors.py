@@ -23,7 +23,7 @@
     │   ├── InsufficientScope, OriginNotAllowed, TokensElsewhere
     │   ├── InvalidWebhook, InvalidWebhookUrl, WebhookNotFound, DeliveryNotFound, TooManyWebhooks
     │   ├── RateLimited
-    │   │   └── TooManyConnections, TooMuchToSay
+    │   │   └── ConnectionFlooded, TooManyConnections, TooMuchToSay
     │   └── NotFound, MethodNotAllowed
     ├── UpstreamError          the voice service refused or failed         502, 503
     │   ├── UpstreamAuthFailed, UpstreamRefused, UpstreamInvalidAnswer
@@ -461,6 +461,17 @@ class RateLimited(CallerError):
     sentence = "That was asked too often. Wait a moment, then try again."
     openai_code = "rate_limit_exceeded"
     retry_after = 6
+
+
+class ConnectionFlooded(RateLimited):
+    """A browser sent so much on its connection that it was closed; the interview is held."""
+
+    code = "CONNECTION_FLOODED"
+    sentence = (
+        "This connection sent far more than an interview needs, so it was closed. "
+        "The interview can be continued from here."
+    )
+    openai_code = "connection_flooded"
 
 
 class TooManyConnections(RateLimited):

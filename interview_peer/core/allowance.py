@@ -28,12 +28,15 @@ class Allowance:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, caller: str, now: float) -> bool:
-        """Whether the caller may go on at ``now`` (seconds of a clock that never goes back)."""
+    def take(self, caller: str, now: float, count: int = 1) -> bool:
+        """Whether the caller may go on at ``now`` (seconds of a clock that never goes back).
+
+        ``count`` requests at once are taken together, or none of them.
+        """
         tokens, at = self._buckets.get(caller, (float(self._burst), now))
         tokens = min(self._burst, tokens + (now - at) * self._per_second)
-        allowed = tokens >= 1
-        self._buckets[caller] = (tokens - allowed, now)
+        allowed = tokens >= count
+        self._buckets[caller] = (tokens - count if allowed else tokens, now)
         self._buckets.move_to_end(caller)
         if len(self._buckets) > self._callers:
             self._buckets.popitem(last=False)

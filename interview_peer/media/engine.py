@@ -33,6 +33,7 @@ from aiortc import (
 from pylibsrtp import Error as SrtpError
 from pylibsrtp._binding import ffi, lib
 
+from ..core.flood import Budget
 from ..errors import ConfigurationError
 from . import native
 from .meters import DelayMeter
@@ -65,6 +66,24 @@ through all of them for every packet; a browser uses one or two."""
 MAX_HANDSHAKE_QUEUE: Final = 512
 """DTLS datagrams waiting for aiortc's reader; beyond, they are dropped and sent again."""
 
+MAX_CHANNELS: Final = 16
+"""Data channels, and streams of SCTP, that a far end with a budget may have open. We need one."""
+
+MAX_OUT_OF_ORDER: Final = 256
+"""Chunks that are kept behind a missing one; beyond, they are dropped and sent again. aiortc looks
+through all of them for every chunk."""
+
+MAX_UNFINISHED: Final = 1024
+"""Chunks of messages that are not whole: the longest we announce, 256 KiB, in pieces of 256 bytes.
+aiortc puts no end to them."""
+
+MAX_RECONFIGURATIONS: Final = 2
+"""Parameters of one RE-CONFIG chunk (RFC 6525 section 3.1); aiortc answers each."""
+
+CHUNKS_AT_A_TIME: Final = 8
+"""Chunks of one far end that are handled before the event loop does other work, which a datagram
+of 140 would hold up for 10 ms."""
+
 SRTP_TRAILER_BYTES: Final = 148
 """Room that libsrtp may need behind a packet it encrypts."""
 
@@ -81,6 +100,10 @@ native.configure(
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _PARAMETER: Final = struct.Struct("!HH")
 _INIT: Final = aiortc.rtcsctptransport.InitChunk.type
+_DataChunk = aiortc.rtcsctptransport.DataChunk
+_SackChunk = aiortc.rtcsctptransport.SackChunk
+_ForwardTsnChunk = aiortc.rtcsctptransport.ForwardTsnChunk
+_ReconfigChunk = aiortc.rtcsctptransport.ReconfigChunk
 
 
 def check_versions() -> None:
@@ -180,6 +203,25 @@ def guard_sctp() -> None:
     aiortc.rtcsctptransport.InboundStream = _InboundStream  # type: ignore[misc]
 
 
+def _distance(later: int, earlier: int) -> int:
+    """How far one of SCTP's numbers is ahead of another, which wrap at 32 bits."""
+    return (later - earlier) & 0xFFFFFFFF
+
+
+def _is_sound(sack: Any, outstanding: int) -> bool:
+    """Whether an acknowledgement names only what was sent, and that once (RFC 9260 section 3.3.4).
+
+    aiortc 1.16.0 counts through every gap block: 250 of them that each name all numbers there are
+    held the event loop for 0.7 s, one datagram after the other.
+    """
+    reached = 0
+    for start, end in sack.gaps:
+        if not reached < start <= end:
+            return False
+        reached = end
+    return reached <= outstanding < 1 << 31
+
+
 def random_ice_string(length: int) -> str:
     """A fragment or password of ICE characters from the system's randomness."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
@@ -188,7 +230,8 @@ def random_ice_string(length: int) -> str:
 class Engine:
     """One peer connection whose sockets and audio packets are ours.
 
-    ``alone`` says that no other connection will live on the port.
+    ``alone`` says that no other connection will live on the port. ``budget`` is what the far end
+    may send; without one it is trusted.
 
     Call ``prepare`` once the audio transceiver exists (for an answer: after the remote
     description is set) and before the local description is. From then on:
@@ -196,21 +239,24 @@ class Engine:
     - ``on_srtp``: called once when DTLS is up and packets can be encrypted;
     - ``on_closed``: called with a reason when the far end closes, or DTLS or ICE fails;
     - ``on_rtp(size, at)``: a decrypted RTP packet lies in ``port.buffer[:size]``;
-    - ``on_rtcp(data, at)``: a decrypted compound RTCP packet.
+    - ``on_rtcp(data, at)``: a decrypted compound RTCP packet;
+    - ``on_flood``: called once when the far end has sent far too much on the event channel.
 
     The callbacks run on the event loop and must not raise.
     """
 
-    def __init__(self, port: UdpPort, *, alone: bool = False) -> None:
+    def __init__(self, port: UdpPort, *, alone: bool = False, budget: Budget | None = None) -> None:
         guard_sctp()
         self.port = port
         self._alone = alone
+        self._budget = budget
         self.pc = RTCPeerConnection(
             RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
         self.ufrag = random_ice_string(UFRAG_LENGTH)
         self.on_srtp: Callable[[], None] = _nothing
         self.on_closed: Callable[[str], None] = _nothing_of_reason
+        self.on_flood: Callable[[], None] = _nothing
         self.lane = port.new_lane()
         """Forwards the far end's ordinary packets natively, when armed."""
         self.feeder: native.Lane | None = None
@@ -252,6 +298,10 @@ class Engine:
         self.moves = 0
         """How often the far end's address changed and was followed."""
         self._closed = False
+        self._deaf = False
+        self._receive: Callable[[], Coroutine[Any, Any, bytes]]
+        self._handle: Callable[[Any], Coroutine[Any, Any, None]]
+        self._chunks = 0
         self._connect: Callable[[], Coroutine[Any, Any, None]]
         self._connects: set[asyncio.Task[Any]] = set()
 
@@ -300,6 +350,8 @@ class Engine:
             self.pc.sctp._advertised_rwnd = receive_window
         if dtls_server and self._dtls._role == "auto":
             self._dtls._set_role("server")
+        if self._budget is not None:
+            self._guard()
         self._dtls.on("statechange", self._dtls_changed)
         self._dtls.transport.on("statechange", self._ice_changed)
         self._ice = self._dtls.transport.iceGatherer._connection
@@ -344,6 +396,89 @@ class Engine:
             self._connects.add(task)
             task.add_done_callback(self._connects.discard)
         await self._connect()
+
+    # -- what a far end may cost ------------------------------------------------------------
+
+    def _guard(self) -> None:
+        """Stand before aiortc's reader of records, and before its handling of each chunk."""
+        transport = self._dtls.transport
+        self._receive = transport._recv
+        transport._recv = self._next_record
+        sctp: Any = self.pc.sctp
+        if sctp is not None:
+            self._handle = sctp._receive_chunk
+            sctp._receive_chunk = self._take_chunk
+
+    async def _next_record(self) -> bytes:
+        """Give aiortc the next record, after a turn of the event loop: it would else handle all
+        that wait at once."""
+        if not self._ice._queue.empty():
+            await asyncio.sleep(0)
+        data = await self._receive()
+        while self._deaf:
+            data = await self._receive()
+        return data
+
+    async def _take_chunk(self, chunk: Any) -> None:
+        """Have aiortc handle a chunk, unless it is one of a flood or would cost far too much."""
+        assert self._budget is not None
+        self._chunks += 1
+        if self._chunks % CHUNKS_AT_A_TIME == 0:
+            await asyncio.sleep(0)
+        if self._deaf:
+            return
+        acknowledges = isinstance(chunk, _SackChunk)
+        if not self._budget.chunk(asyncio.get_running_loop().time(), acknowledges=acknowledges):
+            self._flooded()
+        elif self._may_handle(chunk):
+            await self._handle(chunk)
+        else:
+            self.dropped["chunks"] += 1
+
+    def _may_handle(self, chunk: Any) -> bool:
+        """Whether a chunk is within the bounds that aiortc does not have; beyond those of memory
+        the far end floods."""
+        sctp: Any = self.pc.sctp
+        if isinstance(chunk, _DataChunk):
+            is_next = _distance(chunk.tsn, sctp._last_received_tsn or 0) == 1
+            streams = sctp._inbound_streams
+            waiting = sum(len(stream.reassembly) for stream in streams.values())
+            if waiting >= MAX_UNFINISHED:
+                self._flooded()
+                return False
+            channels = max(len(streams), len(sctp._data_channels))
+            if chunk.stream_id not in streams and channels >= MAX_CHANNELS:
+                return False
+            out_of_order = max(waiting, len(sctp._sack_misordered))
+            return is_next or out_of_order < MAX_OUT_OF_ORDER
+        if isinstance(chunk, _SackChunk):
+            return _is_sound(chunk, _distance(sctp._local_tsn, chunk.cumulative_tsn) - 1)
+        if isinstance(chunk, _ForwardTsnChunk):
+            # It would make a stream of each that it names.
+            named = {stream for stream, _ in chunk.streams}
+            return len(named.union(sctp._inbound_streams)) <= MAX_CHANNELS
+        if isinstance(chunk, _ReconfigChunk):
+            return len(chunk.params) <= MAX_RECONFIGURATIONS
+        return True
+
+    def _flooded(self) -> None:
+        if not self._deaf:
+            self.deafen()
+            self.on_flood()
+
+    def _drop(self) -> None:
+        """Count a datagram that came beyond its rate."""
+        self.dropped["too_fast"] += 1
+        self.port.dropped["too_fast"] += 1
+
+    def deafen(self) -> None:
+        """Hear nothing of the far end any more; what is sent still goes out.
+
+        From now on its datagrams are a stranger's to the port, which drops them unread.
+        """
+        self._deaf = True
+        self.halt()
+        self.port.unregister(self)
 
     # -- sending ----------------------------------------------------------------------------
 
@@ -582,6 +717,9 @@ class Engine:
 
     def _rtcp(self, size: int, at: float) -> bool:
         """Handle an RTCP packet; whether it is the far end's."""
+        if self._budget is not None and not self._budget.report(at):
+            self._drop()
+            return False
         stream = self._view[4:8].tobytes()
         if not self._may_begin(stream):
             return False
@@ -604,16 +742,24 @@ class Engine:
 
     def handshake(self, data: bytes, addr: Address) -> None:
         """Give a DTLS datagram to aiortc's reader."""
+        now = asyncio.get_running_loop().time()
+        if self._budget is not None and not self._budget.record(now):
+            self._drop()
+            return
         if self._ice._queue.qsize() >= MAX_HANDSHAKE_QUEUE:
             self.dropped["handshake_full"] += 1
             return
-        self.last_heard = asyncio.get_running_loop().time()
+        self.last_heard = now
         self._ice.data_received(data, 1)
 
     def stun_request(self, data: bytes, addr: Address) -> bool:
         """Answer a check whose integrity holds; anything else gets no answer."""
         if self._protocol is None:
             return False
+        now = asyncio.get_running_loop().time()
+        if self._budget is not None and not self._budget.check(now):
+            self._drop()
+            return True
         try:
             message = stun.parse_message(data)
             # aioice takes PRIORITY for granted.
@@ -624,7 +770,7 @@ class Engine:
         except Exception:
             # aioice's parser lets struct.error and others escape on malformed attributes.
             return False
-        self.last_heard = asyncio.get_running_loop().time()
+        self.last_heard = now
         if addr not in self._checked:
             if len(self._checked) >= MAX_ADDRESSES:
                 # For each aioice keeps a candidate, and asks it for seconds: no more of them.

@@ -269,13 +269,16 @@ class Forwarder:
             start += 4 + ((buffer[start + 2] << 8 | buffer[start + 3]) << 2)
         if start >= size:
             self._counters.malformed += 1
+            source.malformed += 1
             return
         if second & 0x7F != source.payload_type:
             self._counters.wrong_payload_type += 1
+            source.malformed += 1
             return
         end = size - buffer[size - 1] if first & 0x20 else size
         if end <= start:
             self._counters.malformed += 1
+            source.malformed += 1
             return
         self._received.received(ssrc, sequence, timestamp, end - start, at)
         if self._tap is not None:

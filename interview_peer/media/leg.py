@@ -18,6 +18,7 @@ from aiortc import RTCDataChannel, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
 from ..core import rtcp, sdp
+from ..core.flood import Budget, Flood
 from ..errors import InvalidSdp, UpstreamInvalidAnswer
 from ..types import Json
 from .engine import Engine
@@ -84,6 +85,7 @@ class Leg:
         listener: is told what happens; see ``LegListener``.
         dtls_server: as the answerer, wait for the far end's ClientHello.
         own_port: close ``port`` together with the leg.
+        budget: what the far end may send; without one it is trusted.
     """
 
     def __init__(
@@ -94,12 +96,15 @@ class Leg:
         *,
         dtls_server: bool = False,
         own_port: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         self.name = name
         self.port = port
-        self.engine = Engine(port, alone=own_port)
+        self.engine = Engine(port, alone=own_port, budget=budget)
         self.connected = False
         self.lost = False
+        self.flood: Flood | None = None
+        """What of it the far end sent far too much; it is lost then."""
         self.payload_type = 0
         """The Opus payload type both ends of this leg use."""
         self._reception = rtcp.Reception()
@@ -112,7 +117,10 @@ class Leg:
         self.on_audio: Callable[[float, int, int, bytes], None] | None = None
         """Takes ``(arrival, sequence, timestamp, Opus payload)`` of each packet, if set."""
         self.malformed = 0
+        """Packets of audio that could not be read, or were none."""
 
+        self._budget = budget
+        self._counted = 0
         self._listener = listener
         self._dtls_server = dtls_server
         self._own_port = own_port
@@ -123,6 +131,7 @@ class Leg:
         self._closing: asyncio.Task[None] | None = None
         self.engine.on_srtp = self._srtp_ready
         self.engine.on_closed = self._far_end_lost
+        self.engine.on_flood = self._flooded
         self.engine.on_rtp = self.deliver
         self.engine.on_rtcp = self._rtcp
 
@@ -299,7 +308,10 @@ class Leg:
         self.send_message(text)
 
     def send_message(self, message: str | bytes) -> None:
-        """The same for any message; bytes make a binary one, which is no event."""
+        """The same for any message; bytes make a binary one, which is no event.
+
+        Also to a far end that was just lost for a flood: it goes out before the leg is closed.
+        """
         channel = self._channel
         if channel is None or channel.readyState != "open":
             raise ChannelClosed
@@ -313,6 +325,8 @@ class Leg:
         except Exception:
             # aiortc raises InvalidStateError when the channel closed a moment ago.
             raise ChannelClosed from None
+        if self._budget is not None:
+            self._budget.sent(len(message))
 
     def _adopt_channel(self, channel: RTCDataChannel) -> None:
         if channel.label != CHANNEL_LABEL:
@@ -357,9 +371,13 @@ class Leg:
         self._listener.leg_connected(self)
 
     def _pulse(self) -> None:
-        """Twice a second: watch for silence; every other time, report by RTCP."""
+        """Twice a second: watch for silence and floods; every other time, report by RTCP."""
         now = time.monotonic()
         self.settle_received()
+        if self._floods(now):
+            self.engine.deafen()
+            self._flooded(Flood.AUDIO)
+            return
         late = now - self._pulse_due
         if late > SILENT_SECONDS:
             # We stood still ourselves: what came meanwhile has not been read yet.
@@ -375,6 +393,19 @@ class Leg:
             block = self.reception.report(now, self.path_loss())
             self.engine.send_rtcp(rtcp.compound(self.sending, block, CNAME, now, time.time()))
         self._set_pulse()
+
+    def _floods(self, now: float) -> bool:
+        """Whether far too much audio came, by what is counted anyway: a packet pays nothing."""
+        if self._budget is None:
+            return False
+        counted = self._reception.packets + self.malformed
+        came, self._counted = counted - self._counted, counted
+        return not self._budget.packets(came, now)
+
+    def _flooded(self, what: Flood = Flood.EVENTS) -> None:
+        if not self.lost:
+            self.flood = what
+            self._far_end_lost(f"flood of {what.value}")
 
     def _set_pulse(self) -> None:
         """Wait for the next of this leg's own times.

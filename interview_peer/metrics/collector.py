@@ -25,6 +25,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from .. import __version__
+from ..core.flood import Flood
 from ..core.lifecycle import OVER, Phase
 from ..core.rtcp import CLOCK_RATE
 from ..errors import UpstreamError
@@ -177,6 +178,12 @@ class ServerCollector(Collector):
             "Datagrams on the browsers' port that belong to nobody or could not be read.",
             dict(sources.browser_port.dropped),
             "reason",
+        )
+        yield _counter(
+            "connections_flooded",
+            "Browsers' connections ended because they sent far too much.",
+            {flood.value: sources.tally.flooded[flood] for flood in Flood},
+            "by",
         )
         yield from self._legs(known)
 

@@ -7,10 +7,13 @@ Either leg may be replaced while the other goes on. Not responsible for when tha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 
+from ..core.refusal import error_event
 from ..media.forwarder import Forwarder, ForwarderCounters
-from ..media.leg import Leg
+from ..media.leg import ChannelClosed, Leg, MessageTooLarge
 from ..types import Json
 from .relay import EventRelay
 from .tally import Tally
@@ -62,6 +65,11 @@ class Bridge:
             self._relay.from_browser(data)
         elif leg is self.model:
             self._relay.from_model(data)
+
+    def refuse(self, leg: Leg, code: str, sentence: str) -> None:
+        """Send a leg an error event past all others, if it can still be sent any."""
+        with contextlib.suppress(ChannelClosed, MessageTooLarge):
+            leg.send_text(json.dumps(error_event(code, sentence)))
 
     # -- what it carried --------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from .. import logs
 from ..core import sdp
 from ..core.consent import Consent, digest
+from ..core.flood import Budget, Flood
 from ..core.gate import Client
 from ..core.lifecycle import WAITING, Happening, Lifecycle, Phase, Reason
 from ..core.limits import tokens_of
@@ -23,6 +24,7 @@ from ..core.persona import Persona
 from ..core.realtime import ModelEvent
 from ..errors import (
     ConfigurationError,
+    ConnectionFlooded,
     ConsentRequired,
     InterviewPeerError,
     OutOfDescriptors,
@@ -100,6 +102,8 @@ class Interview:
         self._tasks = Tasks(session_id)
         self._touched = time.monotonic()
         self._offered_at = 0.0
+        # Of the interview, not of a leg: coming back does not fill it.
+        self._budget = Budget(around.events_per_second)
         self._trusted_legs: weakref.WeakSet[Leg] = weakref.WeakSet()
         self._negotiation: asyncio.Task[str] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -336,7 +340,7 @@ class Interview:
         self._negotiation = None
 
     def _new_browser_leg(self, trusted: bool) -> Leg:
-        leg = Leg("browser", self._around.browser_port, self, dtls_server=True)
+        leg = Leg("browser", self._around.browser_port, self, dtls_server=True, budget=self._budget)
         if trusted:
             self._trusted_legs.add(leg)
         return leg
@@ -474,6 +478,8 @@ class Interview:
     def leg_lost(self, leg: Leg, reason: str) -> None:
         """Decide what the loss of a leg means; one that is no longer ours means nothing."""
         self._log.info("leg lost", extra={"leg": leg.name, "why": reason})
+        if leg.flood is not None:
+            self._flooded(leg, leg.flood)
         if leg is self._hold.coming:
             self._close_later(leg)
             self._hold.missed()
@@ -483,6 +489,18 @@ class Interview:
             self._model_gone(in_order=reason == CLOSED_BY_FAR_END)
         else:
             self._close_later(leg)
+
+    def _flooded(self, leg: Leg, flood: Flood) -> None:
+        """Tell a browser why we end its connection, which then is lost like any other.
+
+        The interview is held for it, as it goes on without a WebSocket that floods: a mistake in a
+        page costs the candidate no interview. Who comes back has the same budget, and has used up
+        one of the interview's offers.
+        """
+        error = ConnectionFlooded()
+        self._around.tally.flooded[flood] += 1
+        self._bridge.refuse(leg, error.code.lower(), error.message)
+        self._reporter.flooded(flood, error, time.monotonic())
 
     def channel_opened(self, leg: Leg) -> None:
         """Send what waited for the channel."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ..core.flood import Flood
 from ..core.lifecycle import Happening, Phase, Reason
 from ..core.limits import Warned
 from ..core.turns import Turn, turn_document
@@ -103,6 +104,11 @@ class Reporter:
         self._feed.phase(phase.value, reason.value if reason is not None else None)
         if self._is_known():
             self._chronicle(happening, phase, reason)
+
+    def flooded(self, flood: Flood, error: InterviewPeerError, now: float) -> None:
+        """The browser's connection is ended at ``now`` (monotonic) for what it sent."""
+        self._recording.journal(None, now, {"type": "interview.flooded", "by": flood.value})
+        self._show({"type": "error", "code": error.code, "message": error.message})
 
     def warning(self, warned: Warned) -> None:
         """The end is near."""

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from ..core.flood import Flood
 from ..core.lifecycle import Phase, Reason
 from ..media.forwarder import ForwarderCounters
 from ..media.leg import Leg
@@ -54,6 +55,8 @@ class Tally:
         """Interviews that are over, by how and why."""
         self.refused: Counter[str] = Counter()
         """Offers that could not be answered after all, by the error's code."""
+        self.flooded: Counter[Flood] = Counter()
+        """Browsers' connections that were ended because they sent far too much, by what."""
         self.setup_buckets = [0] * (len(SETUP_BOUNDS) + 1)
         self.setup_seconds = 0.0
         """The sum, from the offer that is answered until both legs carry audio."""

@@ -81,3 +81,11 @@ def test_forgetting_changes_no_answer() -> None:
 )
 def test_one_caller_is_an_address_or_an_ipv6_network(address: str | None, caller: str) -> None:
     assert caller_of(address) == caller
+
+
+def test_several_are_taken_together_or_none() -> None:
+    allowance = Allowance(per_second=1.0, burst=5)
+    assert allowance.take("a", 0.0, 4)
+    assert not allowance.take("a", 0.0, 2)
+    assert allowance.take("a", 0.0, 1)
+    assert allowance.take("a", 3.0, 3)

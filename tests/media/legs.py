@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from interview_peer.core.flood import Budget
 from interview_peer.media.leg import Leg
 from interview_peer.media.udp import UdpPort
 
@@ -85,6 +86,7 @@ async def connected(
     change_answer: Callable[[str], str] | None = None,
     dtls_server: bool = True,
     srtp_profiles_reversed: bool = False,
+    far_budget: Budget | None = None,
 ) -> AsyncIterator[Ends]:
     """Two connected legs with an open channel, closed at the end.
 
@@ -95,6 +97,7 @@ async def connected(
         change_answer: rewrites the answer on its way back.
         dtls_server: the answering leg's role.
         srtp_profiles_reversed: the offering leg wants AES-CM with SHA-1 rather than AES-GCM.
+        far_budget: what the answering leg takes from the other.
     """
     near_heard, far_heard = Heard(), Heard()
     near = Leg("near", near_port or await own_port(host), near_heard, own_port=True)
@@ -104,6 +107,7 @@ async def connected(
         far_heard,
         dtls_server=dtls_server,
         own_port=far_port is None,
+        budget=far_budget,
     )
     ends = Ends(near, far, near_heard, far_heard)
     try:
