@@ -26,9 +26,10 @@ CHUNKS_AT_ONCE: Final = 5 * CHUNKS_PER_SECOND
 """The same in one burst: 35 events of the greatest length, 57 chunks each."""
 
 RECORDS_PER_SECOND: Final = 1000
-RECORDS_AT_ONCE: Final = 2000
+RECORDS_AT_ONCE: Final = 4000
 """Datagrams of DTLS that are decrypted. Beyond the chunks these are acknowledgements, one for two
-datagrams of ours while a large event goes out. What is dropped SCTP sends again."""
+datagrams of ours while a large event goes out. What is dropped SCTP sends again. In a burst more
+than chunks, so that whoever floods with right ones is told before any are dropped."""
 
 CHECKS_PER_SECOND: Final = 50
 CHECKS_AT_ONCE: Final = 100

@@ -423,11 +423,12 @@ class Engine:
         """Have aiortc handle a chunk, unless it is one of a flood or would cost far too much."""
         assert self._budget is not None
         self._chunks += 1
-        if self._chunks % CHUNKS_AT_A_TIME == 0:
+        acknowledges = isinstance(chunk, _SackChunk)
+        # One with gaps makes aiortc look through all that is on its way.
+        if self._chunks % CHUNKS_AT_A_TIME == 0 or (acknowledges and chunk.gaps):
             await asyncio.sleep(0)
         if self._deaf:
             return
-        acknowledges = isinstance(chunk, _SackChunk)
         if not self._budget.chunk(asyncio.get_running_loop().time(), acknowledges=acknowledges):
             self._flooded()
         elif self._may_handle(chunk):

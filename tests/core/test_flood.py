@@ -96,3 +96,10 @@ def test_checks_and_reports_are_bounded_far_above_what_is_usual() -> None:
     assert taken(budget.report, 25, 60) == 60
     assert taken(budget.check, 2000, 60) < 0.1
     assert taken(budget.report, 2000, 60) < 0.1
+
+
+def test_right_records_are_a_flood_before_any_is_dropped() -> None:
+    for per_second in (2400, 5000, 20_000):
+        budget = Budget()
+        told = taken(budget.chunk, per_second, 60)
+        assert told < taken(budget.record, per_second, 60)
