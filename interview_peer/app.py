@@ -410,6 +410,7 @@ async def _open_state(
             notices=timedelta(days=settings.notice_days),
             dead=None if dead is None else timedelta(days=dead),
             keys=timedelta(days=settings.idempotency_days),
+            acts=timedelta(days=settings.audit_days),
         ),
     )
     pruner.start()

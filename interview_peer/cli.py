@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from interview_peer import __version__, logs
+from interview_peer.cli_audit import audit
 from interview_peer.cli_doctor import doctor
 from interview_peer.cli_drain import drain
 from interview_peer.cli_folders import CommandFailed, export, finish, transcript, verify
@@ -82,7 +83,10 @@ def main() -> None:
     """
 
 
-for _command in (doctor, interviews, keys, drain, webhooks, transcript, verify, finish, export):
+for _command in (
+    *(doctor, interviews, keys, audit, drain, webhooks),
+    *(transcript, verify, finish, export),
+):
     main.add_command(_command)
 
 
@@ -183,12 +187,17 @@ def migrate(data_dir: str | None) -> None:
     _configure_logs(settings)
 
     async def run() -> None:
+        from interview_peer.core.acts import COMMAND_LINE, Act, Entry, Outcome
+        from interview_peer.notices.types import new_id
         from interview_peer.state import migrate as migrations
         from interview_peer.state.database import Database
+        from interview_peer.state.schema import now_us
 
         database = await Database.open(settings.state_url, settings.data_dir)
+        act = Act.DATABASE_MIGRATED
+        noted = Entry(new_id("act"), now_us(), act, COMMAND_LINE, None, outcome=Outcome.DONE)
         try:
-            changed = await migrations.upgrade(database)
+            changed = await migrations.upgrade(database, noted)
         finally:
             await database.close()
         done = "is now at" if changed else "is already at"

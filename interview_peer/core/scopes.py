@@ -25,7 +25,7 @@ class Scope(enum.StrEnum):
     WEBHOOKS = "webhooks"
     """Endpoints and deliveries. Notices tell what was said, so they do not come with less."""
     OPERATE = "operate"
-    """Keys, and emptying a server."""
+    """Keys, what was done with them, and emptying a server."""
 
 
 Scopes = frozenset[Scope]
@@ -77,6 +77,7 @@ NEEDED: Final[Mapping[str, Scopes]] = MappingProxyType(
         "GET /api/keys": _OPERATE,
         "POST /api/keys": _OPERATE,
         "DELETE /api/keys/{key_id}": _OPERATE,
+        "GET /api/audit": _OPERATE,
         "GET /api/drain": _OPERATE,
         "POST /api/drain": _OPERATE,
     }

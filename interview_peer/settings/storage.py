@@ -21,6 +21,7 @@ MUST_BE = {
     "min_free_mb": "must be a whole number of megabytes from 0 to 1000000",
     "database_url": "must be a postgresql:// address; leave it out for SQLite",
     "idempotency_days": "must be a whole number of days from 1 to 36500",
+    "audit_days": "must be a whole number of days from 1 to 36500",
     "retention_days": "must be a whole number of days from 1 to 36500",
     "recordings_url": (
         "must be s3://bucket or s3://bucket/prefix, without user, query or fragment (gs:// and "
@@ -52,6 +53,9 @@ class StorageSettings(BaseModel):
         default=7, ge=1, le=36500, validation_alias="INTERVIEW_IDEMPOTENCY_DAYS"
     )
     """A request can be repeated by its idempotency key for so long."""
+
+    audit_days: int = Field(default=365, ge=1, le=36500, validation_alias="INTERVIEW_AUDIT_DAYS")
+    """It is kept for so long what operators did."""
 
     retention_days: int | None = Field(
         default=None, ge=1, le=36500, validation_alias="INTERVIEW_RETENTION_DAYS"

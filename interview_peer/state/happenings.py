@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from ..core.acts import Entry
 from ..core.consent import Consent
 from ..core.lifecycle import Phase, Reason
 from ..core.turns import Turn
@@ -147,6 +148,15 @@ class RecordingLost(Happening):
 
     reason: str
     """One word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acted(Happening):
+    """An operator did something, or what became of it is known by now."""
+
+    interview_id: SessionId = SessionId("")
+    """Empty where it was done to no interview."""
+    entry: Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from ..core.acts import Entry
 from ..errors import ConfigurationError
+from . import acts
 from .database import FILE, Database, Transaction, sql_state
 
-NEWEST: Final = "0007"
+NEWEST: Final = "0008"
 """The revision this program works with; the last one in ``migrations/versions``."""
 
 _VERSION_TABLE: Final = "alembic_version"
@@ -65,10 +67,11 @@ async def prepare(database: Database) -> None:
         raise ConfigurationError(_OLDER)
 
 
-async def upgrade(database: Database) -> bool:
+async def upgrade(database: Database, noted: Entry | None = None) -> bool:
     """Bring the tables to this program's version; true if anything changed.
 
-    One transaction: a failure leaves the database as it was. Raises as ``prepare`` does.
+    One transaction: a failure leaves the database as it was. ``noted`` is the act that asked for
+    it, and is written down with it. Raises as ``prepare`` does.
     """
     if await current(database) == NEWEST:
         return False
@@ -78,6 +81,8 @@ async def upgrade(database: Database) -> bool:
         if not database.is_sqlite:
             await tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         await tx.run_sync(_upgrade)
+        if noted is not None:
+            await acts.write(tx, noted)
 
     # Big tables take their time.
     await database.run(work, patience=3600.0)

@@ -1,5 +1,5 @@
 """Removes from the database what has been kept long enough: delivered notices with their
-deliveries and attempts, idempotency keys, tokens for coming back.
+deliveries and attempts, idempotency keys, tokens for coming back, what operators did.
 
 Nothing that is still to be delivered goes, however old; what was given up goes only if the operator
 wants it to. Small transactions with pauses: whoever writes what happens never waits long.
@@ -23,6 +23,7 @@ from ..errors import StateUnavailable
 from ..notices.outbox import DEAD, DELIVERED
 from ..notices.types import RecordingFailed
 from ..tasks import stop
+from . import acts
 from .database import Database, Transaction
 from .schema import deliveries, interviews, notices, now_us, resume_tokens
 
@@ -51,6 +52,8 @@ class Retention:
     """After they were given up; None is for ever."""
     keys: timedelta = timedelta(days=7)
     """Idempotency keys, after their request."""
+    acts: timedelta = timedelta(days=365)
+    """What operators did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,11 @@ class Pruner:
             page = await self._patiently(functools.partial(self._notices, after=after))
             self.removed["notices"] += page.removed
             after = page.after
-        for kind, work in (("keys", self._keys), ("tokens", self._tokens)):
+        for kind, work in (
+            ("keys", self._keys),
+            ("tokens", self._tokens),
+            ("acts", self._acts),
+        ):
             while (gone := await self._patiently(work)) > 0:
                 self.removed[kind] += gone
         if self.removed != before:
@@ -193,3 +200,7 @@ class Pruner:
         some = select(resume_tokens.c.hash).where(resume_tokens.c.at < old).limit(self._at_once)
         done = await tx.execute(delete(resume_tokens).where(resume_tokens.c.hash.in_(some)))
         return done.rowcount
+
+    async def _acts(self, tx: Transaction) -> int:
+        old = self._now() - self._retention.acts // _MICROSECOND
+        return await acts.prune(tx, old, self._at_once)

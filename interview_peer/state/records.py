@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, delete, insert, select, update
 
+from ..core.acts import SERVER, Act, Actor, Entry, Outcome
 from ..core.consent import Consent, Policy
 from ..core.lifecycle import Phase
 from ..core.turns import Turn
@@ -31,10 +32,13 @@ from ..notices.types import (
     RecordingReady,
     TranscriptCompleted,
     TranscriptTurn,
+    new_id,
 )
 from ..types import Json, SessionId
+from . import acts
 from .database import Transaction
 from .happenings import (
+    Acted,
     Detached,
     Ending,
     Entered,
@@ -84,11 +88,17 @@ class Records:
         Repeating it is harmless, as long as nothing later of the same interview was written.
         """
         match happening:
+            case Acted():
+                await acts.write(tx, happening.entry)
+                return True
             case Erased():
                 erased = await erase(
                     tx, self._outbox, happening.interview_id, happening.reason, self._place
                 )
-                return erased is not None and erased.new
+                if erased is None or not erased.new:
+                    return False
+                await acts.write(tx, _erased_by_us(happening))
+                return True
             case RecordingMade() | RecordingLost():
                 return await self._record(tx, happening)
         row = await self._row(tx, happening)
@@ -353,6 +363,19 @@ async def erase(
     await outbox.erase(tx, interview_id)
     await outbox_.write(tx, Notice(interview_id, InterviewDeleted(reason), from_us(now)), now)
     return Erasure(now, gone.rowcount, True, elsewhere)
+
+
+def _erased_by_us(news: Erased) -> Entry:
+    """The act of an erasure that no request ends: by age, or gone on with after a start."""
+    return Entry(
+        id=new_id("act"),
+        at=to_us(news.at),
+        act=Act.INTERVIEW_ERASED,
+        actor=Actor(SERVER, news.reason),
+        address=None,
+        interview_id=news.interview_id,
+        outcome=Outcome.DONE,
+    )
 
 
 async def _failure_told(tx: Transaction, interview_id: str) -> bool:

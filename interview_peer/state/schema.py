@@ -253,6 +253,28 @@ admin_keys = Table(
     _time("revoked_at", nullable=True),
 )
 
+acts = Table(
+    "acts",
+    metadata,
+    # What operators did. Bound to no other row: it stays when what was acted upon is gone.
+    Column("id", _id(), primary_key=True),
+    _time("at"),
+    Column("act", String(32), nullable=False),
+    # The id of a key, or a word for who has none; never the key. Its name as it was then.
+    Column("key_id", _id(), nullable=False),
+    Column("key_name", String(100), nullable=False),
+    Column("address", String(64)),
+    Column("interview_id", _id()),
+    # Of a key, an endpoint or a delivery.
+    Column("object_id", _id()),
+    # "begun", "done" or "refused", and the stable code of a refusal.
+    Column("outcome", String(16), nullable=False),
+    Column("code", String(64)),
+    Index(None, "at"),
+    Index(None, "interview_id", "id"),
+    Index(None, "key_id", "id"),
+)
+
 nodes = Table(
     "nodes",
     metadata,

@@ -19,10 +19,11 @@ from weakref import WeakValueDictionary
 
 import jwt
 from aiohttp import web
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..core import scopes, tokens
+from ..core.acts import ENVIRONMENT, KEYLESS, Actor
 from ..core.allowance import Allowance, caller_of
 from ..core.scopes import Scopes
 from ..core.tokens import JoinClaims, digest
@@ -53,6 +54,10 @@ FAILURES_AT_ONCE: Final = 10
 """Refused tokens and keys of one address, before it is told to wait."""
 GRANTED: Final = web.RequestKey("granted", frozenset)
 """The scopes of the key that came with a request, as ``core.scopes`` has them."""
+OPERATOR: Final = web.RequestKey("operator", Actor)
+"""Whose key it was."""
+KEY_ID_LENGTH: Final = 16
+"""Of a key's digest, as the key's id: enough to name it, and nothing that opens anything."""
 LAST_USE_SECONDS: Final = 60.0
 """How exactly it is kept when a key was last used."""
 RENEW_SECONDS: Final = 1.0
@@ -81,11 +86,18 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class _Grant:
+    """Whose key it is, and what it opens: said when it is made, and so for ever."""
+
+    actor: Actor
+    scopes: Scopes
+
+
+@dataclass(frozen=True, slots=True)
 class _Key:
     """An operator's key that was found in the database."""
 
-    scopes: Scopes
-    """They are given when it is made, and stay."""
+    grant: _Grant
     noted: float
     """When its use was noted, on the monotonic clock."""
 
@@ -272,7 +284,8 @@ class Access:
         """Let only operators through: by the setting's key, or by one kept in the database that
         has a scope which the request's path asks for.
 
-        Where no key is set, a simulation on loopback asks nobody who calls it by such a name.
+        Where no key is set, a simulation on loopback asks nobody who calls it by such a name. Whose
+        key it is stands in the request then, as ``OPERATOR``, though its scopes may not suffice.
 
         Raises:
             Unauthorized: the key is missing, wrong or revoked.
@@ -280,23 +293,24 @@ class Access:
             RateLimited: this address was refused too often.
             StateUnavailable: that cannot be known just now.
         """
-        request[GRANTED] = granted = await self._granted(request)
+        grant = await self._granted(request)
+        request[OPERATOR], request[GRANTED] = grant.actor, grant.scopes
         route = request.match_info.route
         # Where there is no such path, or not with this method, nothing is opened.
         if route.resource is not None:
             wanted = scopes.needed(route.method, route.resource.canonical)
-            if not scopes.opens(granted, wanted):
+            if not scopes.opens(grant.scopes, wanted):
                 named = " or ".join(scopes.listed(wanted))
                 raise InsufficientScope(f"This key may not do this: it needs the scope {named}.")
 
-    async def _granted(self, request: web.Request) -> Scopes:
-        """What the key of a request opens. Raises as ``check_operator``."""
+    async def _granted(self, request: web.Request) -> _Grant:
+        """Whose the key of a request is. Raises as ``check_operator``."""
         settings = self._settings
         keyless = settings.admin_key is None and settings.simulation and settings.on_loopback
         # Under another name it was sent on by a proxy, or by a page of that name whose address was
         # made to lead here: neither is somebody at this machine.
         if keyless and is_loopback(request.url.host or ""):
-            return scopes.EVERYTHING
+            return _Grant(KEYLESS, scopes.EVERYTHING)
         key = bearer(request)
         if key is None:
             if settings.admin_key is None:
@@ -305,13 +319,13 @@ class Access:
         if settings.admin_key is not None and hmac.compare_digest(
             key.encode("utf-8", "replace"), settings.admin_key.get_secret_value().encode()
         ):
-            return scopes.EVERYTHING
+            return _Grant(ENVIRONMENT, scopes.EVERYTHING)
         if not key.startswith(tokens.ADMIN_PREFIX):
             raise self._limited(Unauthorized(), request.remote)
         return await self._kept(digest(key), request.remote)
 
-    async def _kept(self, key: str, address: str | None) -> Scopes:
-        """What a key of the database opens. Raises as ``check_operator``."""
+    async def _kept(self, key: str, address: str | None) -> _Grant:
+        """Whose a key of the database is. Raises as ``check_operator``."""
         if key in self._keys:
             found = await self._find_key(key)
             if found is not None:
@@ -323,7 +337,7 @@ class Access:
         async with self._asking.setdefault(key, asyncio.Lock()):
             just_found = self._keys.get(key)
             if just_found is not None:
-                return just_found.scopes
+                return just_found.grant
             found = await self._look_up(address, lambda: self._find_key(key))
         if found is None:
             raise Unauthorized
@@ -353,19 +367,19 @@ class Access:
             self._failures.give_back(caller)
         return found
 
-    async def _find_key(self, key: str) -> Scopes | None:
-        """The scopes of a key, by its digest; None if there is none, or no more."""
+    async def _find_key(self, key: str) -> _Grant | None:
+        """Whose a key is, by its digest; None if there is none, or no more."""
         now = time.monotonic()
         known = self._keys.get(key)
         note = known is None or now - known.noted >= LAST_USE_SECONDS
 
-        async def look(tx: Transaction) -> str | None:
+        async def look(tx: Transaction) -> Row[tuple[str, str]] | None:
             found = await tx.execute(
-                select(admin_keys.c.scopes).where(
+                select(admin_keys.c.name, admin_keys.c.scopes).where(
                     admin_keys.c.hash == key, admin_keys.c.revoked_at.is_(None)
                 )
             )
-            kept = found.scalar_one_or_none()
+            kept = found.one_or_none()
             if kept is not None and note:
                 await tx.execute(
                     update(admin_keys).where(admin_keys.c.hash == key).values(last_used_at=now_us())
@@ -375,10 +389,10 @@ class Access:
         kept = await self._database.run(look)
         if kept is None:
             return None
-        granted = scopes.read(kept)
+        grant = _Grant(Actor(key[:KEY_ID_LENGTH], kept.name), scopes.read(kept.scopes))
         if note:
-            self._keys[key] = _Key(granted, now)
-        return granted
+            self._keys[key] = _Key(grant, now)
+        return grant
 
     def _limited(self, refused: InterviewPeerError, address: str | None) -> InterviewPeerError:
         """The refusal, or that this address has had too many of them."""

@@ -24,6 +24,8 @@ from ..state.parts import StateParts
 from ..types import INVITED, Json
 from . import forms, ice, messages, openapi, signalling
 from .access import Access
+from .acts import Acts
+from .audit_api import AuditApi
 from .calls_api import CallsApi
 from .client_secrets import ClientSecrets
 from .consent_api import ConsentPaths
@@ -277,6 +279,7 @@ def make_app(
     origins = Origins(settings, proxies)
     limits = Limits(settings)
     machines = Machines(settings, interviews, state, limits)
+    acts = Acts(state.database, state.chronicle)
     app = web.Application(
         middlewares=forms.middlewares(
             access,
@@ -284,13 +287,14 @@ def make_app(
             proxies,
             settings.proxy_header,
             first=machines.first,
-            last=machines.last,
+            last=[*machines.last, acts.middleware],
         ),
         client_max_size=settings.max_body_kb * 1024,
     )
     app[LIMITS] = limits
     machines.add_to(app)
     app.on_response_prepare.append(origins.dress)
+    acts.add_to(app)
     unknown = WaitingRoom(settings.waiting_per_address, settings.waiting_sockets)
     joining = Joining(access, interviews, state, unknown)
     health = Health(media_health, archive.statistics, limits.statistics, machines.statistics)
@@ -310,6 +314,7 @@ def make_app(
     EventsApi(store).add_to(app)
     RecordingPaths(archive).add_to(app)
     KeysApi(state.database).add_to(app)
+    AuditApi(state.database).add_to(app)
     WebhooksApi(state.notices.desk, access.check_operator).add_to(app)
     OperationsApi(Readiness(interviews, drain.openings, state), drain).add_to(app)
     openapi.add_to(app)

@@ -26,6 +26,7 @@ from ..settings import Settings
 from ..types import Json, SessionId
 from . import forms, new_interview
 from .access import Access
+from .acts import concerns
 from .interview_store import InterviewStore
 from .new_interview import InvalidCallback, Plan, Terms, Wanted
 
@@ -88,6 +89,7 @@ class ClientSecrets:
         if not self._access.mints:
             raise TokensElsewhere
         row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
+        concerns(request, interview_id=row.id)
         expires_at = -(-row.expires_at // 1_000_000)
         token = self._access.mint(SessionId(row.id), row.created_at // 1_000_000, expires_at)
         return web.json_response(

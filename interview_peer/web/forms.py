@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..types import Json
 from .access import Access
+from .acts import CODE
 from .origins import Origins, is_candidates
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ OPERATOR_PATHS: Final = (
     "/api/deliveries",
     "/api/keys",
     "/api/drain",
+    "/api/audit",
     "/v1/realtime/client_secrets",
 )
 """What only operators and the systems around an interview may use."""
@@ -75,7 +77,9 @@ def error_response(path: str, error: InterviewPeerError) -> web.Response:
         headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
     if error.status in (429, 503):
         headers["Retry-After"] = str(error.retry_after)
-    return web.json_response(error_body(path, error), status=error.status, headers=headers)
+    response = web.json_response(error_body(path, error), status=error.status, headers=headers)
+    response[CODE] = error.code
+    return response
 
 
 async def read_json(request: web.Request) -> Json:

@@ -24,6 +24,7 @@ from ..storage.finished import TOMBSTONE_NAME
 from ..types import OPEN, Json, SessionId
 from . import files, forms, new_interview, times
 from .access import Access
+from .acts import concerns
 from .interview_store import Filters, InterviewStore
 from .new_interview import Terms
 
@@ -78,6 +79,7 @@ class InterviewsApi:
         key = request.headers.get("Idempotency-Key")
         wanted = new_interview.read(body, key, self._terms)
         row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
+        concerns(request, interview_id=row.id)
         token = self._access.mint(
             SessionId(row.id),
             row.created_at // 1_000_000,

@@ -18,12 +18,11 @@ from ..state.database import Database, Transaction
 from ..state.schema import admin_keys, now_us
 from ..types import Json
 from . import forms, times
-from .access import GRANTED
+from .access import GRANTED, KEY_ID_LENGTH
+from .acts import concerns
 
 PATH: Final = "/api/keys"
 MAX_NAME: Final = 100
-ID_LENGTH: Final = 16
-"""Of the digest, as a key's id: enough to name it, and nothing that opens anything."""
 
 
 class KeysApi:
@@ -59,9 +58,11 @@ class KeysApi:
         except IntegrityError:
             # Its digest is random: written by an attempt whose end was not heard of.
             pass
+        name_of_it = row["hash"][:KEY_ID_LENGTH]
+        concerns(request, object_id=name_of_it)
         return web.json_response(
             {
-                "id": row["hash"][:ID_LENGTH],
+                "id": name_of_it,
                 "name": name,
                 "scopes": scopes.listed(granted),
                 "key": key,
@@ -84,7 +85,7 @@ class KeysApi:
     async def revoke(self, request: web.Request) -> web.Response:
         """Make a key open nothing from now on; again is harmless."""
         name = request.match_info["key_id"]
-        if len(name) != ID_LENGTH or set(name) - set("0123456789abcdef"):
+        if len(name) != KEY_ID_LENGTH or set(name) - set("0123456789abcdef"):
             raise KeyNotFound
 
         async def work(tx: Transaction) -> Row[Any] | None:
@@ -104,7 +105,7 @@ class KeysApi:
 
 def _told(row: Row[Any]) -> Json:
     return {
-        "id": row.hash[:ID_LENGTH],
+        "id": row.hash[:KEY_ID_LENGTH],
         "name": row.name,
         "scopes": scopes.listed(scopes.read(row.scopes)),
         "created_at": times.told(row.created_at),

@@ -2,7 +2,8 @@
 
 A test holds it against the router: every route is in it, and nothing else. What requests may hold
 is checked elsewhere; here it is described. This module has what candidates and the server itself
-use, ``openapi_operators``, ``openapi_recordings`` and ``openapi_webhooks`` the rest.
+use, ``openapi_operators``, ``openapi_recordings``, ``openapi_audit`` and ``openapi_webhooks`` the
+rest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from aiohttp import web
 from .. import __version__
 from ..core import scopes
 from ..types import Json
-from . import client_secrets, openapi_recordings, openapi_webhooks
+from . import client_secrets, openapi_audit, openapi_recordings, openapi_webhooks
 from .forms import SEED_PATHS
 from .interviews_api import PHASES
 from .openapi_operators import INTERVIEWS, KEYS, SCHEMAS
@@ -438,6 +439,7 @@ _OPERATORS: Final[Json] = {
     **INTERVIEWS,
     **openapi_recordings.RECORDINGS,
     **KEYS,
+    **openapi_audit.AUDIT,
     **openapi_webhooks.WEBHOOKS,
 }
 
@@ -498,7 +500,12 @@ def document() -> Json:
         },
         "paths": _refusing(_scoped({**_OPERATORS, **BACK_ENDS, **CANDIDATES, **SERVER})),
         "components": {
-            "schemas": {**SCHEMAS, **openapi_recordings.SCHEMAS, **openapi_webhooks.SCHEMAS},
+            "schemas": {
+                **SCHEMAS,
+                **openapi_recordings.SCHEMAS,
+                **openapi_audit.SCHEMAS,
+                **openapi_webhooks.SCHEMAS,
+            },
             "securitySchemes": {
                 "adminKey": {"type": "http", "scheme": "bearer"},
                 "joinToken": {"type": "http", "scheme": "bearer"},

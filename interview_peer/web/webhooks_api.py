@@ -9,6 +9,7 @@ from aiohttp import web
 from ..errors import InvalidWebhook, SessionNotFound
 from ..notices.desk import Desk
 from . import forms
+from .acts import concerns
 
 PREFIX = "/api/webhooks"
 
@@ -58,6 +59,7 @@ class WebhooksApi:
         """Keep an endpoint; the only answer, but for a rotation's, that holds its secret."""
         key = request.headers.get("Idempotency-Key")
         made, repeated = await self._desk.create(await forms.read_json(request), key)
+        concerns(request, object_id=made["id"])
         headers = {"Location": f"{PREFIX}/{made['id']}"}
         if repeated:
             headers["Idempotent-Replayed"] = "true"
@@ -109,15 +111,21 @@ class WebhooksApi:
 
     async def delivery(self, request: web.Request) -> web.Response:
         """One delivery with its attempts and its body."""
-        return web.json_response(await self._desk.delivery(request.match_info["id"]))
+        found = await self._desk.delivery(request.match_info["id"])
+        concerns(request, interview_id=found["interview_id"])
+        return web.json_response(found)
 
     async def retry(self, request: web.Request) -> web.Response:
         """Send one delivery again, from the schedule's beginning."""
-        return web.json_response(await self._desk.retry(request.match_info["id"]), status=202)
+        changed = await self._desk.retry(request.match_info["id"])
+        concerns(request, interview_id=changed["interview_id"])
+        return web.json_response(changed, status=202)
 
     async def replay(self, request: web.Request) -> web.Response:
         """Send again what did not arrive since some time."""
-        counted = await self._desk.replay(await forms.read_json(request))
+        body = await forms.read_json(request)
+        counted = await self._desk.replay(body)
+        concerns(request, object_id=body.get("endpoint_id"))
         return web.json_response(counted, status=202)
 
 

@@ -28,6 +28,7 @@ from interview_peer.settings import Settings
 from interview_peer.simulator.server import SimulatorSettings, start_simulator
 from interview_peer.types import Json, SessionId
 from interview_peer.web import access as access_module
+from interview_peer.web.acts import ROUTES, Unrecorded
 from interview_peer.web.api import make_app
 from tests.support.caller import Caller, Reply, calling
 from tests.support.inprocess import live, serving
@@ -150,6 +151,7 @@ DOORS: dict[str, Door] = {
             "POST /api/interviews/{interview_id}/end",
             "POST /api/interviews/{interview_id}/instruct",
             "POST /api/interviews/{interview_id}/say",
+            "GET /api/audit",
             "GET /api/keys",
             "POST /api/keys",
             "DELETE /api/keys/{key_id}",
@@ -351,6 +353,19 @@ async def test_every_route_has_a_row(tmp_path: Path) -> None:
         if route.resource is not None and route.method != "HEAD"
     }
     assert routes == set(DOORS)
+
+
+def test_every_door_of_operators_is_an_act_or_says_why_not() -> None:
+    # A route of operators is one that their keys open, and nobody who comes without anything.
+    operators = {
+        route
+        for route, door in DOORS.items()
+        if door.closed["kept key"] == IN and door.closed["none"] != IN
+    }
+    assert set(ROUTES) == operators
+    for route, entry in ROUTES.items():
+        if isinstance(entry, Unrecorded):
+            assert route.startswith("GET ") and entry.because.endswith("."), route
 
 
 SPOILS = {route for route, door in DOORS.items() if door.spoils}

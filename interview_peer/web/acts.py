@@ -1,0 +1,292 @@
+"""Writes down what operators do: which key, what, when, and what became of it.
+
+One table says of each route that operators use which act it is, or why it is none. A middleware
+behind all others, in the process that answers, writes by that table:
+
+- a reading before its first byte goes out, and only once for a while (``core.acts.Readings``);
+- a change before it is made, and what became of it afterwards, through the chronicle;
+- what is done to an interview that runs, and to the server, through the chronicle alone, which
+  waits for the database in memory: such a thing must be possible while there is none.
+
+So no change is made and nothing that was said goes out while it cannot be written down: the answer
+is ``StateUnavailable`` then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from sqlalchemy.exc import IntegrityError
+
+from ..core.acts import Act, Actor, Entry, Outcome, Reading, Readings
+from ..errors import CallerError, InterviewPeerError, NotFound, TooLarge
+from ..notices.types import new_id
+from ..state import acts
+from ..state.chronicle import Chronicle
+from ..state.database import Database
+from ..state.happenings import Acted
+from ..state.schema import now_us
+from ..types import SessionId
+from .access import OPERATOR
+
+
+class Kind(enum.Enum):
+    """When an act is written down."""
+
+    READING = "reading"
+    CHANGE = "change"
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A route whose every use is an act."""
+
+    act: Act
+    kind: Kind = Kind.CHANGE
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """A route whose use is none."""
+
+    because: str
+
+
+_LISTS: Final = Unrecorded("It lists and describes; nothing that was said is in it.")
+_ITSELF: Final = Unrecorded("It tells how the server fares, and of nobody.")
+_TRANSCRIPT: Final = Recorded(Act.TRANSCRIPT_READ, Kind.READING)
+
+ROUTES: Final[Mapping[str, Recorded | Unrecorded]] = {
+    "POST /api/interviews": Recorded(Act.INTERVIEW_MADE),
+    "GET /api/interviews": _LISTS,
+    "GET /api/interviews/{interview_id}": _LISTS,
+    "DELETE /api/interviews/{interview_id}": Recorded(Act.INTERVIEW_ERASED),
+    "GET /api/interviews/{interview_id}/transcript": _TRANSCRIPT,
+    "GET /api/interviews/{interview_id}/transcript.json": _TRANSCRIPT,
+    "GET /api/interviews/{interview_id}/transcript.txt": _TRANSCRIPT,
+    "GET /api/interviews/{interview_id}/transcript.vtt": _TRANSCRIPT,
+    "GET /api/interviews/{interview_id}/transcript.srt": _TRANSCRIPT,
+    "GET /api/interviews/{interview_id}/events": Recorded(Act.INTERVIEW_FOLLOWED, Kind.READING),
+    # It may hold addresses at which the store gives the files to whoever has them.
+    "GET /api/interviews/{interview_id}/recording": Recorded(Act.RECORDING_LISTED, Kind.READING),
+    "GET /api/interviews/{interview_id}/recording/{which}": Recorded(
+        Act.RECORDING_READ, Kind.READING
+    ),
+    "GET /api/interviews/{interview_id}/waveform": Unrecorded(
+        "It tells how loud it was; nobody can be heard or known by that."
+    ),
+    "GET /api/interviews/{id}/deliveries": _LISTS,
+    "POST /api/interviews/{interview_id}/end": Recorded(Act.INTERVIEW_ENDED, Kind.LIVE),
+    "POST /api/interviews/{interview_id}/instruct": Recorded(Act.INTERVIEW_INSTRUCTED, Kind.LIVE),
+    "POST /api/interviews/{interview_id}/say": Recorded(Act.INTERVIEW_SAID, Kind.LIVE),
+    "POST /v1/realtime/calls/{call_id}/hangup": Recorded(Act.INTERVIEW_ENDED, Kind.LIVE),
+    "POST /v1/realtime/client_secrets": Recorded(Act.CLIENT_SECRET_MADE),
+    "GET /api/keys": _LISTS,
+    "POST /api/keys": Recorded(Act.KEY_MADE),
+    "DELETE /api/keys/{key_id}": Recorded(Act.KEY_REVOKED),
+    "GET /api/webhooks": _LISTS,
+    "POST /api/webhooks": Recorded(Act.WEBHOOK_MADE),
+    "GET /api/webhooks/{id}": _LISTS,
+    "PATCH /api/webhooks/{id}": Recorded(Act.WEBHOOK_CHANGED),
+    "DELETE /api/webhooks/{id}": Recorded(Act.WEBHOOK_DELETED),
+    "POST /api/webhooks/{id}/rotate": Recorded(Act.WEBHOOK_ROTATED),
+    "POST /api/webhooks/{id}/test": Recorded(Act.WEBHOOK_TESTED),
+    "GET /api/webhooks/deliveries": _LISTS,
+    # Its body may be a turn, or a whole transcript.
+    "GET /api/webhooks/deliveries/{id}": Recorded(Act.DELIVERY_READ, Kind.READING),
+    "POST /api/webhooks/deliveries/{id}/retry": Recorded(Act.DELIVERY_RETRIED),
+    "POST /api/webhooks/replay": Recorded(Act.DELIVERIES_REPLAYED),
+    "GET /api/drain": _ITSELF,
+    "POST /api/drain": Recorded(Act.DRAIN_BEGUN, Kind.LIVE),
+    "GET /api/audit": _LISTS,
+}
+"""Every route that an operator's key opens, and no other."""
+
+CODE: Final = web.ResponseKey("code", str)
+"""The stable code of an answer that is a refusal."""
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CALL: Final = "rtc_"
+_GIVEN: Final = (200, 206)
+"""Answers that hold what was asked for; by others the caller learns nothing new."""
+_MAX_ADDRESS: Final = 64
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """An act whose request is being answered."""
+
+    recorded: Recorded
+    interview_id: str | None
+    object_id: str | None
+    id: str = field(default_factory=lambda: new_id("act"))
+    at: int = field(default_factory=now_us)
+
+    def entry(
+        self, request: web.Request, actor: Actor, outcome: Outcome, code: str | None = None
+    ) -> Entry:
+        """As it is kept."""
+        address = request.remote
+        return Entry(
+            id=self.id,
+            at=self.at,
+            act=self.recorded.act,
+            actor=actor,
+            address=address[:_MAX_ADDRESS] if address else None,
+            interview_id=self.interview_id,
+            object_id=self.object_id,
+            outcome=outcome,
+            code=code,
+        )
+
+
+_UNDER_WAY: Final = web.RequestKey("act", _UnderWay)
+
+
+def concerns(
+    request: web.Request, *, interview_id: str | None = None, object_id: str | None = None
+) -> None:
+    """Say what a request was about, where its path does not."""
+    act = request.get(_UNDER_WAY)
+    if act is not None:
+        act.interview_id = _id(interview_id) or act.interview_id
+        act.object_id = _id(object_id) or act.object_id
+
+
+class Acts:
+    """Writes down the acts of one process."""
+
+    def __init__(self, database: Database, chronicle: Chronicle) -> None:
+        self._database = database
+        self._tell = chronicle.tell
+        self._readings = Readings()
+        self._writing = WeakValueDictionary[Reading, asyncio.Lock]()
+
+    def add_to(self, app: web.Application) -> None:
+        """Be asked before the first byte of each answer; the middleware is not added by this."""
+        app.on_response_prepare.append(self._before_first_byte)
+
+    @property
+    def middleware(self) -> Any:
+        """The middleware, to be the innermost of all."""
+
+        @web.middleware
+        async def written_down(request: web.Request, handler: Handler) -> web.StreamResponse:
+            act = _act_of(request)
+            if act is None:
+                return await handler(request)
+            request[_UNDER_WAY] = act
+            return await self._follow(request, handler, act)
+
+        return written_down
+
+    async def _follow(
+        self, request: web.Request, handler: Handler, act: _UnderWay
+    ) -> web.StreamResponse:
+        kind, actor = act.recorded.kind, request.get(OPERATOR)
+        if actor is not None and kind is Kind.CHANGE:
+            await self._write(act.entry(request, actor, Outcome.BEGUN))
+        elif actor is not None and kind is Kind.LIVE:
+            self._told(act.entry(request, actor, Outcome.BEGUN))
+        try:
+            response = await handler(request)
+        except Exception as error:
+            self._refused(request, act, _code_of(error))
+            raise
+        if response.status >= 400:
+            self._refused(request, act, response.get(CODE, InterviewPeerError.code))
+        elif kind is Kind.READING:
+            if not response.prepared:
+                await self._before_first_byte(request, response)
+        elif (actor := request.get(OPERATOR)) is not None:
+            # A call may also be hung up by its candidate, whose act it is not.
+            self._told(act.entry(request, actor, Outcome.DONE))
+        return response
+
+    async def _before_first_byte(
+        self, request: web.BaseRequest, response: web.StreamResponse
+    ) -> None:
+        """Write a reading down, whose answer is about to go out. Raises ``StateUnavailable``."""
+        if not isinstance(request, web.Request) or response.status not in _GIVEN:
+            return
+        act, actor = request.get(_UNDER_WAY), request.get(OPERATOR)
+        if act is None or actor is None or act.recorded.kind is not Kind.READING:
+            return
+        entry = act.entry(request, actor, Outcome.DONE)
+        reading = _reading(entry)
+        # Those that come at once are one as well.
+        async with self._writing.setdefault(reading, asyncio.Lock()):
+            if not self._readings.is_known(reading, time.monotonic()):
+                await self._write(entry)
+                self._readings.written(reading, time.monotonic())
+
+    def _refused(self, request: web.Request, act: _UnderWay, code: str) -> None:
+        actor = request.get(OPERATOR)
+        if actor is None:
+            return
+        entry = act.entry(request, actor, Outcome.REFUSED, code)
+        if act.recorded.kind is Kind.READING:
+            reading, now = _reading(entry), time.monotonic()
+            if self._readings.is_known(reading, now):
+                return
+            self._readings.written(reading, now)
+        self._told(entry)
+
+    def _told(self, entry: Entry) -> None:
+        self._tell(Acted(interview_id=SessionId(entry.interview_id or ""), entry=entry))
+
+    async def _write(self, entry: Entry) -> None:
+        try:
+            await self._database.run(functools.partial(acts.write, entry=entry))
+        except IntegrityError:
+            # By an attempt whose end was not heard of.
+            pass
+
+
+def _act_of(request: web.Request) -> _UnderWay | None:
+    resource = request.match_info.route.resource
+    if resource is None:
+        return None
+    # What HEAD tells is told by lists as well.
+    recorded = ROUTES.get(f"{request.method} {resource.canonical}")
+    if not isinstance(recorded, Recorded):
+        return None
+    named = request.match_info
+    call = named.get("call_id", "")
+    interview_id = named.get("interview_id") or call.removeprefix(_CALL)
+    return _UnderWay(recorded, _id(interview_id), _id(named.get("id") or named.get("key_id")))
+
+
+def _reading(entry: Entry) -> Reading:
+    what = entry.object_id or entry.interview_id or ""
+    return entry.actor.id, entry.act, what, entry.address or "", entry.code or ""
+
+
+def _id(text: object) -> str | None:
+    """An id that one of ours can be; nothing else that a caller writes is kept."""
+    return text if isinstance(text, str) and _ID.fullmatch(text) else None
+
+
+def _code_of(error: Exception) -> str:
+    """The code that the caller is told."""
+    match error:
+        case InterviewPeerError():
+            return error.code
+        case web.HTTPRequestEntityTooLarge():
+            return TooLarge.code
+        case web.RequestPayloadError():
+            return CallerError.code
+        case web.HTTPException():
+            return NotFound.code
+    return InterviewPeerError.code
