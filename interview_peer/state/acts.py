@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, delete, insert, select, update
 
@@ -11,11 +11,14 @@ from ..core.acts import Act, Actor, Entry, Outcome
 from .database import Transaction
 from .schema import acts
 
+_ORDER: Final = (Outcome.BEGUN, Outcome.DONE, Outcome.REFUSED)
+
 
 async def write(tx: Transaction, entry: Entry) -> None:
-    """Write an act down, or what became of one that was. Again is harmless.
+    """Write an act down, or what became of one that was. Again is harmless, and so is late.
 
-    What is written once as more than begun does not change any more.
+    A refusal stands above all: whoever was told of it got nothing, though an attempt to write the
+    act down came through when nobody waited for it any more.
     """
     known = select(acts.c.outcome).where(acts.c.id == entry.id).with_for_update()
     outcome = (await tx.execute(known)).scalar_one_or_none()
@@ -37,7 +40,7 @@ async def write(tx: Transaction, entry: Entry) -> None:
                 **told,
             )
         )
-    elif outcome == Outcome.BEGUN.value:
+    elif _ORDER.index(entry.outcome) > _ORDER.index(Outcome(outcome)):
         await tx.execute(update(acts).where(acts.c.id == entry.id).values(**told))
 
 

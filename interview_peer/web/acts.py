@@ -4,7 +4,7 @@ One table says of each route that operators use which act it is, or why it is no
 behind all others, in the process that answers, writes by that table:
 
 - a reading before its first byte goes out, and only once for a while (``core.acts.Readings``);
-- a change before it is made, and what became of it afterwards, through the chronicle;
+- a change before it is made, and what became of it before that is answered;
 - what is done to an interview that runs, and to the server, through the chronicle alone, which
   waits for the database in memory: such a thing must be possible while there is none.
 
@@ -19,7 +19,7 @@ import enum
 import functools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -29,7 +29,7 @@ from aiohttp.typedefs import Handler
 from sqlalchemy.exc import IntegrityError
 
 from ..core.acts import Act, Actor, Entry, Outcome, Reading, Readings
-from ..errors import CallerError, InterviewPeerError, NotFound, TooLarge
+from ..errors import CallerError, InterviewPeerError, NotFound, StateUnavailable, TooLarge
 from ..notices.types import new_id
 from ..state import acts
 from ..state.chronicle import Chronicle
@@ -116,6 +116,9 @@ ROUTES: Final[Mapping[str, Recorded | Unrecorded]] = {
 CODE: Final = web.ResponseKey("code", str)
 """The stable code of an answer that is a refusal."""
 
+OVER_SECONDS: Final = 1.0
+"""How long an answer waits until the outcome of its act is written down."""
+
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CALL: Final = "rtc_"
 _GIVEN: Final = (200, 206)
@@ -132,6 +135,8 @@ class _UnderWay:
     object_id: str | None
     id: str = field(default_factory=lambda: new_id("act"))
     at: int = field(default_factory=now_us)
+    read: Callable[[], Awaitable[None]] | None = None
+    """Writes a reading down; none once it is written, and for what is no reading."""
 
     def entry(
         self, request: web.Request, actor: Actor, outcome: Outcome, code: str | None = None
@@ -164,6 +169,21 @@ def concerns(
         act.object_id = _id(object_id) or act.object_id
 
 
+async def before_answer(request: web.Request) -> None:
+    """Write the request's reading down, if it is one that was not yet.
+
+    For handlers that send their answers themselves, before they prepare them: once an answer is
+    prepared, no other can take its place.
+
+    Raises:
+        StateUnavailable: it cannot be, so nothing may be read.
+    """
+    act = request.get(_UNDER_WAY)
+    if act is not None and act.read is not None:
+        await act.read()
+        act.read = None
+
+
 class Acts:
     """Writes down the acts of one process."""
 
@@ -174,8 +194,8 @@ class Acts:
         self._writing = WeakValueDictionary[Reading, asyncio.Lock]()
 
     def add_to(self, app: web.Application) -> None:
-        """Be asked before the first byte of each answer; the middleware is not added by this."""
-        app.on_response_prepare.append(self._before_first_byte)
+        """Look at each answer before its first byte; the middleware is not added by this."""
+        app.on_response_prepare.append(_not_unwritten)
 
     @property
     def middleware(self) -> Any:
@@ -195,34 +215,27 @@ class Acts:
         self, request: web.Request, handler: Handler, act: _UnderWay
     ) -> web.StreamResponse:
         kind, actor = act.recorded.kind, request.get(OPERATOR)
-        if actor is not None and kind is Kind.CHANGE:
-            await self._write(act.entry(request, actor, Outcome.BEGUN))
+        if actor is not None and kind is Kind.READING:
+            act.read = functools.partial(self._read, request, act, actor)
         elif actor is not None and kind is Kind.LIVE:
-            self._told(act.entry(request, actor, Outcome.BEGUN))
+            self._tell_of(act.entry(request, actor, Outcome.BEGUN))
         try:
+            if actor is not None and kind is Kind.CHANGE:
+                await self._write(act.entry(request, actor, Outcome.BEGUN))
             response = await handler(request)
         except Exception as error:
-            self._refused(request, act, _code_of(error))
+            await self._over(request, act, Outcome.REFUSED, _code_of(error))
             raise
         if response.status >= 400:
-            self._refused(request, act, response.get(CODE, InterviewPeerError.code))
-        elif kind is Kind.READING:
-            if not response.prepared:
-                await self._before_first_byte(request, response)
-        elif (actor := request.get(OPERATOR)) is not None:
-            # A call may also be hung up by its candidate, whose act it is not.
-            self._told(act.entry(request, actor, Outcome.DONE))
+            code = response.get(CODE, InterviewPeerError.code)
+            await self._over(request, act, Outcome.REFUSED, code)
+        elif kind is not Kind.READING:
+            await self._over(request, act, Outcome.DONE)
+        elif response.status in _GIVEN:
+            await before_answer(request)
         return response
 
-    async def _before_first_byte(
-        self, request: web.BaseRequest, response: web.StreamResponse
-    ) -> None:
-        """Write a reading down, whose answer is about to go out. Raises ``StateUnavailable``."""
-        if not isinstance(request, web.Request) or response.status not in _GIVEN:
-            return
-        act, actor = request.get(_UNDER_WAY), request.get(OPERATOR)
-        if act is None or actor is None or act.recorded.kind is not Kind.READING:
-            return
+    async def _read(self, request: web.Request, act: _UnderWay, actor: Actor) -> None:
         entry = act.entry(request, actor, Outcome.DONE)
         reading = _reading(entry)
         # Those that come at once are one as well.
@@ -231,27 +244,47 @@ class Acts:
                 await self._write(entry)
                 self._readings.written(reading, time.monotonic())
 
-    def _refused(self, request: web.Request, act: _UnderWay, code: str) -> None:
+    async def _over(
+        self, request: web.Request, act: _UnderWay, outcome: Outcome, code: str | None = None
+    ) -> None:
+        """Write down what became of an act; if the database is away, as soon as it is back."""
         actor = request.get(OPERATOR)
         if actor is None:
+            # A call is hung up by its candidate as well, whose act it is not.
             return
-        entry = act.entry(request, actor, Outcome.REFUSED, code)
-        if act.recorded.kind is Kind.READING:
+        entry = act.entry(request, actor, outcome, code)
+        # Where the database is away, an attempt to write it down may still come through: each such
+        # act needs its own refusal.
+        is_away = code == StateUnavailable.code
+        if act.recorded.kind is Kind.CHANGE and not is_away:
+            try:
+                await self._write(entry, patience=OVER_SECONDS)
+            except StateUnavailable:
+                self._tell_of(entry)
+            return
+        if act.recorded.kind is Kind.READING and not is_away:
             reading, now = _reading(entry), time.monotonic()
             if self._readings.is_known(reading, now):
                 return
             self._readings.written(reading, now)
-        self._told(entry)
+        self._tell_of(entry)
 
-    def _told(self, entry: Entry) -> None:
+    def _tell_of(self, entry: Entry) -> None:
         self._tell(Acted(interview_id=SessionId(entry.interview_id or ""), entry=entry))
 
-    async def _write(self, entry: Entry) -> None:
+    async def _write(self, entry: Entry, patience: float | None = None) -> None:
+        work = functools.partial(acts.write, entry=entry)
         try:
-            await self._database.run(functools.partial(acts.write, entry=entry))
+            await self._database.run(work, patience=patience)
         except IntegrityError:
             # By an attempt whose end was not heard of.
             pass
+
+
+async def _not_unwritten(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Let no answer go out whose handler forgot to have it written down."""
+    if isinstance(request, web.Request) and response.status in _GIVEN:
+        await before_answer(request)
 
 
 def _act_of(request: web.Request) -> _UnderWay | None:

@@ -14,6 +14,7 @@ from ..errors import InterviewElsewhere, SessionNotFound, StateUnavailable, TooM
 from ..session.feed import FeedEvent, Follower
 from ..session.interview import Interview
 from ..state.records import FINAL
+from .acts import before_answer
 from .interview_store import InterviewStore
 from .interviews_api import PATH, interview_id
 
@@ -64,6 +65,7 @@ class EventsApi:
         response = web.StreamResponse(headers=_HEADERS)
         follower = None if running is None else _follow(running, after, request)
         try:
+            await before_answer(request)
             await response.prepare(request)
             await _send(response, f"retry: {RETRY_MS}\n\n")
             if follower is None:

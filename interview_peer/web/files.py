@@ -10,6 +10,7 @@ from ..core import ranges
 from ..errors import RangeNotSatisfiable, StoreUnavailable
 from ..session.archive import Content
 from . import forms
+from .acts import before_answer
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ async def send(request: web.Request, content: Content) -> web.StreamResponse:
     response.content_length = end - start
     if span is not None:
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.bytes}"
+    await before_answer(request)
     await response.prepare(request)
     if request.method == "HEAD":
         return response

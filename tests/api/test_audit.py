@@ -1,0 +1,339 @@
+"""Who did what, and when: one row for each act of an operator, whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import select
+
+from interview_peer.app import Server
+from interview_peer.core.acts import Act, Outcome
+from interview_peer.session.archive import Archive
+from interview_peer.state.database import FILE, Transaction
+from interview_peer.state.schema import acts
+from interview_peer.types import Json
+from interview_peer.web.acts import ROUTES, Kind, Recorded
+from tests.notices.office import SECRET
+from tests.recording.folders import finished
+from tests.support.caller import Caller, calling
+from tests.support.inprocess import serving
+from tests.support.operator import KEY, PATH, Operator
+
+from .test_cli import command
+from .test_interviews import UNKNOWN, join
+
+AUDIT = "/api/audit"
+
+
+async def audit(server: Server, operator: Operator, query: str = "") -> list[Json]:
+    """What is written down by now, newest first."""
+    await server.state.chronicle.drained()
+    reply = await operator.ask("GET", AUDIT + query)
+    assert reply.status == 200, reply
+    return list(reply.json()["acts"])
+
+
+def short(rows: list[Json]) -> list[tuple[str, str | None]]:
+    """Acts and what became of them, in the order in which they were done."""
+    return [(row["act"], row["code"] or row["outcome"]) for row in reversed(rows)]
+
+
+async def test_the_life_of_an_interview_can_be_told_from_its_acts(
+    served: Server, operator: Operator, candidate: Caller
+) -> None:
+    made = await operator.make(candidate_reference="mark-reference", metadata={"n": "mark-name"})
+    here = f"{PATH}/{made['id']}"
+    await join(candidate, made)
+    await candidate.event("output_audio_buffer.started")
+    asked: tuple[tuple[str, str, Json], ...] = (
+        ("POST", f"{here}/instruct", {"json": {"text": "mark-words"}}),
+        ("POST", f"{here}/say", {"json": {"text": "mark-words", "interrupt": True}}),
+        ("GET", f"{here}/transcript", {}),
+        ("GET", f"{here}/transcript.txt", {}),
+        ("GET", here, {}),
+        ("POST", f"{here}/end", {}),
+        ("DELETE", here, {}),
+    )
+    for method, path, options in asked:
+        assert (await operator.ask(method, path, **options)).status == 200, path
+    assert (await operator.ask("GET", f"{here}/transcript")).status == 410
+    rows = await audit(served, operator, f"?interview={made['id']}")
+    assert short(rows) == [
+        ("interview.made", "done"),
+        ("interview.instructed", "done"),
+        ("interview.said", "done"),
+        ("transcript.read", "done"),
+        ("interview.ended", "done"),
+        ("interview.erased", "done"),
+        ("transcript.read", "RECORDING_ERASED"),
+    ]
+    for row in rows:
+        assert (row["key_id"], row["address"]) == ("environment", "127.0.0.1")
+    text = json.dumps(rows)
+    assert "mark-" not in text and KEY not in text and made["join_token"] not in text
+
+
+async def test_acts_of_a_key_name_it_and_what_was_acted_upon(
+    served: Server, operator: Operator
+) -> None:
+    made = (await operator.ask("POST", "/api/keys", json={"name": "tracker"})).json()
+    tracker = Operator(operator._caller, made["key"])
+    wanted = {"url": "https://receiver.example.org/", "secret": SECRET}
+    hook = (await tracker.ask("POST", "/api/webhooks", json=wanted)).json()["id"]
+    for method, path, options in (
+        ("PATCH", f"/api/webhooks/{hook}", {"json": {"active": False}}),
+        ("POST", f"/api/webhooks/{hook}/rotate", {}),
+        ("POST", f"/api/webhooks/{hook}/test", {}),
+        ("DELETE", f"/api/webhooks/{hook}", {}),
+    ):
+        await tracker.ask(method, path, **options)
+    await operator.ask("DELETE", f"/api/keys/{made['id']}")
+    rows = await audit(served, operator)
+    assert [(row["key_id"], row["object_id"]) for row in reversed(rows)] == [
+        ("environment", made["id"]),
+        *[(made["id"], hook)] * 5,
+        ("environment", made["id"]),
+    ]
+    assert short(rows)[1:6] == [
+        ("webhook.made", "done"),
+        ("webhook.changed", "done"),
+        ("webhook.rotated", "done"),
+        ("webhook.tested", "INVALID_WEBHOOK"),
+        ("webhook.deleted", "done"),
+    ]
+    assert {row["key_name"] for row in rows} == {"INTERVIEW_ADMIN_KEY", "tracker"}
+    text = json.dumps(rows)
+    assert made["key"] not in text and SECRET not in text and "receiver.example" not in text
+
+
+async def test_every_route_of_operators_leaves_what_the_table_says(served: Server) -> None:
+    async with calling(served.url) as caller:
+        operator = Operator(caller)
+        # These two are below: one empties the server, one asks for a key only of an invited call.
+        routes = [route for route in ROUTES if "drain" not in route and "hangup" not in route]
+        for route in routes:
+            method, _, path = route.partition(" ")
+            for place in ("{interview_id}", "{id}", "{which}"):
+                path = path.replace(place, UNKNOWN)
+            path = path.replace("{key_id}", "0" * 16)
+            if "/events" in path:
+                # It would go on for as long as the server; refused by the id alone.
+                path = path.replace(UNKNOWN, "no%20such")
+            before = {row["id"] for row in await audit(served, operator)}
+            reply = await operator.ask(method, path, **({} if method == "GET" else {"json": {}}))
+            assert reply.status < 500, (route, reply)
+            new = [row for row in await audit(served, operator) if row["id"] not in before]
+            entry = ROUTES[route]
+            if not isinstance(entry, Recorded):
+                assert new == [], route
+                continue
+            again = {one for one in routes[: routes.index(route)] if ROUTES[one] == entry}
+            if entry.kind is Kind.READING and again:
+                # The same reading by another path is the same act.
+                assert new == [], route
+                continue
+            (row,) = new
+            assert row["act"] == entry.act.value, route
+            refused = reply.status >= 400
+            assert row["outcome"] == ("refused" if refused else "done"), route
+            assert bool(row["code"]) == refused, route
+
+
+async def test_a_drain_is_an_act(tmp_path: Path) -> None:
+    async with serving(tmp_path, admin_key=KEY) as server, calling(server.url) as caller:
+        operator = Operator(caller)
+        assert (await operator.ask("POST", "/api/drain", json={"seconds": 0})).status == 202
+        assert short(await audit(server, operator)) == [("drain.begun", "done")]
+
+
+async def test_a_call_that_is_hung_up_is_an_act_only_if_an_operator_does_it(
+    served: Server, operator: Operator
+) -> None:
+    for headers in ({"Authorization": f"Bearer {KEY}"}, {}):
+        async with calling(served.url) as candidate:
+            made = await operator.make()
+            await join(candidate, made)
+            own = headers or {"Authorization": f"Bearer {made['join_token']}"}
+            path = f"/v1/realtime/calls/rtc_{made['id']}/hangup"
+            assert (await candidate.post(path, headers=own)).status == 200
+            rows = await audit(served, operator, f"?interview={made['id']}")
+            ended = [row for row in rows if row["act"] == Act.INTERVIEW_ENDED]
+            assert len(ended) == bool(headers)
+
+
+async def test_an_erasure_is_written_down_before_anything_is_erased(
+    served: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await operator.make()
+    await join(candidate, made)
+    await candidate.event("response.done")
+    await operator.ask("POST", f"{PATH}/{made['id']}/end")
+    seen: list[str] = []
+    real = Archive.erase
+
+    async def erase(self: Archive, name: str) -> Any:
+        async def look(tx: Transaction) -> list[str]:
+            query = select(acts.c.outcome).where(acts.c.act == Act.INTERVIEW_ERASED.value)
+            return [*(await tx.execute(query)).scalars()]
+
+        seen.extend(await served.state.database.run(look))
+        return await real(self, name)
+
+    monkeypatch.setattr(Archive, "erase", erase)
+    assert (await operator.ask("DELETE", f"{PATH}/{made['id']}")).status == 200
+    assert seen == [Outcome.BEGUN.value]
+    rows = await audit(served, operator, f"?act={Act.INTERVIEW_ERASED}")
+    assert short(rows) == [("interview.erased", "done")]
+
+
+async def test_pieces_of_one_recording_are_one_act_for_each_key(tmp_path: Path) -> None:
+    await asyncio.to_thread(finished, tmp_path, "one")
+    async with serving(tmp_path, admin_key=KEY) as server, calling(server.url) as caller:
+        operator = Operator(caller)
+        made, unused = await key(operator, "other"), await key(operator, "unused")
+        for secret in (KEY, made["key"]):
+            parts = [
+                sound(server, secret, Range=f"bytes={at}-{at + 99}") for at in range(0, 1000, 100)
+            ]
+            assert {status for status, _ in await asyncio.gather(*parts)} == {206}
+        _, tag = await sound(server, KEY)
+        # Nothing goes out by these.
+        assert (await sound(server, unused["key"], "HEAD"))[0] == 200
+        assert (await sound(server, unused["key"], If_None_Match=tag))[0] == 304
+        rows = await audit(server, operator, "?interview=one")
+        assert short(rows) == [("recording.read", "done")] * 2
+        assert {row["key_id"] for row in rows} == {"environment", made["id"]}
+
+
+async def sound(
+    server: Server, secret: str, method: str = "GET", **headers: str
+) -> tuple[int, str]:
+    """Status and tag of an answer that holds, or would hold, a part of what was recorded."""
+    url = f"{server.url}{PATH}/one/recording/candidate"
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named["Authorization"] = f"Bearer {secret}"
+    async with (
+        aiohttp.ClientSession() as http,
+        http.request(method, url, headers=named) as answer,
+    ):
+        await answer.read()
+        return answer.status, answer.headers["ETag"]
+
+
+async def key(operator: Operator, name: str) -> Json:
+    return (await operator.ask("POST", "/api/keys", json={"name": name})).json()
+
+
+@pytest.mark.timeout(60)
+async def test_nothing_that_was_said_goes_out_unwritten_and_what_runs_can_be_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(finished, tmp_path, "one")
+    async with (
+        serving(tmp_path, admin_key=KEY) as server,
+        calling(server.url) as caller,
+        calling(server.url) as candidate,
+    ):
+        operator = Operator(caller)
+        monkeypatch.setattr(server.state.database, "patience", 0.3)
+        await candidate.open()
+        await candidate.connect()
+        await candidate.event("response.done")
+        await server.state.chronicle.drained()
+        here = f"{PATH}/{candidate.session_id}"
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for method, path in (
+                ("GET", f"{PATH}/one/recording/candidate"),
+                ("GET", f"{PATH}/one/transcript"),
+                ("GET", f"{here}/transcript"),
+                ("GET", f"{here}/events"),
+                ("DELETE", f"{PATH}/one"),
+            ):
+                reply = await operator.ask(method, path)
+                assert (reply.status, reply.json()["error"]["code"]) == (503, "STATE_UNAVAILABLE")
+            assert (tmp_path / "interviews" / "one" / "candidate.ogg").exists()
+            told = await operator.ask("POST", f"{here}/instruct", json={"text": "Be brief."})
+            assert told.status == 200
+            other.execute("ROLLBACK")
+        rows = await audit(server, operator)
+        assert ("interview.instructed", "done") in short(rows)
+        assert ("recording.read", "STATE_UNAVAILABLE") in short(rows)
+        assert ("interview.erased", "STATE_UNAVAILABLE") in short(rows)
+        assert (await sound(server, KEY))[0] == 200
+        assert ("recording.read", "done") in short(await audit(server, operator))
+
+
+async def test_the_address_is_the_callers_where_a_trusted_proxy_tells_it(tmp_path: Path) -> None:
+    settings = {"admin_key": KEY, "trusted_proxies": ("127.0.0.0/8",)}
+    async with serving(tmp_path, **settings) as server, calling(server.url) as caller:
+        operator = Operator(caller)
+        told = {"X-Forwarded-For": "203.0.113.9"}
+        await operator.ask("POST", "/api/keys", json={"name": "a"}, headers=told)
+        assert [row["address"] for row in await audit(server, operator)] == ["203.0.113.9"]
+
+
+async def test_acts_are_had_a_page_at_a_time(served: Server, operator: Operator) -> None:
+    made = [await key(operator, f"k{number}") for number in range(5)]
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        reply = await operator.ask("GET", f"{AUDIT}?limit=2{cursor}")
+        page = reply.json()
+        seen += [row["object_id"] for row in page["acts"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert seen == [one["id"] for one in reversed(made)]
+    first, last = made[0]["created_at"], made[-1]["created_at"]
+    within = await audit(served, operator, f"?since={first[:-1]}Z&until={last[:-1]}Z")
+    # Each act begins just before the key is made.
+    assert [row["object_id"] for row in within] == [one["id"] for one in reversed(made[1:])]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("act=interview.watched", "act"),
+        ("interview=%00", "interview"),
+        ("key=a%20b", "key"),
+        ("cursor=", "cursor"),
+        ("since=yesterday", "since"),
+        ("until=1", "until"),
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("other=1", "query"),
+    ],
+)
+async def test_a_question_that_cannot_be_answered_is_refused(
+    plain: Operator, query: str, field: str
+) -> None:
+    reply = await plain.ask("GET", f"{AUDIT}?{query}")
+    assert (reply.status, reply.json()["error"]["field"]) == (422, field), reply
+
+
+async def test_acts_are_listed_on_a_terminal(served: Server, operator: Operator) -> None:
+    made = await operator.make()
+    await operator.ask("DELETE", f"{PATH}/{UNKNOWN}")
+    await served.state.chronicle.drained()
+    lines = (await command(served.url, "audit")).stdout.splitlines()
+    assert [line.split("  ")[1:] for line in lines] == [
+        ["interview.erased", "refused:SESSION_NOT_FOUND", "environment", *rest(UNKNOWN)],
+        ["interview.made", "done", "environment", *rest(made["id"])],
+    ]
+    told = await command(served.url, "audit", "--json", "--act", "interview.made", "--limit", "1")
+    assert json.loads(told.stdout)["interview_id"] == made["id"]
+    none = await command(served.url, "audit", "--until", "2020-01-01T00:00:00Z")
+    assert (none.exit_code, none.stdout) == (0, "")
+
+
+def rest(name: str) -> list[str]:
+    return ["INTERVIEW_ADMIN_KEY", name, "127.0.0.1"]
