@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -236,6 +238,9 @@ def test_migrate_brings_an_empty_folder_to_the_newest_version_once(tmp_path: Pat
     assert again.stdout == f"The database is already at version {NEWEST}.\n"
     database = tmp_path / "there" / "interview_peer.db"
     assert stat.S_IMODE(database.stat().st_mode) == 0o600
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        rows = [*opened.execute("SELECT act, key_id, outcome FROM acts")]
+    assert rows == [("database.migrated", "command-line", "done")]
 
 
 def test_migrate_brings_postgresql_to_the_newest_version(postgres_url: str) -> None:

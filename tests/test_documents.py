@@ -22,6 +22,7 @@ import yaml
 
 from interview_peer.cli import main
 from interview_peer.core import persona
+from interview_peer.core.acts import Act
 from interview_peer.core.lifecycle import Phase, Reason
 from interview_peer.core.scopes import Scope
 from interview_peer.doctor.examine import CHECKS
@@ -159,6 +160,13 @@ def test_commands_and_flags_in_documents_exist() -> None:
             flags = set(re.findall(r"--[a-z][a-z-]+", line))
             wrong += [f"{words[0]} {flag}" for flag in flags - options - {"--help"}]
     assert wrong == []
+
+
+def test_every_act_that_is_written_down_is_told() -> None:
+    section = text_of("docs/operations.md").partition("\n## Audit\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[a-z_.`, ]+) \|", section, re.MULTILINE)
+    told = [name for row in rows for name in re.findall(r"`([a-z_.]+)`", row)]
+    assert sorted(told) == sorted(Act)
 
 
 def test_the_doctors_checks_are_all_explained() -> None:
