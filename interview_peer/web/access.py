@@ -373,7 +373,7 @@ class Access:
         known = self._keys.get(key)
         note = known is None or now - known.noted >= LAST_USE_SECONDS
 
-        async def look(tx: Transaction) -> Row[tuple[str, str]] | None:
+        async def look(tx: Transaction) -> Row[Any] | None:
             found = await tx.execute(
                 select(admin_keys.c.name, admin_keys.c.scopes).where(
                     admin_keys.c.hash == key, admin_keys.c.revoked_at.is_(None)

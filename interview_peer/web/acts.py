@@ -29,7 +29,14 @@ from aiohttp.typedefs import Handler
 from sqlalchemy.exc import IntegrityError
 
 from ..core.acts import Act, Actor, Entry, Outcome, Reading, Readings
-from ..errors import CallerError, InterviewPeerError, NotFound, StateUnavailable, TooLarge
+from ..errors import (
+    CallerError,
+    InsufficientScope,
+    InterviewPeerError,
+    NotFound,
+    StateUnavailable,
+    TooLarge,
+)
 from ..notices.types import new_id
 from ..state import acts
 from ..state.chronicle import Chronicle
@@ -198,6 +205,23 @@ class Acts:
         app.on_response_prepare.append(_not_unwritten)
 
     @property
+    def outer(self) -> Any:
+        """A middleware for what is refused before it reaches the inner one, to be outside of all
+        that looks at who asks."""
+
+        @web.middleware
+        async def kept_out(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except InsufficientScope as refused:
+                act = _act_of(request)
+                if act is not None and _UNDER_WAY not in request:
+                    await self._over(request, act, Outcome.REFUSED, refused.code)
+                raise
+
+        return kept_out
+
+    @property
     def middleware(self) -> Any:
         """The middleware, to be the innermost of all."""
 
@@ -254,19 +278,19 @@ class Acts:
             return
         entry = act.entry(request, actor, outcome, code)
         # Where the database is away, an attempt to write it down may still come through: each such
-        # act needs its own refusal.
+        # act needs its own refusal. Of what was never begun one is enough.
         is_away = code == StateUnavailable.code
-        if act.recorded.kind is Kind.CHANGE and not is_away:
-            try:
-                await self._write(entry, patience=OVER_SECONDS)
-            except StateUnavailable:
-                self._tell_of(entry)
-            return
-        if act.recorded.kind is Kind.READING and not is_away:
+        is_reading = act.recorded.kind is Kind.READING
+        if code == InsufficientScope.code or (is_reading and not is_away):
             reading, now = _reading(entry), time.monotonic()
             if self._readings.is_known(reading, now):
                 return
             self._readings.written(reading, now)
+        elif act.recorded.kind is Kind.CHANGE and not is_away:
+            try:
+                return await self._write(entry, patience=OVER_SECONDS)
+            except StateUnavailable:
+                pass
         self._tell_of(entry)
 
     def _tell_of(self, entry: Entry) -> None:

@@ -286,7 +286,7 @@ def make_app(
             origins,
             proxies,
             settings.proxy_header,
-            first=machines.first,
+            first=[*machines.first, acts.outer],
             last=[*machines.last, acts.middleware],
         ),
         client_max_size=settings.max_body_kb * 1024,

@@ -146,6 +146,29 @@ async def test_every_route_of_operators_leaves_what_the_table_says(served: Serve
             assert bool(row["code"]) == refused, route
 
 
+async def test_what_a_key_has_no_scope_for_is_refused_and_written_down_once(
+    served: Server, operator: Operator
+) -> None:
+    made = await operator.make()
+    wanted = {"name": "maker", "scopes": ["interviews"]}
+    held = (await operator.ask("POST", "/api/keys", json=wanted)).json()
+    maker = Operator(operator._caller, held["key"])
+    here = f"{PATH}/{made['id']}"
+    for _ in range(3):
+        for method, path in (
+            ("GET", f"{here}/transcript"),
+            ("DELETE", here),
+            ("GET", AUDIT),
+        ):
+            assert (await maker.ask(method, path)).status == 403, path
+    rows = await audit(served, operator, f"?key={held['id']}")
+    assert short(rows) == [
+        ("transcript.read", "INSUFFICIENT_SCOPE"),
+        ("interview.erased", "INSUFFICIENT_SCOPE"),
+    ]
+    assert {row["interview_id"] for row in rows} == {made["id"]}
+
+
 async def test_a_drain_is_an_act(tmp_path: Path) -> None:
     async with serving(tmp_path, admin_key=KEY) as server, calling(server.url) as caller:
         operator = Operator(caller)
