@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 import jwt
 from aiohttp import web
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..core import scopes, tokens
@@ -373,7 +373,7 @@ class Access:
         known = self._keys.get(key)
         note = known is None or now - known.noted >= LAST_USE_SECONDS
 
-        async def look(tx: Transaction) -> Row[Any] | None:
+        async def look(tx: Transaction) -> Any:
             found = await tx.execute(
                 select(admin_keys.c.name, admin_keys.c.scopes).where(
                     admin_keys.c.hash == key, admin_keys.c.revoked_at.is_(None)
