@@ -12,8 +12,8 @@ once. A warm-up of mixed visits alone leaves that to chance, at any time of the 
 who hung up while connecting, eight at a time, made it grow by 9.6 MB for good, and what objects
 take by 0.1 MB.
 
-Of interviews that last seconds the mixes cannot keep up, each being made by a process of its own
-that gives way to everything else: they are waited for before memory is judged.
+While interviews of seconds come and go, their mixes cannot keep up, made one after the other by a
+process that gives way to everything else: they are waited for before memory is judged.
 """
 
 from __future__ import annotations
@@ -493,6 +493,8 @@ def faults_of(first: Sample, last: Sample) -> list[str]:
     room = max(MEMORY_BYTES, int(first.memory * MEMORY_SHARE))
     for name, before, after, more in (
         ("sessions", first.sessions, last.sessions, 0),
+        # However many the first look gave up waiting for.
+        ("recordings that wait", 0, last.unfinished, 0),
         ("tasks", first.tasks, last.tasks, 0),
         ("threads", first.threads, last.threads, LENDING_THREADS),
         ("descriptors", first.descriptors, last.descriptors, 0),

@@ -1,8 +1,9 @@
-"""``python -m interview_peer.finishing FOLDER``: finishes one folder in a process of its own.
+"""``python -m interview_peer.finishing FOLDER``: finishes folders, in a process of its own.
 
 Started by the server, never by hand (``interview-peer finish`` is for people). It goes behind
-every other process, says on stdout how far it is, one JSON object a line, and ends when its
-parent does.
+every other process, and says on stdout how far it is, one JSON object a line. After a folder it
+takes the next one that a line on stdin names, for loading the libraries takes longer than mixing a
+short interview. It ends with stdin, at the first folder that fails, or when its parent does.
 """
 
 from __future__ import annotations
@@ -27,10 +28,17 @@ ORPHANED: Final = 3
 
 
 def main(arguments: list[str]) -> int:
-    """Finish the folder that is named; the exit code is 0, or 1 when that failed."""
-    path = Path(arguments[0])
-    parent = os.getppid()
+    """Finish the folder that is named, and those that stdin names; 0, or 1 when one failed."""
     os.nice(NICENESS)
+    parent = os.getppid()
+    code = work(Path(arguments[0]), parent)
+    while code == 0 and (line := sys.stdin.readline()):
+        code = work(Path(json.loads(line)), parent)
+    return code
+
+
+def work(path: Path, parent: int) -> int:
+    """Finish this folder and tell of it; 0, or 1 when that failed."""
     said_at = 0.0
 
     def progress(share: float) -> None:

@@ -52,6 +52,7 @@ def test_what_is_back_where_it_was_is_no_fault(changes: Any) -> None:
     ("changes", "told"),
     [
         ({"sessions": 1}, "1 sessions more than at the beginning"),
+        ({"unfinished": 3}, "3 recordings that wait more"),
         ({"tasks": 16}, "2 tasks more than at the beginning"),
         ({"threads": 9 + soak.LENDING_THREADS}, "threads more"),
         ({"descriptors": 14}, "1 descriptors more than at the beginning"),

@@ -99,6 +99,48 @@ async def test_a_folder_held_elsewhere_is_taken_up_once_it_is_let_go(
         await eventually(look, within=WITHIN, what="a manifest")
 
 
+async def processes_of(
+    data_dir: Path, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
+    """The process that worked on each of these folders, in order, by when it was first met."""
+    met: list[int] = []
+    read = worker._read
+
+    def listened(line: bytes) -> Json:
+        (job,) = [one for one in finisher._jobs.values() if one.state == "running"]
+        assert job.process is not None
+        met[names.index(job.folder.session_id) :] = [job.process.pid]
+        return read(line)
+
+    monkeypatch.setattr(worker, "_read", listened)
+    for number, name in enumerate(names):
+        path = record(data_dir, name, until=1.0, close=False).path
+        if name.startswith("broken"):
+            (path / "mixed.webm").mkdir()
+        os.utime(path, (number, number))
+    async with finishing(data_dir) as finisher:
+        await idle(finisher)
+    return [met.index(pid) for pid in met]
+
+
+async def test_what_waits_is_finished_by_one_process_and_what_follows_a_failure_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("a", "b", "broken", "c", "d")
+    before = traces()
+    assert await processes_of(tmp_path, names, monkeypatch) == [0, 0, 0, 3, 3]
+    await nothing_left(before)
+    good = [tmp_path / "interviews" / name for name in names if name != "broken"]
+    assert [verify(path) for path in good] == [[], [], [], []]
+
+
+async def test_a_process_is_followed_by_a_new_one_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "MOST_FOLDERS", 2)
+    assert await processes_of(tmp_path, ("a", "b", "c"), monkeypatch) == [0, 0, 2]
+
+
 async def test_shutdown_ends_a_job_and_the_next_start_does_it(tmp_path: Path) -> None:
     folder = record(tmp_path, until=8.0, close=False)
     before = traces()
