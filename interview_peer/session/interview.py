@@ -9,54 +9,47 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 from .. import logs
 from ..core import sdp
 from ..core.consent import Consent, digest
-from ..core.flood import Budget, Flood
+from ..core.flood import Flood
 from ..core.gate import Client
 from ..core.lifecycle import WAITING, Happening, Lifecycle, Phase, Reason
 from ..core.limits import tokens_of
 from ..core.persona import Persona
 from ..core.realtime import ModelEvent
 from ..errors import (
-    ConfigurationError,
     ConnectionFlooded,
     ConsentRequired,
     InterviewPeerError,
     OutOfDescriptors,
     SessionBusy,
     SessionEnded,
-    TokenUsed,
     UpstreamError,
     UpstreamTimeout,
 )
 from ..media.engine import CLOSED_BY_FAR_END
 from ..media.forwarder import Forwarder, ForwarderCounters
 from ..media.leg import Leg
-from ..state import happenings
 from ..tasks import Tasks
 from ..types import INVITED, OPEN, Json, SessionId
 from .bridge import Bridge
+from .connections import CLOSE_SECONDS, Connections, Terms
 from .control import Control
 from .deadline import Deadline
+from .entry import Entry
 from .farewell import Farewell
 from .feed import Feed
 from .finished import Files
 from .hold import Hold
 from .limit_watch import LimitWatch
-from .model_call import ModelCall
 from .recording import Recording
 from .relay import EventRelay
 from .reporter import Observer, Reporter
 from .surroundings import Surroundings
 from .tools import Toolbox
-
-CLOSE_SECONDS: Final = 10.0
-"""How long one leg or the hang-up may take to close before the ending goes on without it."""
 
 EVENTS_SECONDS: Final = 20.0
 """How long the ending waits for events that are still being read."""
@@ -88,40 +81,23 @@ class Interview:
         self.ended_at: float | None = None
         """When (monotonic) the last file was closed."""
         self.finished = asyncio.Event()
-        self.claim: str | None = None
-        """By which taking the database has it that this process holds it; only invited ones."""
+        self.entry = Entry(session_id, around.tell)
+        """By what candidates come in."""
         self.consent: Consent | None = None
         """The agreement to be recorded, once there is one."""
-        self.used_tokens: set[str] = set()
-        """Join tokens (their ``jti``) that somebody came in by."""
 
         self._around = around
-        self._shown_tokens: set[str] = set()
         self._life = Lifecycle()
         self._log = logs.get(__name__, session=session_id)
         self._tasks = Tasks(session_id)
         self._touched = time.monotonic()
         self._offered_at = 0.0
-        # Of the interview, not of a leg: coming back does not fill it.
-        self._budget = Budget(around.events_per_second)
-        self._trusted_legs: weakref.WeakSet[Leg] = weakref.WeakSet()
         self._negotiation: asyncio.Task[str] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._connected_by = Deadline()
-        self._call = ModelCall(around)
         # The model must always hear something, or its speech detection waits for ever.
         up, down = Forwarder(fill=True), Forwarder()
-        self._recording = Recording(
-            session_id,
-            around.data_dir,
-            around.node_id,
-            around.storage,
-            around.finishing,
-            around.tell,
-            up,
-            down,
-            self._tasks,
-        )
+        self._recording = Recording(session_id, around, up, down, self._tasks)
         self.feed = Feed()
         """What is told to those who follow it live."""
         self._relay = EventRelay(
@@ -151,11 +127,21 @@ class Interview:
         """What the server itself says to the model."""
         self._farewell = Farewell(self.control, self._tasks, self.end_soon, self._log)
         self._tools = Toolbox(self.control, self._farewell, self._tasks, self.end_soon, self._log)
+        self._connections = Connections(
+            session_id,
+            around,
+            self,
+            self._bridge,
+            self._relay.gate,
+            self._tools,
+            self._tasks,
+            self._log,
+        )
         self._hold = Hold(
             around.hold_seconds,
             around.connect_seconds,
             lambda: self.end_soon(Reason.BROWSER_GONE),
-            self._close_later,
+            self._connections.close_later,
         )
         self.limits = LimitWatch(
             around.max_seconds,
@@ -187,7 +173,7 @@ class Interview:
     @property
     def call_id(self) -> str | None:
         """The voice service's name for the call; None while there is none."""
-        return self._call.id
+        return self._connections.call.id
 
     @property
     def last_activity(self) -> float:
@@ -306,15 +292,13 @@ class Interview:
             raise SessionEnded
         if self.phase is Phase.CONSENT:
             raise ConsentRequired
-        if token in self.used_tokens:
-            raise TokenUsed
+        self.entry.check(token)
         again = self.phase is Phase.CONNECTING
         if self._negotiation is not None or (again and not self._may_offer_again()):
             raise SessionBusy
         sdp.check_offer(offer_sdp)
         self.touch()
-        if token is not None:
-            self._shown_tokens.add(token)
+        self.entry.show(token)
         if again:
             work = self._offer_again(offer_sdp, trusted)
         elif self.phase is Phase.CREATED:
@@ -339,46 +323,35 @@ class Interview:
     def _negotiated(self, negotiation: asyncio.Task[str]) -> None:
         self._negotiation = None
 
-    def _new_browser_leg(self, trusted: bool) -> Leg:
-        leg = Leg("browser", self._around.browser_port, self, dtls_server=True, budget=self._budget)
-        if trusted:
-            self._trusted_legs.add(leg)
-        return leg
-
-    def _set_gate(self, leg: Leg) -> None:
-        """Let the gate stand as it does for this browser, before its first event."""
+    def _terms(self, trusted: bool) -> Terms:
+        """What a browser may do that comes now."""
         persona = self.persona
         if self.origin != INVITED:
             client = Client.OPEN
-        elif persona.gate_trusted or leg in self._trusted_legs:
+        elif persona.gate_trusted or trusted:
             client = Client.TRUSTED
         else:
             client = Client.INVITED
-        self._relay.gate.serve(client, persona.gate_allow, persona.gate_deny)
-        # Whoever may configure the session may have brought tools of its own.
-        self._tools.is_alone = client is Client.INVITED
+        return Terms(client, tuple(persona.gate_allow), tuple(persona.gate_deny))
 
     async def _start(self, offer_sdp: str, trusted: bool) -> str:
         """Make both legs at once; on any failure nothing of them is left."""
-        loop = asyncio.get_running_loop()
         self._offered_at = time.monotonic()
-        deadline = loop.time() + self._around.connect_seconds
-        browser = self._new_browser_leg(trusted)
-        self._set_gate(browser)
-        self._bridge.join(browser, None)
+        deadline = asyncio.get_running_loop().time() + self._around.connect_seconds
+        # An open client's kit trips over calls of tools that it does not have.
+        is_ours = self.origin == INVITED
+        tools = tuple(self.persona.tools) if is_ours else ()
         try:
-            async with asyncio.timeout_at(deadline):
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        answer = group.create_task(
-                            browser.answer(offer_sdp), name=f"answer browser {self.id}"
-                        )
-                        group.create_task(self._call_model(), name=f"call model {self.id}")
-                except* InterviewPeerError as errors:
-                    raise _first(errors) from None
+            session = self.persona.session(self._around.model or self.model, with_tools=is_ours)
+            answer = await self._connections.make_both(
+                offer_sdp, self._terms(trusted), session, tools, deadline
+            )
             self._recording.begin(self.persona.name, self.consent)
         except BaseException as error:
-            await self._abandon_negotiation()
+            self._happen(Happening.NEGOTIATION_FAILED)
+            if not self._life.over:
+                # While ending, the ending closes them.
+                await self._connections.undo()
             if isinstance(error, OutOfDescriptors):
                 self._around.descriptors.count()
             if isinstance(error, TimeoutError):
@@ -388,30 +361,7 @@ class Interview:
             raise error from None
         self._connected_by.set(deadline, self._connect_timed_out)
         self._check_connected()
-        return answer.result()
-
-    async def _call_model(self) -> None:
-        """Have the voice service take the call, with the leg that the browser is joined to."""
-        leg = await self._call.open_leg(self)
-        self._bridge.join(self._bridge.browser, leg)
-        # An open client's kit trips over calls of tools that it does not have.
-        is_ours = self.origin == INVITED
-        self._relay.gate.given = tuple(self.persona.tools) if is_ours else ()
-        self._tools.given = frozenset(self._relay.gate.given)
-        model = self._around.model or self.model
-        await self._call.place(leg, self.persona.session(model, with_tools=is_ours))
-
-    async def _abandon_negotiation(self) -> None:
-        """Undo a negotiation that failed before its reply; the client may try again."""
-        self._happen(Happening.NEGOTIATION_FAILED)
-        if not self._life.over:
-            # While ending, the ending closes them.
-            legs, call = self.legs, self._call
-            self._call = ModelCall(self._around)
-            self._bridge.join(None, None)
-            # Shielded, so that a cancelled caller leaves nothing half-open either.
-            closing = self._tasks.start(self._close_all(legs, call), "abandon")
-            await asyncio.shield(closing)
+        return answer
 
     def _may_offer_again(self) -> bool:
         """Whether the first answer may have been lost: only for those who are known by a token."""
@@ -423,7 +373,7 @@ class Interview:
 
         The new leg takes the place of the old one, so there is never more than one.
         """
-        leg = self._new_browser_leg(trusted)
+        leg = self._connections.new_browser(self._terms(trusted))
         try:
             answer = await leg.answer(offer_sdp)
             if self._life.over:
@@ -435,14 +385,14 @@ class Interview:
             await self._bridge.close(leg)
             raise
         self._connected_by.set_in(self._around.connect_seconds, self._connect_timed_out)
-        self._replace_browser(leg)
+        self._connections.replace_browser(leg)
         return answer
 
     async def _come_back(self, offer_sdp: str, trusted: bool) -> str:
         """Answer a browser that returns; its leg takes over once it is connected."""
         if self._hold.coming is not None:
             await self._bridge.close(self._hold.coming)
-        leg = self._new_browser_leg(trusted)
+        leg = self._connections.new_browser(self._terms(trusted))
         self._hold.expect(leg)
         try:
             return await leg.answer(offer_sdp)
@@ -450,14 +400,6 @@ class Interview:
             self._hold.missed()
             await self._bridge.close(leg)
             raise
-
-    def _replace_browser(self, leg: Leg) -> None:
-        """Join this leg of the browser's, and close the one before."""
-        old = self._bridge.browser
-        self._set_gate(leg)
-        self._bridge.join(leg, self._bridge.model)
-        if old is not None:
-            self._close_later(old)
 
     # -- what legs tell (LegListener) -----------------------------------------------------------
 
@@ -468,11 +410,11 @@ class Interview:
             # It is being closed with the others.
             return
         if leg is self._hold.coming:
-            self._use_up_tokens()
+            self.entry.use()
             self._take_over(leg)
         else:
             if leg is self._bridge.browser:
-                self._use_up_tokens()
+                self.entry.use()
             self._check_connected()
 
     def leg_lost(self, leg: Leg, reason: str) -> None:
@@ -481,14 +423,14 @@ class Interview:
         if leg.flood is not None:
             self._flooded(leg, leg.flood)
         if leg is self._hold.coming:
-            self._close_later(leg)
+            self._connections.close_later(leg)
             self._hold.missed()
         elif leg is self._bridge.browser:
             self._browser_lost()
         elif leg is self._bridge.model:
             self._model_gone(in_order=reason == CLOSED_BY_FAR_END)
         else:
-            self._close_later(leg)
+            self._connections.close_later(leg)
 
     def _flooded(self, leg: Leg, flood: Flood) -> None:
         """Tell a browser why we end its connection, which then is lost like any other.
@@ -513,13 +455,15 @@ class Interview:
     def _told_by_model(self, event: ModelEvent) -> None:
         self.control.take(event)
         self._tools.take(event)
-        self._call.session.heard(event, time.monotonic(), time.time())
-        if self._call.session.expired and self.phase in _WITH_MODEL:
+        session = self._connections.call.session
+        session.heard(event, time.monotonic(), time.time())
+        if session.expired and self.phase in _WITH_MODEL:
             self._model_gone(in_order=True)
 
     def _model_gone(self, *, in_order: bool) -> None:
         """End without the model; a goodbye that is being said ends as it would have anyway."""
-        reason = self._call.session.reason(time.monotonic(), in_order=in_order)
+        session = self._connections.call.session
+        reason = session.reason(time.monotonic(), in_order=in_order)
         self._happen(Happening.MODEL_LOST, self._farewell.reason or reason)
 
     def channel_closed(self, leg: Leg) -> None:
@@ -529,19 +473,6 @@ class Interview:
             self._model_gone(in_order=True)
 
     # -- coming and going -----------------------------------------------------------------------
-
-    def _use_up_tokens(self) -> None:
-        """Somebody is connected, and so has the answer and what brings them back."""
-        for token in sorted(self._shown_tokens):
-            self.used_tokens.add(token)
-            self._around.tell(happenings.Entered(interview_id=self.id, token=token))
-        self._shown_tokens.clear()
-
-    def give_back(self) -> None:
-        """Let the first offer be made again, on another node too; harmless to repeat."""
-        claim, self.claim = self.claim, None
-        if claim is not None:
-            self._around.tell(happenings.Released(interview_id=self.id, claim=claim))
 
     def _check_connected(self) -> None:
         browser, model = self._bridge.browser, self._bridge.model
@@ -568,11 +499,8 @@ class Interview:
     def _detach(self) -> None:
         """The browser is gone: stop the model's reply and hold its leg for a while."""
         self._happen(Happening.BROWSER_LOST)
-        gone = self._bridge.browser
-        self._bridge.join(None, self._bridge.model)
+        self._connections.drop_browser()
         self.control.leave()
-        if gone is not None:
-            self._close_later(gone)
         if self._farewell.reason is not None:
             # Nobody hears the goodbye any more.
             self.end_soon(self._farewell.reason)
@@ -582,7 +510,7 @@ class Interview:
     def _take_over(self, leg: Leg) -> None:
         """The returning browser's leg is up: it takes the place of the one before."""
         self._hold.arrived()
-        self._replace_browser(leg)
+        self._connections.replace_browser(leg)
         if self.phase is Phase.DETACHED:
             self._happen(Happening.BROWSER_BACK)
             self.control.come_back()
@@ -601,7 +529,7 @@ class Interview:
             self._relay.transcript.note_phase(phase.value, self._recording.since_start(now))
         self._reporter.phase(happening, before, phase, self.reason, now)
         if phase is Phase.CREATED:
-            self.give_back()
+            self.entry.give_back()
         if phase is Phase.ENDING:
             self.control.close()
             self._connected_by.cancel()
@@ -645,7 +573,7 @@ class Interview:
         """Warn, part or end, if the time or the use so far asks for it at ``now`` (monotonic)."""
         if self.phase not in (Phase.LIVE, Phase.DETACHED):
             return
-        ends_at = self._call.session.ends_at
+        ends_at = self._connections.call.session.ends_at
         self.limits.look(
             self._recording.since_start(now),
             own_seconds=self.max_seconds,
@@ -663,7 +591,7 @@ class Interview:
                 await asyncio.wait([self._negotiation])
             now = time.monotonic()
             self._bridge.silence()
-            await self._close_all(self.legs, self._call)
+            await self._connections.close_all(self.legs)
             self._bridge.forget()
             self._hold.missed()
             await self._relay.finish(EVENTS_SECONDS)
@@ -679,26 +607,3 @@ class Interview:
             self._reporter.finished(now, self.phase, self.reason, self._relay.usage, turns, files)
             await self._tasks.drain(CLOSE_SECONDS)
             self.finished.set()
-
-    async def _close_all(self, legs: list[Leg], call: ModelCall) -> None:
-        """Close legs and hang up at once, each within its time; errors are logged, not raised."""
-        work: list[Coroutine[Any, Any, None]] = [self._bridge.close(leg) for leg in legs]
-        for result in await asyncio.gather(
-            *(asyncio.wait_for(one, CLOSE_SECONDS) for one in (*work, call.hang_up())),
-            return_exceptions=True,
-        ):
-            if isinstance(result, BaseException):
-                self._log.warning("closing failed", extra={"error": type(result).__name__})
-
-    def _close_later(self, leg: Leg) -> None:
-        self._tasks.start(self._bridge.close(leg), "close leg of")
-
-
-def _first(errors: BaseExceptionGroup[InterviewPeerError]) -> InterviewPeerError:
-    """The error to tell: an upstream refusal before anything else."""
-    for error in errors.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            return _first(error)
-        if not isinstance(error, ConfigurationError):
-            return error
-    return InterviewPeerError()

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from .. import logs
@@ -20,15 +18,14 @@ from ..core.consent import Consent
 from ..core.lifecycle import FAILURES, Phase, Reason
 from ..errors import SessionIdTaken
 from ..finishing.facts import Facts
-from ..finishing.worker import Finisher
 from ..media.forwarder import Forwarder
 from ..state import happenings
 from ..storage.folder import InterviewFolder
 from ..storage.recorder import Recorder, RecordingSummary
-from ..storage.worker import StorageWorker
 from ..tasks import Tasks
 from ..types import Direction, Json, SessionId, Speaker
 from .finished import Files
+from .surroundings import Surroundings
 
 MAX_EARLY: Final = 512
 """Events kept until the files are open; without a disk that is all that is kept."""
@@ -50,26 +47,22 @@ class Recording:
     def __init__(
         self,
         session_id: SessionId,
-        data_dir: Path,
-        node_id: str,
-        storage: StorageWorker,
-        finishing: Finisher,
-        tell: Callable[[happenings.Happening], None],
+        around: Surroundings,
         up: Forwarder,
         down: Forwarder,
         tasks: Tasks,
     ) -> None:
         """``up`` carries the candidate's voice, ``down`` the interviewer's; both are tapped."""
         self._id = session_id
-        self._node_id = node_id
-        self._storage = storage
-        self._finishing = finishing
-        self._tell = tell
+        self._node_id = around.node_id
+        self._storage = around.storage
+        self._finishing = around.finishing
+        self._tell = around.tell
         self._up = up
         self._down = down
         self._tasks = tasks
         self._log = logs.get(__name__, session=session_id)
-        self.folder = InterviewFolder(data_dir, session_id)
+        self.folder = InterviewFolder(around.data_dir, session_id)
         """Where the files are; made by ``begin``."""
         self._recorder: Recorder | None = None
         self._consent: Consent | None = None

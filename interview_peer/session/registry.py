@@ -150,7 +150,7 @@ class Interviews:
     def has_used(self, session_id: SessionId, token: str) -> bool:
         """Whether somebody came into an interview of this process by that join token."""
         known = self._interviews.get(session_id)
-        return known is not None and token in known.used_tokens
+        return known is not None and known.entry.has_used(token)
 
     async def answer_offer(
         self,

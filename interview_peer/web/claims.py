@@ -64,7 +64,7 @@ class Claims:
         name = interview.id
         if interview.phase is not Phase.CREATED:
             return
-        if interview.claim is not None or name in self._taking:
+        if interview.entry.claim is not None or name in self._taking:
             raise SessionBusy
         claim = secrets.token_hex(16)
         task = asyncio.create_task(self._write(name, claim, token), name=f"claim {name}")
@@ -76,7 +76,7 @@ class Claims:
                 raise StateUnavailable
             task.result()
             taken = True
-            interview.claim = claim
+            interview.entry.claim = claim
         finally:
             # Late, lost or unwanted: nobody knows what came of it, so it is given back.
             over = functools.partial(self._over, name, None if taken else claim)

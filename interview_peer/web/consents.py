@@ -124,7 +124,7 @@ def _checked(interview: Interview, row: Row[Any] | None) -> Mapping[Any, Any]:
     if row.phase in FINAL:
         interview.end_soon(Reason(row.reason) if row.reason else Reason.INTERNAL)
         raise SessionEnded
-    if Phase(row.phase) not in WAITING or (row.claim is not None and interview.claim is None):
+    if Phase(row.phase) not in WAITING or (row.claim is not None and interview.entry.claim is None):
         raise InterviewElsewhere
     return row._mapping
 

@@ -132,7 +132,7 @@ class Joining:
             )
         except BaseException:
             if interview.phase is Phase.CREATED:
-                interview.give_back()
+                interview.entry.give_back()
             raise
         return answer, await self.access.renew(admission, self._runs)
 
