@@ -1,8 +1,11 @@
-"""One interview: its legs, what flows between them, and how it comes and goes.
+"""One interview: its phase, and what follows when a leg comes, goes or comes back, or it must end.
 
-The lifecycle decides what may follow what; this module obeys it with real legs, timers and files.
-Not responsible for how a client talks to us (``web``), nor for finding an interview by its id
-(``session.registry``).
+The lifecycle decides what may follow what; this module obeys it, and has its parts do the work:
+``entry`` knows by what candidates come in, ``connections`` makes and closes legs, ``bridge`` lets
+sound and events flow between them, ``hold`` waits for a browser that is gone, ``recording`` keeps
+what passed, ``control`` speaks to the model, ``limit_watch`` minds time and tokens, ``reporter``
+tells everybody else. Not responsible for how a client talks to us (``web``), nor for finding an
+interview by its id (``session.registry``).
 """
 
 from __future__ import annotations
@@ -593,6 +596,7 @@ class Interview:
             self._bridge.silence()
             await self._connections.close_all(self.legs)
             self._bridge.forget()
+            # The leg of one who was coming back is closed with the others.
             self._hold.missed()
             await self._relay.finish(EVENTS_SECONDS)
             document = self._relay.transcript.document(self.id, self._recording.wall_started_at)
