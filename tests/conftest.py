@@ -21,8 +21,11 @@ from tests.support.server import ServerProcess, running_server
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are processors for ``-n auto``: most tests wait for something."""
-    return (os.cpu_count() or 1) + 1
+    """One more than there are processors for ``-n auto``: most tests wait for something.
+
+    Not more than six: each takes half a gigabyte, and many tests start a browser besides.
+    """
+    return min((os.cpu_count() or 1) + 1, 6)
 
 
 @pytest.hookimpl(trylast=True)

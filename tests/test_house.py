@@ -29,6 +29,7 @@ from interview_peer.session.reporter import FAILURE_SENTENCES
 from interview_peer.settings import Settings, env_name
 from interview_peer.types import ItemId, SessionId
 from interview_peer.web.signalling import OFFER_FAILED
+from tests.conftest import pytest_xdist_auto_num_workers
 from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,6 +160,19 @@ def test_libraries_whose_private_parts_are_used_are_pinned_exactly() -> None:
     assert exact == {"aiortc", "aioice", "pylibsrtp"}
 
 
+def make_would(*arguments: str) -> str:
+    """The last command of a ``make`` with these arguments."""
+    dry = subprocess.run(
+        ["make", "-n", *arguments],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dry.stdout.strip().splitlines()[-1].strip()
+
+
 def test_make_run_ends_in_the_serve_command(monkeypatch: pytest.MonkeyPatch) -> None:
     # As `make test ARGS="-k page"` leaves them to the tests it runs.
     monkeypatch.setenv("MAKEFLAGS", "w -- ARGS=-k\\ page")
@@ -166,16 +180,25 @@ def test_make_run_ends_in_the_serve_command(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MAKEOVERRIDES", "${-*-command-variables-*-}")
     monkeypatch.setenv("MAKELEVEL", "1")
     monkeypatch.setenv("ARGS", "-k page")
-    dry = subprocess.run(
-        ["make", "-n", "run"],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    last = dry.stdout.strip().splitlines()[-1]
-    assert last.strip() == ".venv/bin/interview-peer serve --prefer-simulation"
+    assert make_would("run") == ".venv/bin/interview-peer serve --prefer-simulation"
+
+
+def test_make_test_takes_several_at_a_time_unless_its_arguments_say_otherwise() -> None:
+    shared = ".venv/bin/python -m pytest -n auto --maxschedchunk 1"
+    assert make_would("test") == shared
+    # The last word of an option counts.
+    assert make_would("test", "ARGS=-n 0 -k page") == f"{shared} -n 0 -k page"
+
+
+@pytest.mark.parametrize(("processors", "workers"), [(None, 2), (2, 3), (64, 6)])
+def test_one_more_worker_than_processors_and_six_at_most(
+    processors: int | None,
+    workers: int,
+    pytestconfig: pytest.Config,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    assert pytest_xdist_auto_num_workers(pytestconfig) == workers
 
 
 def test_ci_is_an_executable_script_that_parses() -> None:
