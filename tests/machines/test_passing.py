@@ -248,6 +248,28 @@ async def test_a_key_opens_no_more_at_the_holder_than_at_the_door_where_it_came_
     await candidate.phase("ended")
 
 
+async def test_what_is_passed_on_is_one_act_written_by_the_holder_with_the_callers_address(
+    pair: tuple[Server, Server], operators: tuple[Operator, Operator], candidate: Caller
+) -> None:
+    made = await talks(operators[0], candidate)
+    mine = f"{PATH}/{made['id']}"
+    assert (await operators[1].ask("GET", f"{mine}/transcript")).status == 200
+    told = {"text": "Be brief."}
+    assert (await operators[1].ask("POST", f"{mine}/instruct", json=told)).status == 200
+    # From elsewhere it is another reading.
+    passed = signed(pair[0], "GET", f"{mine}/transcript", "203.0.113.9", 1)
+    assert (await operators[0].ask("GET", f"{mine}/transcript", headers=passed)).status == 200
+    for server in pair:
+        await server.state.chronicle.drained()
+    rows = (await operators[1].ask("GET", f"/api/audit?interview={made['id']}")).json()["acts"]
+    assert [(row["act"], row["outcome"], row["address"]) for row in reversed(rows)] == [
+        ("interview.made", "done", "127.0.0.1"),
+        ("transcript.read", "done", "127.0.0.1"),
+        ("interview.instructed", "done", "127.0.0.1"),
+        ("transcript.read", "done", "203.0.113.9"),
+    ]
+
+
 @pytest.mark.parametrize("forged", ["1 203.0.113.9 00", "1 203.0.113.9", "", "x" * 4000])
 async def test_nobody_else_can_say_that_a_request_was_passed_on(
     pair: tuple[Server, Server], operators: tuple[Operator, Operator], forged: str
