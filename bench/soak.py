@@ -173,7 +173,14 @@ class Soak:
                 break
         known = await self._collected()
         self.tasks.append(known["tasks"])
-        return dataclasses.replace(await self.sample(), held=known["held"])
+        now = await self.sample()
+        for _ in range(STEADY_LOOKS):
+            if now.same_parts(last):
+                break
+            # A task of a moment, such as one that asks the database.
+            await asyncio.sleep(SAMPLE_SECONDS)
+            now = await self.sample()
+        return dataclasses.replace(now, held=known["held"])
 
     async def _collected(self) -> Json:
         """Have memory given back; what the server then tells of itself."""

@@ -139,3 +139,23 @@ async def test_all_do_the_same_at_once_before_they_mix(monkeypatch: pytest.Monke
         *((name,) for name in dict.fromkeys(one.__name__ for one in soak.BEHAVIOURS)),
         (),
     ]
+
+
+async def test_a_task_of_a_moment_is_not_taken_for_one_that_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = iter([16, 14, 14, 14, 14, 15, 14])
+
+    async def sample(self: Soak) -> Sample:
+        return dataclasses.replace(BEFORE, tasks=next(looks), held=0)
+
+    async def collected(self: Soak) -> Any:
+        return {"tasks": {}, "held": 7}
+
+    monkeypatch.setattr(Soak, "sample", sample)
+    monkeypatch.setattr(Soak, "_collected", collected)
+    monkeypatch.setattr(soak, "SAMPLE_SECONDS", 0.0)
+    async with aiohttp.ClientSession() as http:
+        seen = await Soak("http://127.0.0.1:1", 1, random.Random(1), http, Path()).quiet()
+    assert (seen.tasks, seen.held) == (14, 7)
+    assert next(looks, None) is None
