@@ -43,12 +43,13 @@ from .personas import Personas
 from .session import outdated
 from .session.announcer import Announcer
 from .session.archive import Archive
-from .session.drain import Drain, StopRequest
+from .session.drain import Drain
 from .session.erasures import Erasures
 from .session.openings import Openings
 from .session.reader import EventReader
 from .session.recovery import Recovery
 from .session.registry import Interviews
+from .session.stop_request import StopRequest
 from .session.surroundings import Surroundings
 from .session.tally import Tally
 from .session.told import Told

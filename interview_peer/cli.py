@@ -1,8 +1,8 @@
 """The ``interview-peer`` command: flags in, one sentence out when something is wrong.
 
 Exit codes: 0 ended as asked, 1 broke or was refused, 2 cannot start as it is set (a wrong setting
-or flag, a port that is taken), 70 its event loop stood still, 130 ended at once by a second Ctrl-C,
-143 by a second SIGTERM. What the server does once it runs is not decided here.
+or flag, a port that is taken), 70 its event loop stood still, 129, 130 and 143 ended at once by a
+second signal: SIGHUP, Ctrl-C, SIGTERM. What the server does once it runs is not decided here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from interview_peer.errors import (
     StateUnavailable,
 )
 from interview_peer.media.meters import MediaLoop
+from interview_peer.session.stop_request import StopRequest
 from interview_peer.settings import Settings, load_settings
+from interview_peer.signals import StopSignals
 
 # What a start can fail of without being a defect: somebody else's port, a wrong address, no rights.
 _START_PROBLEMS = (
@@ -44,9 +46,6 @@ _START_PROBLEMS = (
     errno.EROFS,
     errno.ENOSPC,
 )
-
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A closed terminal is a wish to end, too."""
 
 
 class _Group(click.Group):
@@ -68,7 +67,7 @@ class _Group(click.Group):
         except CommandFailed as error:
             _exit(str(error), 1)
         except (KeyboardInterrupt, EOFError):
-            # A second Ctrl-C, during an orderly stop: the person wants out.
+            # Of what has no orderly stop: the person wants out.
             _exit("Stopped at once.", 130)
 
 
@@ -140,12 +139,16 @@ def serve(
         _run(lambda: reloading.supervise(arguments, reloading.watched(settings)))
         return
 
-    from interview_peer import app
-    from interview_peer.session.drain import StopRequest
-
     stop = StopRequest()
+
+    async def run() -> None:
+        # It takes a second or more, in which signals are heard already.
+        from interview_peer import app
+
+        await app.serve(settings, stop)
+
     try:
-        _run(lambda: app.serve(settings, stop), end_with_stdin=end_with_stdin, gently=stop.gently)
+        _run(run, end_with_stdin=end_with_stdin, gently=stop.gently)
     except StateUnavailable:
         raise CommandFailed(_no_answer(settings)) from None
     except OSError as error:
@@ -225,49 +228,48 @@ def _run(
 ) -> None:
     """Run until it returns, or until SIGINT, SIGTERM, SIGHUP or stdin's end cancels it once.
 
-    SIGTERM asks ``gently`` first: where that is true, the coroutine will return by itself.
+    SIGTERM asks ``gently`` first: where that is true, the coroutine will return by itself. Whatever
+    comes after the first of them ends the process on the spot.
 
     Errors of a start (OSError, StartFailed, ConfigurationError) come out as they are, also from
     within a task group; anything else is a defect, logged with its traceback, and ends with exit
     code 1.
     """
-    asked_to_stop = False
+    signals = StopSignals()
 
     async def supervise() -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.create_task(main_coroutine(), name="main")
 
         def stop(number: signal.Signals | None = None) -> None:
-            nonlocal asked_to_stop
-            asked_to_stop = True
-            for handled in _STOPS:
-                # The next one ends the process at once, should the orderly way hang.
-                loop.remove_signal_handler(handled)
             if number is not signal.SIGTERM or not gently():
                 task.cancel()
 
         def stdin_readable() -> None:
             if not os.read(0, 4096):
                 loop.remove_reader(0)
+                signals.ask()
                 stop()
 
-        for number in _STOPS:
-            loop.add_signal_handler(number, stop, number)
+        signals.listen(stop)
         if end_with_stdin:
             loop.add_reader(0, stdin_readable)
         await task
 
     try:
-        with asyncio.Runner(loop_factory=MediaLoop) as runner:
-            runner.run(supervise())
+        try:
+            with asyncio.Runner(loop_factory=MediaLoop) as runner:
+                runner.run(supervise())
+        finally:
+            signals.keep()
     except asyncio.CancelledError:
-        if not asked_to_stop:
+        if not signals.heard:
             raise
     except Exception as raised:
         error = _only_cause(raised)
         if isinstance(error, ConfigurationError | StartFailed | CommandFailed | StateUnavailable):
             raise error from None
-        if isinstance(error, OSError) and not asked_to_stop and _is_start_problem(error):
+        if isinstance(error, OSError) and not signals.heard and _is_start_problem(error):
             raise error from None
         logs.get(__name__).critical("the command broke", exc_info=raised)
         raise CommandFailed("Stopped by an unexpected error; the log above says which.") from None

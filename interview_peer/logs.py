@@ -173,6 +173,18 @@ def configure(level: str, stream: TextIO | None = None, *, form: str = "text") -
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def last_line(sentence: str) -> str:
+    """``sentence`` in the form that is set: as it is, or as a JSON object of level critical.
+
+    Takes no lock and writes nothing, so that the handler of a signal may ask for it.
+    """
+    record = logging.LogRecord(__name__, logging.CRITICAL, "", 0, sentence, None, None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            return handler.formatter.format(record)
+    return sentence
+
+
 def _time(record: logging.LogRecord) -> str:
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     return f"{time[:-6]}Z"

@@ -181,23 +181,5 @@ class Drain:
             log.exception("an interview did not end", extra={"session": interview.id})
 
 
-class StopRequest:
-    """Carries a wish to end from whoever hears a signal to the server, once that is there."""
-
-    def __init__(self) -> None:
-        self._drain: Drain | None = None
-
-    def serves(self, drain: Drain) -> None:
-        """From now on there is something to empty."""
-        self._drain = drain
-
-    def gently(self) -> bool:
-        """Have the server emptied and ended; false where it is not there yet."""
-        if self._drain is None:
-            return False
-        self._drain.signalled()
-        return True
-
-
 def _told(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat(timespec="seconds").replace("+00:00", "Z")

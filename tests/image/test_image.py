@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from tests.image.builder import Builder, Image
 from tests.image.cell import Cell
+from tests.operations.stopping import ended
 from tests.support.caller import calling
 from tests.support.server import ServerProcess, clean_environment, running
 from tests.support.waiting import eventually
@@ -147,6 +149,24 @@ async def test_an_unprivileged_server_holds_interviews_on_files_that_nobody_can_
     kept = owners(data)
     assert f"interviews/{session_id}/candidate.ogg" in kept
     assert set(kept.values()) == {ACCOUNT}
+
+
+async def test_a_second_sigterm_ends_the_first_process_of_the_container_at_once(
+    image: Image, data: Path
+) -> None:
+    async with serving(image, data, free_port()) as server, calling(server.url) as caller:
+        await caller.open()
+        await caller.connect()
+        server.process.send_signal(signal.SIGTERM)
+
+        async def draining() -> bool:
+            return (await caller.get("/readyz")).status == 503
+
+        await eventually(draining, within=10, what="a server that is being emptied")
+        server.process.send_signal(signal.SIGTERM)
+        # Its cell ends as it did.
+        assert await ended(server, within=STOPS_WITHIN) == 128 + signal.SIGTERM
+    assert "Stopped at once." in server.tail()
 
 
 def test_the_health_check_tells_of_a_server_that_is_gone(image: Image, data: Path) -> None:

@@ -18,13 +18,15 @@ from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
 from interview_peer.session import drain
 from interview_peer.session.control import Control
-from interview_peer.session.drain import GOODBYE, State, StopRequest
+from interview_peer.session.drain import GOODBYE, State
+from interview_peer.session.stop_request import StopRequest
 from interview_peer.types import Json
 from tests.notices.receiver import Receiver
+from tests.operations.stopping import ended
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
 from tests.support.operator import KEY, Operator
-from tests.support.server import ServerProcess, running_server
+from tests.support.server import running_server
 from tests.support.waiting import eventually
 
 PATH = "/api/drain"
@@ -42,14 +44,6 @@ async def unready(url: str, *codes: str) -> None:
         await eventually(
             ask, within=10, what=f"reasons {codes}", good=lambda found: found == [*codes]
         )
-
-
-async def ended(server: ServerProcess, within: float = 60.0) -> int:
-    """The exit code of a server that ends by itself."""
-    async with asyncio.timeout(within):
-        code = await server.process.wait()
-    server.killed = True
-    return code
 
 
 async def refused_everywhere(url: str) -> None:
@@ -131,39 +125,6 @@ async def test_sigterm_lets_interviews_finish_then_ends_the_rest_with_files_and_
             assert "interview.ended" in kinds and "recording.ready" in kinds, kinds
     finally:
         await receiver.close()
-
-
-@pytest.mark.timeout(120)
-async def test_a_second_sigterm_ends_at_once_and_the_next_start_finishes_the_files(
-    tmp_path: Path,
-) -> None:
-    async with (
-        running_server(tmp_path, INTERVIEW_DRAIN_SECONDS="600") as server,
-        calling(server.url) as caller,
-    ):
-        await caller.open()
-        await caller.connect()
-        await caller.sound(5)
-
-        async def recorded() -> bool:
-            return await asyncio.to_thread(
-                (server.folder(caller.session_id) / "events.jsonl").exists
-            )
-
-        await eventually(recorded, within=5, what="a folder")
-        server.process.send_signal(signal.SIGTERM)
-        await unready(server.url, "DRAINING")
-        server.process.send_signal(signal.SIGTERM)
-        assert await ended(server, within=5) == -signal.SIGTERM
-    async with running_server(tmp_path) as again:
-        folder = again.folder(caller.session_id)
-
-        async def finished() -> bool:
-            return await asyncio.to_thread((folder / "manifest.json").exists)
-
-        await eventually(finished, within=30, what="a manifest")
-        assert manifest.read(folder)["phase"] == "recovered"
-        assert verify(folder) == []
 
 
 async def test_a_server_without_interviews_ends_by_the_first_sigterm(tmp_path: Path) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from interview_peer import watchdog
 from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
+from tests.operations.stopping import fill, stopped
 from tests.support.caller import calling
 from tests.support.server import clean_environment, running, running_server
 from tests.support.waiting import eventually
@@ -76,21 +75,6 @@ async def test_a_held_server_ends_with_its_stack_and_the_next_one_finishes_the_r
         assert again.folder(caller.session_id) == folder
     assert manifest.read(folder)["phase"] == "recovered"
     assert verify(folder) == []
-
-
-def stopped(process: int) -> None:
-    """Wait until a process is."""
-    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        time.sleep(0.01)
-
-
-def fill(pipe: int) -> None:
-    """Write until it takes no more, then have writers wait as ever."""
-    os.set_blocking(pipe, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(pipe, b"x" * 4096)
-    os.set_blocking(pipe, True)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
