@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,15 +34,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Where several workers share the tests, begin with those that may take long.
 
     No worker is left with a long one at the end then. And those that listen to audio in real time
-    run beside others that mostly wait, not beside those that compute.
+    run beside others that mostly wait, not beside those that compute. Those that bear no company
+    come last, when there is hardly anyone to wait for.
     """
     if hasattr(config, "workerinput"):
-        items.sort(key=_seconds, reverse=True)
+        items.sort(key=lambda item: (_alone(item), -_seconds(item)))
 
 
 def _seconds(item: pytest.Item) -> float:
     mark = item.get_closest_marker("timeout")
     return float(mark.args[0]) if mark else 0.0
+
+
+def _alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+# Around everything else, so that waiting is not taken for the test's own time.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """No worker runs a test while another runs one that is marked ``alone``."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if _alone(item) else fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            # Closing alone would not do where a test has forked a process that lives on.
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 @pytest.fixture
