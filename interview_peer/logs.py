@@ -33,7 +33,7 @@ _SECRET_SHAPES = re.compile(
     | (?: (?<![A-Za-z0-9]) | (?<=\\[nrt]) )     # a word begins, be it behind a printed \n
       (?:
         (?P<bearer> Bearer\s+ ) [^\s"',;\\]+
-      | (?P<prefix> sk- | ek_ | ip[kr]_ | whsec_ ) [A-Za-z0-9+/=_-]+
+      | (?P<prefix> sk- | ek_ | ip[kr]_ | whsec_ ) [A-Za-z0-9+/=_-]+ (?: \.[A-Za-z0-9_-]+ )*
       | (?P<jwt> eyJ ) [A-Za-z0-9_-]{6,} (?: \.[A-Za-z0-9_-]* ){0,2}
       )
     """,

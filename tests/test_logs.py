@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 
+import jwt
 import pytest
 
 from interview_peer import logs
+from interview_peer.core import tokens
+from interview_peer.notices.signing import new_secret
+from interview_peer.types import SessionId
 
 NOISY = ("aioice", "aiortc", "aiohttp.access")
 TALKATIVE = ("aiosqlite", "asyncpg", "sqlalchemy")
@@ -74,6 +79,8 @@ def test_message_with_line_breaks_cannot_forge_a_second_record(stream: io.String
         ("A1b2C3", "key_sk-A1b2C3 end"),
         ("A1b2C3", "back with ipr_A1b2C3"),
         ("A1b2C3", "key ipk_A1b2C3"),
+        ("A1b2C3", "back with ipr_trusted.A1b2C3"),
+        ("A1b2C3", "value=ek_ipr_trusted.A1b2C3. Then"),
         ("68ab12", "value=ek_68ab12"),
         ("MfKQ9r8+/=", "whsec_MfKQ9r8+/="),
         (JWT[3:], f"token={JWT}&x=1"),
@@ -96,6 +103,34 @@ def test_key_shaped_text_is_masked_wherever_it_stands(
     written = stream.getvalue()
     assert secret not in written
     assert written.count(logs.MASK) == 5 + written.count("raise ValueError(text)" + logs.MASK)
+
+
+def made_tokens() -> dict[str, str]:
+    """A token of every kind that the server makes and gives somebody."""
+    now = int(time.time())
+    claims = tokens.claims_of(SessionId("one"), now, now + 60)
+    made = {
+        "resume": tokens.new_resume_token(),
+        "trusted resume": tokens.new_resume_token(trusted=True),
+        "operator": tokens.new_admin_key(),
+        "webhook": new_secret(),
+        "join": jwt.encode(claims, "a" * 32, algorithm="HS256"),
+    }
+    for_sdks = {f"{name} for an SDK": tokens.SDK_PREFIX + made[name] for name in ("resume", "join")}
+    for_sdks["trusted for an SDK"] = tokens.SDK_PREFIX + made["trusted resume"]
+    return made | for_sdks
+
+
+@pytest.mark.parametrize("kind", list(made_tokens()))
+def test_every_token_the_server_makes_is_masked_to_its_end(kind: str) -> None:
+    # Random texts differ in where they have which character.
+    for _ in range(50):
+        token = made_tokens()[kind]
+        for text in (f"x {token}", f"x {token}.", repr({"t": token}), f"/ws?token={token}&b=1"):
+            left = logs.redact(text)
+            telling = re.findall(r"[A-Za-z0-9_+/=-]{6,}", left.replace(logs.MASK, " "))
+            assert not [one for one in telling if one.strip("/?=&") in token.split("_", 1)[-1]]
+            assert logs.MASK in left
 
 
 def test_ordinary_words_are_not_masked(stream: io.StringIO) -> None:

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import select
 
 from interview_peer.core.redaction import MASK
-from interview_peer.core.tokens import digest
+from interview_peer.core.tokens import digest, is_trusted_resume
 from interview_peer.state import migrate
 from interview_peer.state.database import FILE, Database, Transaction
 from interview_peer.state.schema import metadata
@@ -217,6 +217,7 @@ async def test_tokens_and_secrets_are_nowhere_but_where_they_are_needed(
         calling(server.url) as maker,
         calling(server.url) as reader,
         calling(server.url) as candidate,
+        calling(server.url) as trusted,
         calling(server.url) as stranger,
     ):
         operator = Operator(maker, ADMIN_KEY)
@@ -234,12 +235,20 @@ async def test_tokens_and_secrets_are_nowhere_but_where_they_are_needed(
         await candidate.ready()
         resumes = [str(answer["resumeToken"])]
         await candidate.sound()
+        confided = await operator.make(trusted=True)
+        await trusted.open()
+        await trusted.send({"type": "init", "token": confided["join_token"]})
+        await trusted.message("session", where=lambda one: one["sessionId"] == confided["id"])
+        await trusted.send({"type": "sdp_offer", "offer": await trusted.offer()})
+        resumes.append(str((await trusted.message("sdp_answer"))["resumeToken"]))
+        assert is_trusted_resume(resumes[1])
         # A key that let somebody in is known; new ones are not looked up after many refusals.
         second = Operator(reader, kept)
         assert (await second.ask("GET", "/api/keys")).status == 200
         # Used, wrong and misplaced ones may show up in refusals.
         await stranger.open()
-        for token in (made["join_token"], made["join_token"] + "x", resumes[0] + "x", kept):
+        wrong = [token + "x" for token in (made["join_token"], *resumes)]
+        for token in (made["join_token"], *wrong, kept):
             await stranger.send({"type": "init", "token": token})
             await stranger.error()
             await stranger.get("/api/ice-servers", headers={"Authorization": f"Bearer {token}"})
@@ -270,10 +279,13 @@ async def test_tokens_and_secrets_are_nowhere_but_where_they_are_needed(
             # This one answer holds the newest resume token; its taker had the one before.
             text
             for text in stranger.heard
-            if resumes[1] not in text
+            if resumes[2] not in text
         )
         texts["a candidate's side"] = "\n".join(
             text for text in candidate.heard if resumes[0] not in text
+        )
+        texts["a trusted client's side"] = "\n".join(
+            text for text in trusted.heard if resumes[1] not in text
         )
         texts["what operators read"] = "\n".join(reader.heard)
         texts["what receivers got"] = "\n".join(
@@ -289,6 +301,7 @@ async def test_tokens_and_secrets_are_nowhere_but_where_they_are_needed(
     signing = [ENDPOINT_SECRET, CALLBACK_SECRET]
     secrets = [
         *(ADMIN_KEY, kept, JOIN_SECRET, DEFAULT_SECRET, made["join_token"], *resumes),
+        confided["join_token"],
         # By itself a JWT's signature is what makes it one.
         made["join_token"].rsplit(".", 1)[1],
     ]
@@ -304,7 +317,7 @@ async def test_tokens_and_secrets_are_nowhere_but_where_they_are_needed(
         beside = {place: text for place, text in elsewhere.items() if place not in kept_in}
         assert found_in(beside, secret) == [], secret[:12]
     # The search would find them: what is kept of tokens and keys is there, as digests.
-    for secret in (kept, resumes[1]):
+    for secret in (kept, *resumes[1:]):
         assert digest(secret) in texts["the database"]
 
 
