@@ -509,11 +509,13 @@ def _is_address(host: str) -> bool:
 
 async def serve(settings: Settings, stop: StopRequest | None = None) -> None:
     """Run until cancelled, or drained with a wish to end; first print a line with the address."""
-    async with running(settings) as server:
-        if stop is not None:
-            stop.serves(server.drain)
-        click.echo(f"interview_peer is ready: {server.url}")
-        with watching(settings.watchdog_seconds):
+    # Also while it starts and ends: the door is open before the one is over and after the other
+    # has begun. What takes long in either (a migration, a slow disk) waits in threads.
+    with watching(settings.watchdog_seconds):
+        async with running(settings) as server:
+            if stop is not None:
+                stop.serves(server.drain)
+            click.echo(f"interview_peer is ready: {server.url}")
             await server.drain.over.wait()
 
 

@@ -15,7 +15,7 @@ import pytest
 from interview_peer import watchdog
 from interview_peer.finishing import manifest
 from interview_peer.finishing.verify import verify
-from tests.operations.stopping import fill, stopped
+from tests.operations.stopping import ended, fill, stopped
 from tests.support.caller import calling
 from tests.support.server import clean_environment, running, running_server
 from tests.support.waiting import eventually
@@ -25,12 +25,9 @@ CHILD = Path(__file__).with_name("held_child.py")
 QUIET_CHILD = Path(__file__).with_name("quiet_child.py")
 
 
-@pytest.mark.timeout(120)
-async def test_a_held_server_ends_with_its_stack_and_the_next_one_finishes_the_recording(
-    tmp_path: Path,
-) -> None:
-    data = tmp_path / "data"
-    environment = clean_environment(
+def watched(data: Path) -> dict[str, str]:
+    """The environment of a server in simulation whose loop may stand still for a second."""
+    return clean_environment(
         SIMULATION_MODE="true",
         PORT="0",
         INTERVIEW_UDP_HOST="127.0.0.1",
@@ -38,8 +35,15 @@ async def test_a_held_server_ends_with_its_stack_and_the_next_one_finishes_the_r
         INTERVIEW_DATA_DIR=str(data),
         INTERVIEW_WATCHDOG_SECONDS="1",
     )
+
+
+@pytest.mark.timeout(120)
+async def test_a_held_server_ends_with_its_stack_and_the_next_one_finishes_the_recording(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
     async with (
-        running([sys.executable, str(CHILD)], tmp_path, environment, data) as server,
+        running([sys.executable, str(CHILD)], tmp_path, watched(data), data) as server,
         calling(server.url) as caller,
     ):
         await caller.open()
@@ -75,6 +79,39 @@ async def test_a_held_server_ends_with_its_stack_and_the_next_one_finishes_the_r
         assert again.folder(caller.session_id) == folder
     assert manifest.read(folder)["phase"] == "recovered"
     assert verify(folder) == []
+
+
+async def test_a_loop_held_while_the_server_ends_ends_the_process_however_slow_its_start_was(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    command = [sys.executable, str(CHILD), "end"]
+    # Its folder is not ready for longer than its loop may stand still; that keeps no loop.
+    async with running(command, tmp_path, watched(data), data) as server:
+        server.process.send_signal(signal.SIGUSR2)
+        assert await ended(server, within=20) == watchdog.EXIT_CODE, server.tail()
+    assert "the event loop stood still" in server.lines[-1]
+    assert any("in hold_the_loop" in line for line in server.lines), server.tail()
+
+
+async def test_a_loop_held_while_the_server_starts_ends_the_process(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(CHILD), "start"),
+        cwd=tmp_path,
+        env=watched(tmp_path / "data"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(30):
+            out, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, out) == (watchdog.EXIT_CODE, b"")
+    # The doors were open.
+    assert b" listening " in said and b"in hold_the_loop" in said
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
