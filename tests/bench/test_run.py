@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import subjects
+from bench import machine, subjects
 from bench.progress import Progress
 from tests.support.server import clean_environment
 
@@ -180,3 +180,10 @@ def test_without_janus_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     bench.prepare(plan)
     assert "janus" not in plan.kinds
     assert any("Janus is not installed" in note for note in plan.notes)
+
+
+def test_what_is_measured_leaves_no_core_dump(tmp_path: Path) -> None:
+    asked = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    place = subjects.Place(machine.cores()[0])
+    with subjects._process([sys.executable, "-c", asked], place, tmp_path / "log") as process:
+        assert process.communicate()[0] == "(0, 0)\n"
