@@ -18,10 +18,11 @@ from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
+from ..core.acts import Outcome
 from ..tasks import stop
 from ..types import Json
 from .database import Database, is_passing
-from .happenings import Erased, Happening, Turns
+from .happenings import Acted, Erased, Happening, Turns
 from .records import Records
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,12 @@ MOST_WAITING: Final = 20_000
 """Happenings kept while the database is away: with a hundred interviews, about an hour of it."""
 TURNS_WAITING: Final = MOST_WAITING // 2
 """Beyond this, turns are left out: the end of their interview has them all."""
+ACTS_WAITING: Final = MOST_WAITING // 4
+"""Acts of operators, beyond which further ones are lost. A key asks as often as it likes, and must
+leave room for what happens to interviews, of which the database has no other trace."""
+REFUSALS_WAITING: Final = 500
+"""The same of acts that were refused, which cost a key nothing: all that waits behind them is later
+by a second."""
 CLOSE_SECONDS: Final = 5.0
 
 _FIRST_PAUSE: Final = 0.05
@@ -51,6 +58,8 @@ class Chronicle:
         self.wake = wake
         self._listeners: list[Callable[[Happening], None]] = []
         self._waiting: deque[Happening] = deque()
+        self._acts = 0
+        """Acts among them."""
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -80,14 +89,21 @@ class Chronicle:
         if waiting >= TURNS_WAITING and isinstance(happening, Turns):
             self.left_out += 1
             return
-        if waiting >= MOST_WAITING:
+        if waiting >= MOST_WAITING or self._too_many_acts(happening):
             if self.lost == 0:
                 log.error("too much waits for the database: happenings are lost")
             self.lost += 1
             return
+        self._acts += isinstance(happening, Acted)
         self._waiting.append(happening)
         self._idle.clear()
         self._news.set()
+
+    def _too_many_acts(self, happening: Happening) -> bool:
+        if not isinstance(happening, Acted):
+            return False
+        refused = happening.entry.outcome is Outcome.REFUSED
+        return self._acts >= (REFUSALS_WAITING if refused else ACTS_WAITING)
 
     async def drained(self) -> None:
         """Wait until everything told so far, and since, is written."""
@@ -125,7 +141,7 @@ class Chronicle:
             while self._waiting:
                 # Kept in the queue until it is written: a cancelled task loses nothing counted.
                 await self._write(self._waiting[0])
-                self._waiting.popleft()
+                self._acts -= isinstance(self._waiting.popleft(), Acted)
             self._idle.set()
 
     async def _write(self, happening: Happening) -> None:

@@ -28,6 +28,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from sqlalchemy.exc import IntegrityError
 
+from ..core import tokens
 from ..core.acts import Act, Actor, Entry, Outcome, Reading, Readings
 from ..errors import (
     CallerError,
@@ -44,7 +45,7 @@ from ..state.database import Database
 from ..state.happenings import Acted
 from ..state.schema import now_us
 from ..types import SessionId
-from .access import OPERATOR
+from .access import KEY_ID_LENGTH, OPERATOR
 
 
 class Kind(enum.Enum):
@@ -127,6 +128,9 @@ OVER_SECONDS: Final = 1.0
 """How long an answer waits until the outcome of its act is written down."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY_ID: Final = re.compile(rf"[0-9a-f]{{{KEY_ID_LENGTH}}}")
+_SECRETS: Final = (tokens.ADMIN_PREFIX, tokens.RESUME_PREFIX, tokens.SDK_PREFIX, "whsec_")
+"""What no id begins with. Whoever takes a key for its id puts the key into a path."""
 _CALL: Final = "rtc_"
 _GIVEN: Final = (200, 206)
 """Answers that hold what was asked for; by others the caller learns nothing new."""
@@ -248,7 +252,9 @@ class Acts:
                 await self._write(act.entry(request, actor, Outcome.BEGUN))
             response = await handler(request)
         except Exception as error:
-            await self._over(request, act, Outcome.REFUSED, _code_of(error))
+            # What broke off after its beginning went out was read all the same.
+            if kind is not Kind.READING or act.read is not None:
+                await self._over(request, act, Outcome.REFUSED, _code_of(error))
             raise
         if response.status >= 400:
             code = response.get(CODE, InterviewPeerError.code)
@@ -322,7 +328,10 @@ def _act_of(request: web.Request) -> _UnderWay | None:
     named = request.match_info
     call = named.get("call_id", "")
     interview_id = named.get("interview_id") or call.removeprefix(_CALL)
-    return _UnderWay(recorded, _id(interview_id), _id(named.get("id") or named.get("key_id")))
+    if "key_id" in named:
+        key_id = named["key_id"]
+        return _UnderWay(recorded, None, key_id if _KEY_ID.fullmatch(key_id) else None)
+    return _UnderWay(recorded, _id(interview_id), _id(named.get("id")))
 
 
 def _reading(entry: Entry) -> Reading:
@@ -332,7 +341,9 @@ def _reading(entry: Entry) -> Reading:
 
 def _id(text: object) -> str | None:
     """An id that one of ours can be; nothing else that a caller writes is kept."""
-    return text if isinstance(text, str) and _ID.fullmatch(text) else None
+    if not isinstance(text, str) or not _ID.fullmatch(text) or text.startswith(_SECRETS):
+        return None
+    return text
 
 
 def _code_of(error: Exception) -> str:

@@ -8,6 +8,7 @@ import json
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -19,6 +20,7 @@ from interview_peer.session.archive import Archive
 from interview_peer.state.database import FILE, Transaction
 from interview_peer.state.schema import acts
 from interview_peer.types import Json
+from interview_peer.web import events_api
 from interview_peer.web.acts import ROUTES, Kind, Recorded
 from tests.notices.office import SECRET
 from tests.recording.folders import finished
@@ -167,6 +169,46 @@ async def test_what_a_key_has_no_scope_for_is_refused_and_written_down_once(
         ("interview.erased", "INSUFFICIENT_SCOPE"),
     ]
     assert {row["interview_id"] for row in rows} == {made["id"]}
+
+
+async def test_a_secret_in_the_place_of_an_id_is_not_kept(
+    served: Server, operator: Operator
+) -> None:
+    made = await key(operator, "a")
+    secrets = (made["key"], SECRET, KEY)
+    places: tuple[tuple[str, str, int], ...] = (
+        ("DELETE", "/api/keys/{}", 3),
+        ("GET", PATH + "/{}/transcript", 2),
+        ("POST", "/api/webhooks/{}/test", 2),
+    )
+    for method, place, count in places:
+        for secret in secrets[:count]:
+            path = place.format(quote(secret, safe=""))
+            assert (await operator.ask(method, path)).status in (400, 404, 422), path
+    rows = (await audit(served, operator))[:-1]
+    assert len(rows) == 3 + 2 + 2
+    assert {(row["outcome"], row["interview_id"], row["object_id"]) for row in rows} == {
+        ("refused", None, None)
+    }
+
+
+async def test_a_reading_that_broke_off_was_one_all_the_same(
+    served: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await candidate.open()
+    await candidate.connect()
+    await served.state.chronicle.drained()
+    begun = asyncio.Event()
+
+    async def breaks(response: object, text: str) -> None:
+        begun.set()
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr(events_api, "_send", breaks)
+    with contextlib.suppress(aiohttp.ClientError):
+        await operator.ask("GET", f"{PATH}/{candidate.session_id}/events")
+    assert begun.is_set()
+    assert short(await audit(served, operator)) == [("interview.followed", "done")]
 
 
 async def test_a_drain_is_an_act(tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from interview_peer.core.acts import KEYLESS, Act, Entry, Outcome
 from interview_peer.errors import StateUnavailable
+from interview_peer.notices.types import new_id
 from interview_peer.state import chronicle as chronicle_module
 from interview_peer.state import migrate
+from interview_peer.state.acts import Wanted, page
 from interview_peer.state.chronicle import Chronicle
 from interview_peer.state.database import FILE, Database, Transaction
-from interview_peer.state.happenings import Happening, Started, Turns
+from interview_peer.state.happenings import Acted, Happening, Started, Turns
 from interview_peer.state.records import Records
 from interview_peer.types import SessionId
 from tests.state.telling import TOLD, interview, life, records, said, told, turn
@@ -215,6 +218,40 @@ async def test_too_much_waiting_costs_turns_first_and_memory_never(
     # The end has all the turns.
     assert await said(database, "one") == ["words 0", "words 1"]
     await database.close()
+
+
+def act(outcome: Outcome) -> Acted:
+    entry = Entry(new_id("act"), 1, Act.INTERVIEW_SAID, KEYLESS, None, outcome=outcome)
+    return Acted(entry=entry)
+
+
+async def test_acts_leave_room_for_what_happens_to_interviews(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key may ask as often as it likes, while the database is away too."""
+    monkeypatch.setattr(chronicle_module, "MOST_WAITING", 30)
+    monkeypatch.setattr(chronicle_module, "ACTS_WAITING", 6)
+    monkeypatch.setattr(chronicle_module, "REFUSALS_WAITING", 3)
+    chronicle = Chronicle(database, records())
+    for _ in range(5):
+        chronicle.tell(act(Outcome.REFUSED))
+    assert (chronicle.statistics()["waiting"], chronicle.lost) == (3, 2)
+    for _ in range(5):
+        chronicle.tell(act(Outcome.DONE))
+    assert (chronicle.statistics()["waiting"], chronicle.lost) == (6, 4)
+    for happening in life("one"):
+        chronicle.tell(happening)
+    assert chronicle.lost == 4
+    chronicle.start()
+    await chronicle.drained()
+    # What was written makes room.
+    chronicle.tell(act(Outcome.REFUSED))
+    await chronicle.drained()
+    await chronicle.close()
+    assert chronicle.lost == 4
+    assert await told(database, "one") == TOLD
+    outcomes = [one.outcome for one in await database.run(lambda tx: page(tx, Wanted()))]
+    assert (outcomes.count(Outcome.REFUSED), outcomes.count(Outcome.DONE)) == (4, 3)
 
 
 async def test_closing_does_not_wait_for_ever(tmp_path: Path) -> None:

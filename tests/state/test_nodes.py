@@ -21,6 +21,11 @@ from tests.state.telling import interview, life, records
 from tests.support.postgres import Postgres
 
 BEAT = 5.0
+ANSWERS_SECONDS = 20.0
+"""Within which a PostgreSQL that runs answers: one that has just come up on a busy machine, whose
+connections from before are dead, needs more than one second."""
+AWAY_SECONDS = 0.5
+"""After which one that is stopped is not waited for."""
 
 
 class Time:
@@ -80,7 +85,7 @@ async def pair(
     async with contextlib.AsyncExitStack() as stack:
         made = []
         for name in ("first", "second"):
-            database = await Database.open(url, tmp_path / name, patience=1.0)
+            database = await Database.open(url, tmp_path / name, patience=ANSWERS_SECONDS)
             stack.push_async_callback(database.close)
             await migrate.upgrade(database)
             node = Node(name, database, clock, tmp_path / name)
@@ -104,8 +109,10 @@ async def outage(postgres: Postgres, clock: Time, seconds: float, *nodes: Node) 
     """The database goes, nobody is heard, and it comes back."""
     await asyncio.to_thread(postgres.stop, "immediate")
     for node in nodes:
+        node.database.patience = AWAY_SECONDS
         with pytest.raises(StateUnavailable):
             await node.heartbeat.say()
+        node.database.patience = ANSWERS_SECONDS
     await asyncio.to_thread(postgres.start)
     clock.pass_by(seconds)
 
