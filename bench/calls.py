@@ -18,6 +18,7 @@ from typing import Final
 import aiohttp
 from aiohttp import BodyPartReader, web
 
+from interview_peer.core.sdp import check_offer
 from interview_peer.media.leg import Leg
 from interview_peer.types import Json
 
@@ -120,7 +121,7 @@ class FarEnd:
         """Make a leg for an offer; returns the call's id and the answer."""
         ear = Ear(self._pump)
         leg = Leg("far end", self._port, ear)
-        answer = await leg.answer(offer)
+        answer = await leg.answer(check_offer(offer))
         call_id = f"rtc_bench{next(self._numbers):06d}"
         end = End(leg, ear, self._port)
         self._calls[call_id] = end

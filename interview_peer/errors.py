@@ -84,7 +84,7 @@ class CallerError(InterviewPeerError):
 
 
 class InvalidJson(CallerError):
-    """The text is not JSON, or not a JSON object."""
+    """The text is not JSON, not a JSON object, or has more values than any message needs."""
 
     code = "INVALID_JSON"
     sentence = "The message is not a JSON object."
@@ -152,7 +152,7 @@ class InvalidSdp(CallerError):
 
 
 class SdpTooLarge(InvalidSdp):
-    """The offer is larger than 64 kB, or than the operator lets it be."""
+    """The offer is larger than 64 kB, or than the operator lets it be, or has too many lines."""
 
     code = "SDP_TOO_LARGE"
     status = 413

@@ -6,8 +6,10 @@ Not responsible for negotiating: that is aiortc's, behind ``media.leg``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
 from ..errors import (
     InvalidSdp,
@@ -18,7 +20,15 @@ from ..errors import (
 )
 
 MAX_SDP_BYTES = 64 * 1024
-"""A browser's offer is 2 to 6 kB. The limit bounds the parser, which is linear in m-lines."""
+"""A browser's offer is 2 to 6 kB."""
+MAX_LINES: Final = 1_000
+"""A browser's offer has fifty, and one more for each candidate. What is done with an offer costs
+by its lines, so they are counted before anything else is done with it."""
+MAX_ALIKE: Final = 64
+"""Lines of one name, but for candidates: a browser's offer has at most as many as codecs. aiortc
+pairs lines of some names with each other, which a thousand of each would make it do for seconds."""
+LINE_ENDS: Final = ("\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
+"""Where ``str.splitlines`` cuts, besides the pair of the first two."""
 
 SUPPORTED_FINGERPRINTS = frozenset({"sha-256", "sha-384", "sha-512"})
 OPUS_FMTP = "minptime=10;useinbandfec=1"
@@ -26,6 +36,13 @@ OPUS_FMTP = "minptime=10;useinbandfec=1"
 
 RTP_PAYLOAD_TYPES = frozenset(map(str, [*range(64), *range(96, 128)]))
 """Seven bits, without those that look like RTCP beside the marker bit (RFC 5761 section 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A description that ``check_offer`` let through; it alone makes them."""
+
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +81,46 @@ def join(lines: list[str]) -> str:
     return "".join(f"{line}\r\n" for line in lines)
 
 
-def check_offer(text: str) -> None:
+def check_offer(text: str) -> Offer:
     """Refuse an offer that could not lead to an interview.
 
-    Wanted: at most 64 kB, one audio section with Opus, at most one data section, nothing else
-    (a video section would start decoders), ICE credentials and a supported fingerprint.
+    Wanted: at most 64 kB and 1,000 lines, 64 of them alike, one audio section with Opus, at most
+    one data section, nothing else (a video section would start decoders), ICE credentials and a
+    supported fingerprint. Costs a millisecond at most, whatever the text is.
 
     Raises:
         InvalidSdp: or one of its kinds; the sentence says what is missing.
     """
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_SDP_BYTES:
+    if len(text) > MAX_SDP_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_SDP_BYTES:
         raise SdpTooLarge
+    if _line_ends(text) > MAX_LINES:
+        raise SdpTooLarge("The offer has more lines than this server takes.")
     if not text.lstrip().startswith("v=0"):
         raise InvalidSdp
     sections = split(text)
     media = sections[1:]
     audio = [section for section in media if section.kind == "audio"]
-    if not audio or opus_payload_type(text) is None:
+    if not audio or _opus_of(audio[0]) is None:
         raise SdpWithoutAudio
     if len(audio) > 1 or sum(section.kind == "application" for section in media) > 1:
         raise InvalidSdp("The offer must have one audio section and one data section.")
     if any(section.kind not in ("audio", "application") for section in media):
         raise InvalidSdp("The offer may hold audio and a data channel only.")
+    _check_alike(sections)
     _check_bundle(sections[0], media)
     _check_transport(sections[0], audio[0])
+    return Offer(text)
+
+
+def _line_ends(text: str) -> int:
+    return sum(map(text.count, LINE_ENDS)) - text.count("\r\n")
+
+
+def _check_alike(sections: Iterable[Section]) -> None:
+    names = Counter(line.partition(":")[0] for section in sections for line in section.lines)
+    del names["a=candidate"]
+    if any(count > MAX_ALIKE for count in names.values()):
+        raise InvalidSdp("The offer repeats one kind of line too often.")
 
 
 def _check_bundle(session: Section, media: list[Section]) -> None:
@@ -98,8 +131,11 @@ def _check_bundle(session: Section, media: list[Section]) -> None:
     if any(len(part) > 1 for part in mids) or len(set(names)) < len(names):
         raise InvalidSdp("The offer's sections must each have one name of their own.")
     for group in session.values("group"):
-        semantics, _, tags = group.partition(" ")
-        if semantics == "BUNDLE" and any(f"a=mid:{tag}" not in names for tag in tags.split()):
+        semantics, _, rest = group.partition(" ")
+        tags = rest.split()
+        if len(tags) > len(media):
+            raise InvalidSdp("The offer groups more sections than it has.")
+        if semantics == "BUNDLE" and any(f"a=mid:{tag}" not in names for tag in tags):
             raise InvalidSdp("The offer bundles a section that it does not have.")
 
 
@@ -124,14 +160,20 @@ def check_answer(text: str) -> None:
         raise UpstreamInvalidAnswer from None
 
 
-def without_candidates(text: str) -> str:
-    """Drop the far end's candidates and its end-of-candidates line.
+def for_engine(offer: Offer) -> str:
+    """What the media engine is given of an offer: it without candidates, see there, and without
+    the feedback of codecs, of which the engine has none for audio."""
+    return without_candidates(offer.text, "a=rtcp-fb:")
+
+
+def without_candidates(text: str, *others: str) -> str:
+    """Drop the far end's candidates and its end-of-candidates line, and what begins as ``others``.
 
     The server then sends only to addresses that have proven the ICE password, so an offer
     cannot make it probe other hosts, and no ``.local`` name starts multicast queries.
     The end line must go too: with it and no candidate the ICE agent gives up at once.
     """
-    dropped = ("a=candidate:", "a=end-of-candidates", "a=remote-candidates:")
+    dropped = ("a=candidate:", "a=end-of-candidates", "a=remote-candidates:", *others)
     return join([line for line in _lines(text) if not line.startswith(dropped)])
 
 
@@ -151,14 +193,15 @@ def candidate_lines(text: str) -> list[str]:
 
 def opus_payload_type(text: str) -> int | None:
     """The RTP payload type that the first audio section gives to 48 kHz Opus."""
-    for section in split(text):
-        if section.kind != "audio":
-            continue
-        for value in section.values("rtpmap"):
-            number, _, encoding = value.partition(" ")
-            if encoding.lower().startswith("opus/48000") and number in RTP_PAYLOAD_TYPES:
-                return int(number)
-        return None
+    audio = next((section for section in split(text) if section.kind == "audio"), None)
+    return None if audio is None else _opus_of(audio)
+
+
+def _opus_of(audio: Section) -> int | None:
+    for value in audio.values("rtpmap"):
+        number, _, encoding = value.partition(" ")
+        if encoding.lower().startswith("opus/48000") and number in RTP_PAYLOAD_TYPES:
+            return int(number)
     return None
 
 

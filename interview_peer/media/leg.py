@@ -149,7 +149,7 @@ class Leg:
 
     # -- negotiation ------------------------------------------------------------------------
 
-    async def answer(self, offer_sdp: str) -> str:
+    async def answer(self, offer: sdp.Offer) -> str:
         """Accept a far end's offer, candidates left out, and give the complete answer.
 
         Raises:
@@ -159,14 +159,9 @@ class Leg:
         pc.on("datachannel", self._adopt_channel)
         self.engine.add_audio()
         try:
-            sdp.check_offer(offer_sdp)
-            await pc.setRemoteDescription(
-                RTCSessionDescription(sdp.without_candidates(offer_sdp), "offer")
-            )
+            await pc.setRemoteDescription(RTCSessionDescription(sdp.for_engine(offer), "offer"))
             self.engine.prepare(dtls_server=self._dtls_server)
             await pc.setLocalDescription(await pc.createAnswer())
-        except InvalidSdp:
-            raise
         except Exception as error:
             # aiortc's parser answers odd text with whatever exception it meets.
             log.debug("offer refused by the SDP parser: %s", type(error).__name__)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ..core.flood import Budget
 from ..core.gate import Client, Gate
+from ..core.sdp import Offer
 from ..errors import ConfigurationError, InterviewPeerError
 from ..media.leg import Leg, LegListener
 from ..tasks import Tasks
@@ -103,7 +104,7 @@ class Connections:
             self.close_later(gone)
 
     async def make_both(
-        self, offer_sdp: str, terms: Terms, session: Json, tools: Sequence[str], by: float
+        self, offer: Offer, terms: Terms, session: Json, tools: Sequence[str], by: float
     ) -> str:
         """Answer a browser and call the model at once; whoever gets an error is to ``undo``.
 
@@ -123,7 +124,7 @@ class Connections:
             try:
                 async with asyncio.TaskGroup() as group:
                     answer = group.create_task(
-                        browser.answer(offer_sdp), name=f"answer browser {self._id}"
+                        browser.answer(offer), name=f"answer browser {self._id}"
                     )
                     group.create_task(
                         self._call_model(session, tools), name=f"call model {self._id}"

@@ -15,7 +15,6 @@ import time
 from typing import Final
 
 from .. import logs
-from ..core import sdp
 from ..core.consent import Consent, digest
 from ..core.flood import Flood
 from ..core.gate import Client
@@ -23,6 +22,7 @@ from ..core.lifecycle import WAITING, Happening, Lifecycle, Phase, Reason
 from ..core.limits import tokens_of
 from ..core.persona import Persona
 from ..core.realtime import ModelEvent
+from ..core.sdp import Offer
 from ..errors import (
     ConnectionFlooded,
     ConsentRequired,
@@ -271,7 +271,7 @@ class Interview:
     # -- negotiation --------------------------------------------------------------------------
 
     async def answer_offer(
-        self, offer_sdp: str, token: str | None = None, *, trusted: bool = False
+        self, offer: Offer, token: str | None = None, *, trusted: bool = False
     ) -> str:
         """Answer a browser's offer: the first makes both legs, a later one brings it back.
 
@@ -284,7 +284,7 @@ class Interview:
             trusted: whether what was shown says that this browser may configure the session.
 
         Raises:
-            InvalidSdp: or one of its kinds; nothing was started.
+            InvalidSdp: the offer passed for good, and cannot be answered.
             ConsentRequired: the candidate must agree to being recorded first.
             SessionEnded, SessionBusy: not now.
             OutOfDescriptors: the session may offer again.
@@ -299,19 +299,18 @@ class Interview:
         again = self.phase is Phase.CONNECTING
         if self._negotiation is not None or (again and not self._may_offer_again()):
             raise SessionBusy
-        sdp.check_offer(offer_sdp)
         self.touch()
         self.entry.show(token)
         if again:
-            work = self._offer_again(offer_sdp, trusted)
+            work = self._offer_again(offer, trusted)
         elif self.phase is Phase.CREATED:
             # Before anything is begun: what runs already may need what is left.
             self._around.descriptors.require()
             # In this very step: who counts the running interviews must see it.
             self._happen(Happening.OFFER_TAKEN)
-            work = self._start(offer_sdp, trusted)
+            work = self._start(offer, trusted)
         else:
-            work = self._come_back(offer_sdp, trusted)
+            work = self._come_back(offer, trusted)
         self._negotiation = self._tasks.start(work, "negotiate")
         self._negotiation.add_done_callback(self._negotiated)
         try:
@@ -337,7 +336,7 @@ class Interview:
             client = Client.INVITED
         return Terms(client, tuple(persona.gate_allow), tuple(persona.gate_deny))
 
-    async def _start(self, offer_sdp: str, trusted: bool) -> str:
+    async def _start(self, offer: Offer, trusted: bool) -> str:
         """Make both legs at once; on any failure nothing of them is left."""
         self._offered_at = time.monotonic()
         deadline = asyncio.get_running_loop().time() + self._around.connect_seconds
@@ -347,7 +346,7 @@ class Interview:
         try:
             session = self.persona.session(self._around.model or self.model, with_tools=is_ours)
             answer = await self._connections.make_both(
-                offer_sdp, self._terms(trusted), session, tools, deadline
+                offer, self._terms(trusted), session, tools, deadline
             )
             self._recording.begin(self.persona.name, self.consent)
         except BaseException as error:
@@ -371,14 +370,14 @@ class Interview:
         browser = self._bridge.browser
         return self.origin == INVITED and browser is not None and not browser.connected
 
-    async def _offer_again(self, offer_sdp: str, trusted: bool) -> str:
+    async def _offer_again(self, offer: Offer, trusted: bool) -> str:
         """Answer a candidate whom the first answer did not reach; the call stays as it is.
 
         The new leg takes the place of the old one, so there is never more than one.
         """
         leg = self._connections.new_browser(self._terms(trusted))
         try:
-            answer = await leg.answer(offer_sdp)
+            answer = await leg.answer(offer)
             if self._life.over:
                 raise SessionEnded
             if self.phase is not Phase.CONNECTING or not self._may_offer_again():
@@ -391,14 +390,14 @@ class Interview:
         self._connections.replace_browser(leg)
         return answer
 
-    async def _come_back(self, offer_sdp: str, trusted: bool) -> str:
+    async def _come_back(self, offer: Offer, trusted: bool) -> str:
         """Answer a browser that returns; its leg takes over once it is connected."""
         if self._hold.coming is not None:
             await self._bridge.close(self._hold.coming)
         leg = self._connections.new_browser(self._terms(trusted))
         self._hold.expect(leg)
         try:
-            return await leg.answer(offer_sdp)
+            return await leg.answer(offer)
         except BaseException:
             self._hold.missed()
             await self._bridge.close(leg)

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..core.consent import Policy, Requirement, policy
 from ..core.lifecycle import WAITING, Phase, Reason
+from ..core.sdp import Offer
 from ..errors import AtCapacity, Draining, ManifestDamaged, SessionIdTaken, SessionNotFound
 from ..personas import Personas
 from ..storage.finished import read_manifest
@@ -155,7 +156,7 @@ class Interviews:
     async def answer_offer(
         self,
         interview: Interview,
-        offer_sdp: str,
+        offer: Offer,
         token: str | None = None,
         *,
         trusted: bool = False,
@@ -166,7 +167,7 @@ class Interviews:
         """
         if interview.phase is Phase.CREATED:
             self._openings.require(self.running)
-        return await interview.answer_offer(offer_sdp, token, trusted=trusted)
+        return await interview.answer_offer(offer, token, trusted=trusted)
 
     async def files(self, session_id: str) -> list[str] | None:
         """Names of the files an interview has on disk; nothing if it has no folder.

@@ -9,6 +9,7 @@ from .values import Seconds
 MUST_BE = {
     "waiting_per_address": "must be a whole number from 1 to 100",
     "waiting_sockets": "must be a whole number from 1 to 10000",
+    "requests_per_minute": "must be a whole number from 0 to 100000",
     "offers_per_minute": "must be a whole number from 0 to 100000",
     "offers_per_interview": "must be a whole number from 0 to 100000",
     "sockets_per_minute": "must be a whole number from 0 to 100000",
@@ -36,10 +37,16 @@ class LimitSettings(BaseModel):
     )
     """The same of all addresses together."""
 
+    requests_per_minute: int = Field(
+        default=240, ge=0, le=100000, validation_alias="INTERVIEW_REQUESTS_PER_MINUTE"
+    )
+    """Requests that one address may post to the paths of candidates in a minute, and at once,
+    whatever becomes of them; 0 counts none."""
+
     offers_per_minute: int = Field(
         default=60, ge=0, le=100000, validation_alias="INTERVIEW_OFFERS_PER_MINUTE"
     )
-    """Offers of one address that are answered in a minute, and at once; 0 counts none."""
+    """Offers of one address that are looked at in a minute, and at once; 0 counts none."""
 
     offers_per_interview: int = Field(
         default=20, ge=0, le=100000, validation_alias="INTERVIEW_OFFERS_PER_INTERVIEW"

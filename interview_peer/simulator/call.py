@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ..core.sdp import check_offer
 from ..media.leg import ChannelClosed, Leg, MessageTooLarge
 from ..types import Json
 from .answer import as_the_service_writes_it, routing_ufrag, without_message_limit
@@ -83,7 +84,7 @@ class Call:
         """
         if self.settings.oversized_events == "send":
             offer_sdp = without_message_limit(offer_sdp)
-        answer = await self._leg.answer(offer_sdp)
+        answer = await self._leg.answer(check_offer(offer_sdp))
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(
             self.settings.connect_seconds, self.end, "nobody connected"

@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from ..core import consent, sdp
+from ..core import consent
 from ..core.lifecycle import WAITING
 from ..core.persona import ga_model
 from ..errors import NotFound, SessionNotFound, Unauthorized
@@ -145,7 +145,7 @@ class Api:
         For a known session, voice and model are noted. A client may post an id of its own
         making: it gets the same answer and nothing is kept.
         """
-        body = await forms.read_json(request)
+        body = await forms.read_message(request)
         voice = messages.voice(messages.optional_text(body, "voice"))
         model = ga_model(messages.optional_text(body, "model"))
         session_id = messages.optional_text(body, "sessionId")
@@ -174,13 +174,12 @@ class Api:
 
     async def sdp_exchange(self, request: web.Request) -> web.Response:
         """Answer an offer over HTTP instead of the WebSocket."""
-        body = await forms.read_json(request)
-        offer = messages.offer_sdp(body.get("sdpOffer"))
-        sdp.check_offer(offer)
+        admission = await self._joining.admit(request)
+        body = await forms.read_message(request)
+        offer = self._joining.take_offer(request, messages.offer_sdp(body.get("sdpOffer")))
         session_id = messages.optional_text(body, "sessionId")
         persona_name = messages.optional_text(body, "aiPersona")
         persona = self._interviews.personas.find(persona_name) if persona_name else None
-        admission = await self._joining.admit(request)
         interview = await self._joining.enter(admission, session_id)
         if persona is not None and admission.is_open:
             interview.meet(persona)

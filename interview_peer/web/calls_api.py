@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..core import sdp
 from ..core.lifecycle import OVER, Reason
+from ..core.sdp import MAX_LINES
 from ..errors import (
     CallerError,
     InvalidMessage,
@@ -22,13 +21,16 @@ from ..errors import (
 )
 from ..session.interview import Interview
 from ..session.registry import Interviews
-from . import forms
+from . import forms, messages
 from .access import bearer
 from .joining import Joining
 
 PATH: Final = "/v1/realtime/calls"
 CALL_PREFIX: Final = "rtc_"
 """OpenAI's call ids begin so, and its clients may look."""
+PARTS: Final = ("sdp", "session")
+MAX_FORM_LINES: Final = 4 * MAX_LINES
+"""An offer's, and those of a session that is written for people to read."""
 
 
 class CallsApi:
@@ -45,9 +47,8 @@ class CallsApi:
 
     async def create(self, request: web.Request) -> web.Response:
         """Take an offer as OpenAI's own endpoint does: bare SDP, or multipart."""
-        offer = await _offer(request)
-        sdp.check_offer(offer)
         admission = await self._joining.admit(request)
+        offer = self._joining.take_offer(request, await _offer(request))
         interview = await self._joining.enter(admission, None)
         answer, _ = await self._joining.answer_or_forget(request, admission, interview, offer)
         return web.Response(
@@ -99,40 +100,36 @@ async def _offer(request: web.Request) -> str:
 
 
 async def _multipart_offer(request: web.Request) -> str:
-    offer: str | None = None
+    found: dict[str, str] = {}
     try:
         async for part in await _parts(request):
-            if not isinstance(part, BodyPartReader) or part.name not in ("sdp", "session"):
+            if not isinstance(part, BodyPartReader) or part.name not in PARTS:
                 raise InvalidMessage("The parts are sdp and session.")
+            if part.name in found:
+                raise InvalidMessage("The parts sdp and session may come once each.")
             forms.check_uncompressed(part)
-            body = await part.read(decode=True)
-            if len(body) > sdp.MAX_SDP_BYTES * 2:
-                raise SdpTooLarge
-            if part.name == "sdp":
-                offer = body.decode("utf-8")
-            else:
-                _check_session(json.loads(body))
+            found[part.name] = (await part.read(decode=True)).decode("utf-8")
+        if not isinstance(messages.load(found.get("session", "{}")), dict):
+            raise InvalidMessage("The part session must be a JSON object.")
     except CallerError:
         raise
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge from None
-    except (ValueError, RecursionError, RuntimeError, HttpProcessingError):
+    except (ValueError, RuntimeError, HttpProcessingError):
         # A RuntimeError stands for a Content-Transfer-Encoding that is not known.
         raise InvalidMessage("The multipart body could not be read.") from None
-    if offer is None:
+    if "sdp" not in found:
         raise InvalidSdp("The part sdp is missing.")
-    return offer
+    return found["sdp"]
 
 
 async def _parts(request: web.Request) -> MultipartReader:
     """The parts of a body that is read whole: it may have to be passed on to another process."""
     body = await request.read()
+    if body.count(b"\n") > MAX_FORM_LINES:
+        # What stands before the first part is read line by line, to be thrown away.
+        raise SdpTooLarge("The form has more lines than this server takes.")
     stream = StreamReader(request.protocol, 2 * len(body) + 1)
     stream.feed_data(body)
     stream.feed_eof()
     return MultipartReader(request.headers, stream)
-
-
-def _check_session(session: Any) -> None:
-    if not isinstance(session, dict):
-        raise InvalidMessage("The part session must be a JSON object.")

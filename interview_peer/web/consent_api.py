@@ -30,24 +30,23 @@ class ConsentPaths:
 
     async def get(self, request: web.Request) -> web.Response:
         """The text, and whether it was agreed to."""
-        return web.json_response(status(await self._interview(request, must_exist=True)))
+        admission = await self._joining.admit(request)
+        name = request.match_info["session_id"]
+        interview = await self._joining.enter(admission, name, must_exist=True)
+        return web.json_response(status(interview))
 
     async def post(self, request: web.Request) -> web.Response:
         """Agree or refuse. The text comes along where another version was agreed to."""
-        agreed, version = messages.consent(await forms.read_json(request))
         # It may make a session, as a socket does.
         self._limits.socket(request.remote)
-        interview = await self._interview(request, must_exist=False)
+        admission = await self._joining.admit(request)
+        agreed, version = messages.consent(await forms.read_message(request))
+        interview = await self._joining.enter(admission, request.match_info["session_id"])
         try:
             await self._joining.consents.decide(interview, agreed=agreed, version=version)
         except ConsentOutdated as error:
             return self._refused(request, error, interview)
         return web.json_response(status(interview))
-
-    async def _interview(self, request: web.Request, *, must_exist: bool) -> Interview:
-        admission = await self._joining.admit(request)
-        name = request.match_info["session_id"]
-        return await self._joining.enter(admission, name, must_exist=must_exist)
 
     def _refused(
         self, request: web.Request, error: InterviewPeerError, interview: Interview

@@ -28,8 +28,10 @@ from ..errors import (
     UnsupportedContentType,
 )
 from ..types import Json
+from . import messages
 from .access import Access
 from .acts import CODE
+from .limits import LIMITS
 from .origins import Origins, is_candidates
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ OPERATOR_PATHS: Final = (
     "/v1/realtime/client_secrets",
 )
 """What only operators and the systems around an interview may use."""
+OFFER_PATHS: Final = ("/api/sdp-exchange", "/v1/realtime/calls")
+"""What candidates post offers to, which may name an interview. Other bodies of theirs are short."""
 
 
 def error_body(path: str, error: InterviewPeerError) -> Json:
@@ -82,24 +86,29 @@ def error_response(path: str, error: InterviewPeerError) -> web.Response:
     return response
 
 
-async def read_json(request: web.Request) -> Json:
-    """The request's JSON object.
+async def read_json(request: web.Request, load: Callable[[str], Any] = json.loads) -> Json:
+    """The request's JSON object, of somebody who has a key.
 
     Raises:
         UnsupportedContentType: the body is not labelled as JSON.
         InvalidJson: it is not a JSON object.
-        TooLarge: it is longer than the application takes.
+        TooLarge: it is longer than this path takes.
     """
     if request.content_type != "application/json":
         raise UnsupportedContentType("This path takes application/json.")
     text = await read_text(request)
     try:
-        value = json.loads(text)
+        value = load(text)
     except (ValueError, RecursionError):
         raise InvalidJson("The body is not a JSON object.") from None
     if not isinstance(value, dict):
         raise InvalidJson("The body is not a JSON object.")
     return value
+
+
+async def read_message(request: web.Request) -> Json:
+    """The request's JSON object, of anybody. Raises as ``read_json``."""
+    return await read_json(request, messages.load)
 
 
 async def read_text(request: web.Request) -> str:
@@ -160,6 +169,15 @@ def middlewares(
         return await handler(request)
 
     @web.middleware
+    async def candidates(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "POST" and is_candidates(request.path):
+            request.app[LIMITS].request(request.remote)
+            if request.path not in OFFER_PATHS:
+                most = min(messages.SHORT_BYTES, request.client_max_size)
+                request = request.clone(client_max_size=most)
+        return await handler(request)
+
+    @web.middleware
     async def operator(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith(OPERATOR_PATHS):
             await access.check_operator(request)
@@ -179,7 +197,7 @@ def middlewares(
         return await handler(request)
 
     outer = [errors, *([behind] if proxies else ()), *first]
-    return [*outer, pages, operator, uncompressed, *last]
+    return [*outer, pages, candidates, operator, uncompressed, *last]
 
 
 def check_uncompressed(body: web.Request | BodyPartReader) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from aiohttp import web
 from sqlalchemy import select
 
-from ..core import sdp
 from ..core.lifecycle import WAITING, Phase
 from ..core.persona import Persona
+from ..core.sdp import Offer, check_offer
 from ..errors import (
     InterviewElsewhere,
     SessionEnded,
@@ -111,8 +111,16 @@ class Joining:
             raise TokenRequired
         return known
 
+    def take_offer(self, request: web.Request, text: str) -> Offer:
+        """An offer that came with a request, counted and then looked at.
+
+        Raises as ``Limits.offer`` and ``check_offer``.
+        """
+        request.app[LIMITS].offer(request.remote, text)
+        return check_offer(text)
+
     async def answer(
-        self, admission: Admission, interview: Interview, offer: str
+        self, admission: Admission, interview: Interview, offer: Offer
     ) -> tuple[str, str | None]:
         """Answer an offer; the SDP, and the resume token for coming back (None: open client).
 
@@ -123,7 +131,6 @@ class Joining:
         if not admission.is_open:
             if admission.claims is not None and not admission.redeemed:
                 token = admission.claims.jti
-            sdp.check_offer(offer)
             await self.consents.refresh(interview)
             await self.claims.take(interview, token)
         try:
@@ -137,12 +144,12 @@ class Joining:
         return answer, await self.access.renew(admission, self._runs)
 
     async def answer_or_forget(
-        self, request: web.Request, admission: Admission, interview: Interview, offer: str
+        self, request: web.Request, admission: Admission, interview: Interview, offer: Offer
     ) -> tuple[str, str | None]:
         """As ``answer``, for a request; a session that was only made for one that fails is
-        forgotten. Raises as ``Limits.offer`` too."""
+        forgotten. Raises as ``Limits.offer_for`` too."""
         try:
-            request.app[LIMITS].offer(request.remote, interview.id, offer)
+            request.app[LIMITS].offer_for(interview.id)
             return await self.answer(admission, interview, offer)
         except BaseException:
             if not interview.watched:

@@ -23,7 +23,7 @@ MESSAGES_AT_ONCE = 5
 """A connection may send as much as it may in so many seconds at once."""
 
 
-REFUSED = ("offers", "sockets", "messages", "connections", "slow")
+REFUSED = ("requests", "offers", "sockets", "messages", "connections", "slow")
 """What is counted: ``slow`` are heads and bodies of requests that did not arrive in time."""
 
 
@@ -41,6 +41,7 @@ class Limits:
         self.sockets = Sockets(settings.max_connections)
         self.addresses = Addresses(settings.connections_per_address)
         self._proxies = [ipaddress.ip_network(one) for one in settings.trusted_proxies]
+        self._requests = _per_minute(settings.requests_per_minute)
         self._offers = _per_minute(settings.offers_per_minute)
         self._offers_of_one = _per_minute(settings.offers_per_interview)
         self._sockets = _per_minute(settings.sockets_per_minute)
@@ -48,16 +49,26 @@ class Limits:
         self.refused: Counter[str] = Counter()
         """What was not let through, by what it was."""
 
-    def offer(self, address: str | None, interview_id: str, offer: str) -> None:
-        """Let an offer be answered.
+    def request(self, address: str | None) -> None:
+        """Let a candidate's request be looked at, before anything of its body is.
+
+        Raises ``RateLimited``.
+        """
+        self._take(self._requests, caller_of(address), "requests")
+
+    def offer(self, address: str | None, offer: str) -> None:
+        """Let an offer be looked at, which counts whatever becomes of it.
 
         Raises:
+            RateLimited: this address has sent enough of them lately.
             SdpTooLarge: it is longer than is taken.
-            RateLimited: this address, or this interview, has had enough of them answered lately.
         """
+        self._take(self._offers, caller_of(address), "offers")
         if len(offer.encode("utf-8", "surrogatepass")) > self._sdp_bytes:
             raise SdpTooLarge
-        self._take(self._offers, caller_of(address), "offers")
+
+    def offer_for(self, interview_id: str) -> None:
+        """Let an offer be answered for an interview. Raises ``RateLimited``."""
         self._take(self._offers_of_one, interview_id, "offers")
 
     def socket(self, address: str | None) -> None:

@@ -44,9 +44,6 @@ from . import forms
 from .limits import Limits
 from .passing import Passing
 
-IN_BODIES: Final = ("/api/sdp-exchange", "/v1/realtime/calls")
-"""Paths whose requests name an interview by what they carry."""
-
 HOPS: Final = web.RequestKey("hops", int)
 """How often a request was passed on before."""
 
@@ -118,7 +115,7 @@ class Machines:
             try:
                 return await handler(request)
             except InterviewElsewhere as elsewhere:
-                if elsewhere.interview_id is None or request.path not in IN_BODIES:
+                if elsewhere.interview_id is None or request.path not in forms.OFFER_PATHS:
                     raise
                 subject, trouble = Subject(elsewhere.interview_id, Kind.LIVE), elsewhere
             holder = await self._holder(subject)

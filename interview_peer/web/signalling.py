@@ -16,6 +16,7 @@ from aiohttp import WSMsgType, web
 
 from ..core import tokens
 from ..core.lifecycle import Phase, Reason
+from ..core.sdp import Offer, check_offer
 from ..errors import (
     CallerError,
     ConsentOutdated,
@@ -57,8 +58,6 @@ TOKEN_SECONDS: Final = 5.0
 """How long a client may take to show its token, where one is needed."""
 CLOSE_SECONDS: Final = 1.0
 """How long a client may take to answer that the connection is closed: it is read meanwhile."""
-MAX_UNKNOWN_BYTES: Final = 8 * 1024
-"""Longest message taken from a client that has not shown one."""
 
 
 class Signalling:
@@ -248,9 +247,9 @@ class Signalling:
     async def _take(self, text: str) -> None:
         """Act on one message; what is wrong with it is answered, and ends nothing."""
         try:
-            if self._interview is None and len(text) > MAX_UNKNOWN_BYTES:
+            if self._interview is None and len(text) > messages.SHORT_BYTES:
                 raise TooLarge
-            await self._dispatch(_parse(text, self._limits.message_bytes))
+            await self._dispatch(messages.of_socket(text, self._limits.message_bytes))
         except InterviewPeerError as error:
             self._error(error)
 
@@ -332,11 +331,13 @@ class Signalling:
 
     def _take_offer(self, described: Any) -> None:
         try:
-            offer = messages.offer_sdp(described)
+            text = messages.offer_sdp(described)
             if self._offer is not None and not self._offer.done():
                 raise SessionBusy
             interview, admission = self._current(), self._admission
-            self._limits.offer(self._address, interview.id, offer)
+            self._limits.offer(self._address, text)
+            self._limits.offer_for(interview.id)
+            offer = check_offer(text)
         except InterviewPeerError as error:
             self._offer_failed(error)
             return
@@ -344,7 +345,7 @@ class Signalling:
         # Answering takes a round trip to the model's service; a disconnect must be heard meanwhile.
         self._offer = self._tasks.start(self._answer(admission, interview, offer), "answer offer")
 
-    async def _answer(self, admission: Admission, interview: Interview, offer: str) -> None:
+    async def _answer(self, admission: Admission, interview: Interview, offer: Offer) -> None:
         try:
             answer, resume = await self._joining.answer(admission, interview, offer)
         except InterviewPeerError as error:
@@ -378,18 +379,6 @@ class Signalling:
         if self._interview is None:
             raise TokenRequired
         return self._interview
-
-
-def _parse(text: str, most: int) -> Json:
-    if len(text) > most:
-        raise TooLarge
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidJson from None
-    if not isinstance(message, dict):
-        raise InvalidJson
-    return message
 
 
 async def handle(

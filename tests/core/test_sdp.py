@@ -106,6 +106,9 @@ MODEL_ANSWER = sdp.join(
 )
 
 
+CANDIDATE = "a=candidate:1467250027 1 udp 2122260223 203.0.113.7 54609 typ host generation 0\r\n"
+
+
 def without(text: str, *beginnings: str) -> str:
     return sdp.join([line for line in text.splitlines() if not line.startswith(beginnings)])
 
@@ -142,6 +145,7 @@ SESSION_LEVEL_SECRETS = without(
         BROWSER_OFFER.replace("opus/48000/2", "OPUS/48000/2"),
         BROWSER_OFFER.replace("nVy2", "nV/+y2"),
         BROWSER_OFFER.replace("t=0 0", "t=0 0\r\na=x-padding:" + "x" * 60_000),
+        BROWSER_OFFER.replace("a=rtcp-mux", "a=rtcp-mux" + "\r\n" + CANDIDATE * 500),
     ],
     ids=[
         "as Chromium writes it",
@@ -158,10 +162,11 @@ SESSION_LEVEL_SECRETS = without(
         "codec name in capitals",
         "slash and plus in the ufrag",
         "just below 64 kB",
+        "hundreds of candidates",
     ],
 )
 def test_offer_that_can_be_answered_is_accepted(offer: str) -> None:
-    sdp.check_offer(offer)
+    assert sdp.check_offer(offer).text == offer
 
 
 @pytest.mark.parametrize(
@@ -174,6 +179,14 @@ def test_offer_that_can_be_answered_is_accepted(offer: str) -> None:
         ("\ud800", InvalidSdp),
         (BROWSER_OFFER + "a=x:" + "x" * 65_536, SdpTooLarge),
         ("v=0\r\n" + "\u00e4" * 40_000, SdpTooLarge),
+        (BROWSER_OFFER + "a\r\n" * 1_000, SdpTooLarge),
+        (BROWSER_OFFER + "a\u2028" * 1_000, SdpTooLarge),
+        (BROWSER_OFFER + "\x0b" * 1_000, SdpTooLarge),
+        (
+            BROWSER_OFFER.replace("a=rtcp-mux", "a=rtcp-mux\r\n" + "a=rtcp-fb:* nack\r\n" * 65),
+            InvalidSdp,
+        ),
+        (BROWSER_OFFER.replace("BUNDLE 0 1", "BUNDLE 0 1 0"), InvalidSdp),
         (DATA_ONLY, SdpWithoutAudio),
         (without(BROWSER_OFFER, "a=rtpmap:111"), SdpWithoutAudio),
         (BROWSER_OFFER.replace("rtpmap:111", "rtpmap:300"), SdpWithoutAudio),
@@ -200,6 +213,38 @@ def test_offer_that_cannot_be_answered_is_refused_by_its_kind(
     with pytest.raises(InvalidSdp) as caught:
         sdp.check_offer(offer)
     assert type(caught.value) is error
+
+
+def test_lines_are_counted_before_any_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[str] = []
+    real = sdp.split
+
+    def split(text: str) -> list[sdp.Section]:
+        cut.append(text)
+        return real(text)
+
+    monkeypatch.setattr(sdp, "split", split)
+    sdp.check_offer(BROWSER_OFFER)
+    assert cut == [BROWSER_OFFER], "cut once"
+    for end in ("\r\n", *sdp.LINE_ENDS):
+        with pytest.raises(SdpTooLarge):
+            sdp.check_offer(BROWSER_OFFER + f"a{end}" * 1_000)
+    assert cut == [BROWSER_OFFER]
+
+
+def test_every_end_of_a_line_is_counted() -> None:
+    ends = {chr(code) for code in range(0x10000) if len(f"a{chr(code)}b".splitlines()) > 1}
+    assert ends == set(sdp.LINE_ENDS)
+
+
+def test_the_engine_is_given_neither_candidates_nor_feedback() -> None:
+    given = sdp.for_engine(sdp.check_offer(BROWSER_OFFER)).splitlines()
+    left_out = ("a=candidate:", "a=end-of-candidates", "a=rtcp-fb:")
+    assert given == [one for one in BROWSER_OFFER.splitlines() if not one.startswith(left_out)]
+
+
+def test_an_offer_shows_nothing_of_itself() -> None:
+    assert "nVy2" not in repr(sdp.check_offer(BROWSER_OFFER))
 
 
 def test_refusal_says_what_to_change_and_repeats_nothing_of_the_offer() -> None:

@@ -16,7 +16,7 @@ from interview_peer.core import beta, realtime, sdp
 from interview_peer.core.transcript import Transcript
 from interview_peer.errors import CallerError, InvalidJson, InvalidMessage, InvalidSdp, TooLarge
 from interview_peer.types import Json
-from interview_peer.web import messages, signalling
+from interview_peer.web import messages
 from tests.core.test_sdp import BROWSER_OFFER
 
 bounded = settings(
@@ -79,7 +79,7 @@ EVENTS = st.builds(
 @given(st.text(max_size=300) | VALUES.map(lambda value: json.dumps(value)))
 def test_any_text_on_the_socket_is_a_message_or_is_refused(text: str) -> None:
     try:
-        assert isinstance(signalling._parse(text, 200), dict)
+        assert isinstance(messages.of_socket(text, 200), dict)
     except (InvalidJson, TooLarge):
         pass
 

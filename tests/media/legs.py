@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from interview_peer.core.flood import Budget
+from interview_peer.core.sdp import check_offer
 from interview_peer.media.leg import Leg
 from interview_peer.media.udp import UdpPort
 
@@ -115,7 +116,7 @@ async def connected(
         if srtp_profiles_reversed:
             dtls = near.engine.pc.getTransceivers()[0].sender.transport
             dtls._srtp_profiles = dtls._srtp_profiles[::-1]
-        answer = await far.answer(offer)
+        answer = await far.answer(check_offer(offer))
         await near.accept(change_answer(answer) if change_answer else answer)
         await until(lambda: ends.ready, "both legs connected, channel open")
         yield ends

@@ -15,6 +15,7 @@ from aioice import stun
 from aioice.ice import ConnectionClosed
 
 from interview_peer.core import rtcp
+from interview_peer.core.sdp import check_offer
 from interview_peer.errors import InvalidSdp, UpstreamInvalidAnswer
 from interview_peer.media.engine import MAX_ADDRESSES
 from interview_peer.media.forwarder import Forwarder
@@ -186,7 +187,7 @@ async def test_connection_whose_far_end_closed_first_leaves_nothing() -> None:
 async def test_closing_within_some_turns_of_the_loop_leaves_nothing(turns: int) -> None:
     async with nothing_left():
         near, far = await new_leg("near"), await new_leg("far")
-        await near.accept(await far.answer(await near.offer()))
+        await near.accept(await far.answer(check_offer(await near.offer())))
         for _ in range(turns):
             await asyncio.sleep(0)
         await asyncio.gather(near.close(), far.close())
@@ -200,7 +201,7 @@ async def test_closing_while_connecting_leaves_nothing(datagrams: int) -> None:
         heard = Heard()
         near = await new_leg("near")
         far = Leg("far", port, heard, dtls_server=True, own_port=True)
-        await near.accept(link.through(await far.answer(await near.offer())))
+        await near.accept(link.through(await far.answer(check_offer(await near.offer()))))
         # ICE, DTLS and SCTP take about 25 datagrams; the end comes at each stage of them.
         await until(lambda: link.up.passed + link.down.passed >= datagrams, "that many")
         await far.close()
@@ -219,7 +220,7 @@ async def test_offer_that_is_never_answered_leaves_nothing() -> None:
 async def test_answer_that_nobody_takes_up_leaves_nothing() -> None:
     async with nothing_left():
         near, far = await new_leg("near"), await new_leg("far")
-        await far.answer(await near.offer())
+        await far.answer(check_offer(await near.offer()))
         await far.close()
         await near.close()
 
@@ -264,18 +265,20 @@ async def test_offer_that_is_none_raises_one_error_and_leaves_nothing(kind: str)
         leg = await new_leg()
         # Some of these are odd but usable; the others are refused, and by no other exception.
         with contextlib.suppress(InvalidSdp):
-            answer = await leg.answer(NOT_OFFERS[kind])
+            answer = await leg.answer(check_offer(NOT_OFFERS[kind]))
             assert answer.startswith("v=0\r\n")
         await leg.close()
         assert not leg.connected
 
 
-@pytest.mark.parametrize("kind", ["nothing", "text", "JSON", "no audio", "no fingerprint"])
+@pytest.mark.parametrize(
+    "kind", ["no setup", "setup of no kind", "port that is no number", "no mid"]
+)
 async def test_refused_offer_is_refused_before_anything_is_registered(kind: str) -> None:
     port = await own_port()
     leg = Leg("browser", port, Heard())
     with pytest.raises(InvalidSdp):
-        await leg.answer(NOT_OFFERS[kind])
+        await leg.answer(check_offer(NOT_OFFERS[kind]))
     assert not any(table for table in vars(port).values() if type(table) is dict)
     await leg.close()
     port.close()
@@ -301,7 +304,7 @@ async def test_mangled_offers_raise_nothing_but_invalid_sdp() -> None:
                     lines[place] = re.sub(r"\d+", str(chance.randrange(1 << 34)), lines[place])
             leg = await new_leg()
             try:
-                await leg.answer("\r\n".join(lines) + "\r\n")
+                await leg.answer(check_offer("\r\n".join(lines) + "\r\n"))
             except InvalidSdp:
                 refused += 1
             finally:
@@ -324,7 +327,7 @@ async def test_answer_to_another_offer_is_upstreams_fault() -> None:
     async with nothing_left():
         leg, other = await new_leg(), await new_leg("other")
         offer = await leg.offer()
-        answer = await other.answer(offer)
+        answer = await other.answer(check_offer(offer))
         with pytest.raises(UpstreamInvalidAnswer):
             await leg.accept(answer.replace("a=mid:0", "a=mid:7").replace("a=mid:1", "a=mid:8"))
         await leg.close()
@@ -339,7 +342,7 @@ async def test_offers_candidates_are_never_dialled() -> None:
         number = victim.address[1]
         offer = re.sub(r"127\.0\.0\.1 \d+ typ", f"127.0.0.1 {number} typ", await near.offer())
         assert f"127.0.0.1 {number} typ" in offer
-        await near.accept(await far.answer(offer))
+        await near.accept(await far.answer(check_offer(offer)))
         await until(lambda: far.connected and near.connected, "connected all the same")
         assert sum(victim.dropped.values()) == 0
         await near.close()

@@ -73,7 +73,7 @@ async def test_answer_in_the_services_form_connects(lite: bool, line_end: str) -
     model.engine.ufrag = UFRAG
     try:
         offer = await ours.offer()
-        answer = await model.answer(offer)
+        answer = await model.answer(sdp.check_offer(offer))
         assert f"a=ice-ufrag:{UFRAG}" in answer
         number = model.port.address[1]
         text = as_openai_writes_it(

@@ -254,7 +254,7 @@ async def test_stray_datagram_is_counted_and_never_answered(
     leg = Leg("browser", port, Heard(), dtls_server=True)
     offerer = Leg("offerer", await UdpPort.open("127.0.0.1"), Heard(), own_port=True)
     try:
-        answer = await leg.answer(await offerer.offer())
+        answer = await leg.answer(sdp.check_offer(await offerer.offer()))
         offers = Credentials(offerer.engine.ufrag, "")
         theirs = Credentials.of(answer)
         with nothing_raised():
@@ -434,7 +434,7 @@ async def test_announced_addresses_appear_in_the_description_with_the_bound_port
     port = await UdpPort.open("127.0.0.1", announce=["203.0.113.5", "2001:db8::5"])
     leg = Leg("far", port, Heard(), own_port=True)
     offerer = Leg("near", await UdpPort.open("127.0.0.1"), Heard(), own_port=True)
-    answer = await leg.answer(await offerer.offer())
+    answer = await leg.answer(sdp.check_offer(await offerer.offer()))
     fields = [line.split() for line in sdp.candidate_lines(answer)]
     number = str(port.address[1])
     assert [(f[4], f[5]) for f in fields] == [("203.0.113.5", number), ("2001:db8::5", number)]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import BodyPartReader, web
 
+from interview_peer.core import sdp
 from interview_peer.media.leg import Leg
 from interview_peer.media.udp import UdpPort
 from tests.media.legs import Heard, until
@@ -164,7 +165,7 @@ class VoiceService:
                 offer = (await part.read()).decode()
         port = await UdpPort.open("127.0.0.1")
         self.leg = Leg("service", port, Heard(), own_port=True)
-        answer = await self.leg.answer(offer)
+        answer = await self.leg.answer(sdp.check_offer(offer))
         self.link = await LossyLink.open(port.address, seed=2)
         self.link.down.drop = self.ledger
         return web.Response(

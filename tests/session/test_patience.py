@@ -11,6 +11,7 @@ import pytest
 
 from interview_peer.app import Server
 from interview_peer.core.lifecycle import Phase, Reason
+from interview_peer.core.sdp import check_offer
 from interview_peer.errors import AtCapacity, SessionEnded
 from interview_peer.media.leg import Leg
 from interview_peer.storage.folder import InterviewFolder
@@ -119,7 +120,9 @@ async def test_a_leg_that_connects_while_the_interview_ends_takes_nothing_over(
 async def test_an_end_in_the_same_moment_as_an_offer_is_no_fault(local: Server) -> None:
     interview = local.interviews.create()
     offered, _ = await asyncio.gather(
-        interview.answer_offer(GOOD), interview.end(Reason.CLIENT_REQUEST), return_exceptions=True
+        interview.answer_offer(check_offer(GOOD)),
+        interview.end(Reason.CLIENT_REQUEST),
+        return_exceptions=True,
     )
     assert isinstance(offered, SessionEnded)
     assert interview.phase is Phase.ENDED
@@ -129,7 +132,8 @@ async def test_offers_in_the_same_moment_do_not_pass_the_limit(tmp_path: Path) -
     async with serving(tmp_path, max_interviews=1) as server:
         made = [server.interviews.create() for _ in range(6)]
         answers = await asyncio.gather(
-            *(server.interviews.answer_offer(one, GOOD) for one in made), return_exceptions=True
+            *(server.interviews.answer_offer(one, check_offer(GOOD)) for one in made),
+            return_exceptions=True,
         )
         assert sum(isinstance(answer, str) for answer in answers) == 1
         assert sum(isinstance(answer, AtCapacity) for answer in answers) == 5

@@ -70,6 +70,12 @@ SPOILT: dict[str, tuple[str, str]] = {
     ),
     "over 64 kB": (GOOD + "a=x:" + "y" * 70_000 + "\r\n", "SDP_TOO_LARGE"),
     "over 64 kB of characters of two bytes": (GOOD + "a=x:" + "\u00e9" * 40_000, "SDP_TOO_LARGE"),
+    "more lines than an offer has": (GOOD + "a=x\r\n" * 1_000, "SDP_TOO_LARGE"),
+    "lines that are repeated": (GOOD + "a=x\r\n" * 65, "INVALID_SDP"),
+    "more in a group than there is": (
+        GOOD.replace("BUNDLE 0 1", "BUNDLE" + " 0" * 3),
+        "INVALID_SDP",
+    ),
     "a port that is none": (GOOD.replace("m=audio 9", f"m=audio {MARK}"), "INVALID_SDP"),
     "no direction of DTLS": (_without("a=setup"), "INVALID_SDP"),
     "an unknown direction of DTLS": (GOOD.replace("actpass", MARK), "INVALID_SDP"),

@@ -29,7 +29,9 @@ EXCHANGE = "/api/sdp-exchange"
 KEY = "/api/generate-ephemeral-key"
 CALLS = "/v1/realtime/calls"
 OVERSIZED = "x" * 300_000
-DEEP = "[" * 100_000
+DEEP = "[" * 3_000
+CROWDED = json.dumps({"a": [{}] * 2_000})
+"""More values than a message has."""
 NO_OFFERS: list[Any] = [None, 7, [], {}, "", "  ", {"type": "offer"}, {"type": "offer", "sdp": 7}]
 
 STATUS = {
@@ -75,7 +77,18 @@ def frames() -> Iterator[Frame]:
     answer = {"type": "sdp_offer", "offer": {"type": "answer", "sdp": GOOD}}
     yield Frame("an answer for an offer", answer, "INVALID_SDP")
     yield Frame("no offer", {"type": "sdp_offer"}, "INVALID_SDP")
-    for text in ("", "{", "nonsense " + MARK, '{"type": "init",}', DEEP, "NaN", "[]", "7", "null"):
+    for text in (
+        "",
+        "{",
+        "nonsense " + MARK,
+        '{"type": "init",}',
+        DEEP,
+        CROWDED,
+        "NaN",
+        "[]",
+        "7",
+        "null",
+    ):
         yield Frame(f"text {text[:20]!r}", text, "INVALID_JSON")
     yield Frame("a binary frame", json.dumps({"type": "init"}).encode(), "INVALID_JSON")
     yield Frame("no type", {"sessionId": MARK}, "INVALID_MESSAGE")
@@ -92,6 +105,7 @@ def frames() -> Iterator[Frame]:
     yield Frame("a persona", {"type": "init", "aiPersona": MARK}, "PERSONA_NOT_FOUND")
     yield Frame("end another", {"type": "end_session", "sessionId": MARK}, "SESSION_NOT_FOUND")
     yield Frame("a large frame", {"type": "init", "x": OVERSIZED}, "TOO_LARGE")
+    yield Frame("large, and no offer", {"type": "init", "x": "x" * 9_000}, "TOO_LARGE")
 
 
 def exchange(name: str, body: Any, code: str, path: str = EXCHANGE) -> Request:
@@ -140,12 +154,15 @@ def seeds_requests() -> Iterator[Request]:
     good = {"sdpOffer": GOOD}
     yield exchange("an id that is none", {**good, "sessionId": "a/b"}, "INVALID_SESSION_ID")
     yield exchange("an unknown persona", {**good, "aiPersona": MARK}, "PERSONA_NOT_FOUND")
+    yield exchange("a long body", {"x": "x" * 9_000}, "TOO_LARGE", KEY)
     yield exchange("an unknown voice", {"voice": MARK}, "INVALID_MESSAGE", KEY)
     for path in (EXCHANGE, KEY):
         kind = "application/json"
         for body in ("{", MARK, "[]", "null", DEEP, "", b"\xff\xfe{}"):
             yield raw_body(f"body {body[:20]!r}", path, kind, body, 400, "INVALID_JSON")
         yield raw_body("a large body", path, kind, f'"{OVERSIZED}"', 413, "TOO_LARGE")
+        crowded = CROWDED if path == EXCHANGE else json.dumps([0] * 2_500)
+        yield raw_body("many values", path, kind, crowded, 400, "INVALID_JSON")
         for other in ("text/plain", "application/sdp", "multipart/form-data", None):
             yield raw_body(f"type {other}", path, other, "{}", 415, "UNSUPPORTED_CONTENT_TYPE")
         yield Request("method", "GET", path, 405, "METHOD_NOT_ALLOWED")
@@ -187,6 +204,12 @@ def openai_requests() -> Iterator[Request]:
         ("a session that is no JSON", form_body(sdp=GOOD, session=MARK), "invalid_value"),
         ("a session that is no object", form_body(sdp=GOOD, session="[]"), "invalid_value"),
         ("a session too deep", form_body(sdp=GOOD, session=DEEP), "invalid_value"),
+        ("a session of many values", form_body(sdp=GOOD, session=CROWDED), "invalid_value"),
+        (
+            "an offer twice",
+            form_body(sdp=GOOD).replace("--b--\r\n", form_body(sdp=GOOD)),
+            "invalid_value",
+        ),
         ("a form cut off", form_body(sdp=GOOD)[:200], "invalid_value"),
         ("a form that is none", MARK, "invalid_value"),
         ("an empty form", "", "invalid_value"),

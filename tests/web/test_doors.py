@@ -337,7 +337,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Json:
     return {
         "admin_key": KEY,
         "join_secret": SECRET,
-        **dict.fromkeys(("offers_per_minute", "offers_per_interview", "sockets_per_minute"), 0),
+        **dict.fromkeys(
+            (
+                *("requests_per_minute", "offers_per_minute"),
+                *("offers_per_interview", "sockets_per_minute"),
+            ),
+            0,
+        ),
     }
 
 

@@ -35,7 +35,8 @@ def allowed(rules: Limits, *offers: tuple[str, str]) -> list[bool]:
     found = []
     for address, interview in offers:
         try:
-            rules.offer(address, interview, "v=0")
+            rules.offer(address, "v=0")
+            rules.offer_for(interview)
         except RateLimited:
             found.append(False)
         else:
@@ -73,16 +74,20 @@ def test_a_network_of_ipv6_counts_as_one_address() -> None:
 def test_a_flood_from_everywhere_fills_no_memory() -> None:
     rules = limits()
     for n in range(25_000):
-        rules.offer(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", str(n), "v=0")
+        address = f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}"
+        rules.request(address)
+        rules.offer(address, "v=0")
+        rules.offer_for(str(n))
+    assert rules._requests is not None and len(rules._requests) <= 10_000
     assert rules._offers is not None and len(rules._offers) <= 10_000
     assert rules._offers_of_one is not None and len(rules._offers_of_one) <= 10_000
 
 
 def test_the_operators_limit_for_an_offer_holds() -> None:
     rules = limits(max_sdp_kb=4)
-    rules.offer("192.0.2.1", "a", "v=0" + "x" * 4093)
+    rules.offer("192.0.2.1", "v=0" + "x" * 4093)
     with pytest.raises(SdpTooLarge):
-        rules.offer("192.0.2.1", "a", "v=0" + "x" * 4094)
+        rules.offer("192.0.2.1", "v=0" + "x" * 4094)
 
 
 # -- over HTTP and on the socket
