@@ -3,12 +3,14 @@
  * shows the text and says what was decided.
  *
  * A socket of its own carries it. One that drops while somebody reads is opened again when there
- * is a decision to send.
+ * is a decision to send, and once more if it drops while that is on its way: the server tells then
+ * whether it has it, and to send it twice is harmless.
  */
 
 import { Failure, serverFailure } from "./failures.js";
 
 const GREETED_WITHIN_MS = 10_000;
+const CONFIRMED_WITHIN_MS = 10_000;
 
 export class Asking {
   #address;
@@ -18,6 +20,7 @@ export class Asking {
   #timer = null;
   #shown = null; // version of the text on the page
   #decision = null; // whether the candidate agrees, once that is known
+  #sentBefore = false; // whether a socket dropped with the decision on its way
   #over = false;
   #settle;
 
@@ -68,13 +71,18 @@ export class Asking {
     this.#end((settle) => settle.reject(failure));
   }
 
+  /** The server says nothing; `code` is why, unless a decision is on its way: that counts more. */
+  #unanswered(code) {
+    this.#fail(new Failure(this.#decision === null ? code : "DECISION_LOST"));
+  }
+
   #finish(agreed, sessionId) {
     this.#end((settle) => settle.resolve({ agreed, sessionId }));
   }
 
   #open() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#fail(new Failure("SERVER_UNREACHABLE")), GREETED_WITHIN_MS);
+    this.#timer = setTimeout(() => this.#unanswered("SERVER_UNREACHABLE"), GREETED_WITHIN_MS);
     let socket;
     try {
       socket = new WebSocket(this.#address);
@@ -95,7 +103,12 @@ export class Asking {
       if (socket !== this.#socket || this.#over) return;
       // Somebody reads: there is time until there is something to send.
       if (this.#shown !== null && this.#decision === null) return;
-      this.#fail(new Failure(opened ? "SIGNALLING_CLOSED" : "SERVER_UNREACHABLE"));
+      if (opened && this.#decision !== null && !this.#sentBefore) {
+        this.#sentBefore = true;
+        this.#open();
+        return;
+      }
+      this.#unanswered(opened ? "SIGNALLING_CLOSED" : "SERVER_UNREACHABLE");
     };
   }
 
@@ -146,12 +159,15 @@ export class Asking {
     }
     const changed = this.#decision !== null;
     this.#decision = null;
+    this.#sentBefore = false;
     this.#shown = version;
     this.#show({ text: String(text), version: String(version), changed });
   }
 
   #send() {
     const decided = { type: "consent", agreed: this.#decision, version: this.#shown };
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#unanswered("SERVER_TIMEOUT"), CONFIRMED_WITHIN_MS);
     this.#socket.send(JSON.stringify(decided));
   }
 }

@@ -44,6 +44,10 @@ const KNOWN = {
     "The server closed the connection before the interview began.",
     "Press Connect to try again; if it happens again, tell whoever runs the server.",
   ],
+  DECISION_LOST: [
+    "The connection was lost before the server confirmed your answer. Nothing was recorded.",
+    "Press Connect to try again; if your answer did not arrive, you are asked once more.",
+  ],
   BAD_ANSWER: [
     "The server's answer could not be used by this browser.",
     "Press Connect to try again; if it happens again, tell whoever runs the server.",

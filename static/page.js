@@ -108,6 +108,7 @@ const state = {
   personas: [],
   persona: "",
   consent: null, // {text, version, changed}: what the candidate is asked to agree to
+  deciding: false, // whether the candidate's answer to that is on its way
   declined: false, // whether they did not
   localStream: null,
   remoteStream: null,
@@ -186,7 +187,7 @@ function connect(resumed = null) {
   transcript = new Transcript();
   update({
     failure: null, notice: null, phase: null, sessionId: null, turns: [], speaking: null,
-    consent: null, declined: false,
+    consent: null, deciding: false, declined: false,
   });
   note(resumed ? "Continuing the interview after a reload." : `Connecting to ${address.socket}`);
   // A token is for the server that the page came from, whatever else is typed as its address.
@@ -286,10 +287,12 @@ function connectionChanged(change) {
 function consentAsked(consent) {
   if (consent?.changed) note("The text has changed and is to be read again.");
   else if (consent) note("The server asks for consent before anything is recorded.");
-  update({ consent });
+  update({ consent, deciding: false });
 }
 
 function decide(agreed) {
+  if (state.deciding) return;
+  update({ deciding: true });
   note(agreed ? "Agreed to being recorded." : "Did not agree to being recorded.");
   connection?.decide(agreed);
 }
@@ -492,6 +495,7 @@ function drawConsent() {
   put(element.consent, "hidden", consent === null && !declined);
   put(element["consent-choice"], "hidden", consent === null);
   put(element["consent-changed"], "hidden", !consent?.changed);
+  drawDeciding();
   const said = consent ?? (declined ? DECLINED : null);
   if (said === drawnConsent) return;
   drawnConsent = said;
@@ -508,6 +512,15 @@ function drawConsent() {
   element["consent-version"].textContent = consent?.version ?? "";
   // Read out from its beginning, whatever had the focus.
   if (said !== null) heading.focus();
+}
+
+function drawDeciding() {
+  const { deciding } = state;
+  // Not taken away, only without effect: the focus stays where it is.
+  for (const button of [element.agree, element.decline]) {
+    attribute(button, "aria-disabled", String(deciding));
+  }
+  put(element["consent-sending"], "textContent", deciding ? "Sending your answer…" : "");
 }
 
 function drawAlert() {

@@ -86,7 +86,7 @@ class Drain:
         if self._task is None:
             self._began_at = datetime.now(UTC)
             self.state = State.DRAINING
-            self.openings.draining = True
+            self.openings.close()
             log.warning(
                 "draining: no interview begins any more",
                 extra={"running": self._interviews.running, "seconds": limit, "exit": exit_after},

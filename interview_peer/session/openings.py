@@ -6,6 +6,8 @@ run are never touched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import AtCapacity, DiskFull, Draining, InterviewPeerError
 from ..storage.room import Room
 
@@ -17,8 +19,20 @@ class Openings:
         """``most`` interviews at once; ``room`` knows the disk, None is one without end."""
         self.most = most
         self.draining = False
-        """Set once, when no interview is to begin any more."""
+        """Whether no interview is to begin any more; set once, by ``close``."""
         self._room = room
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, closed: Callable[[], None]) -> None:
+        """Have ``closed`` called, once no interview is to begin any more; it must not raise."""
+        self._listeners.append(closed)
+
+    def close(self) -> None:
+        """Let no interview begin any more. Again is harmless."""
+        if not self.draining:
+            self.draining = True
+            for closed in self._listeners:
+                closed()
 
     def hindrances(self, running: int) -> list[type[InterviewPeerError]]:
         """Everything that keeps another interview from beginning, while ``running`` run."""

@@ -264,7 +264,8 @@ class Interviews:
         return len(self._interviews) >= self._openings.most * RECORDS_PER_INTERVIEW
 
     async def close(self) -> None:
-        """End every interview, politely, and forget them all."""
+        """End every interview, politely, and forget them all; none begins any more."""
+        self._openings.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -41,6 +41,7 @@ from .new_interview import Terms
 from .operations_api import OperationsApi, Readiness
 from .origins import Origins
 from .pages import static_dir
+from .partings import Partings
 from .recordings_api import RecordingPaths
 from .waiting_room import WaitingRoom
 from .webhooks_api import WebhooksApi
@@ -74,8 +75,10 @@ class Api:
         limits: Limits,
         health: Health,
         state: StateParts,
+        partings: Partings,
     ) -> None:
         self._state = state
+        self._partings = partings
         self._settings = settings
         self._interviews = interviews
         self._joining = joining
@@ -134,7 +137,12 @@ class Api:
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The signalling WebSocket."""
         return await signalling.handle(
-            request, self._interviews, self._joining, self._limits, self._settings.hold_seconds
+            request,
+            self._interviews,
+            self._joining,
+            self._limits,
+            self._partings,
+            self._settings.hold_seconds,
         )
 
     # -- the seeds' HTTP ------------------------------------------------------------------------
@@ -297,7 +305,10 @@ def make_app(
     unknown = WaitingRoom(settings.waiting_per_address, settings.waiting_sockets)
     joining = Joining(access, interviews, state, unknown)
     health = Health(media_health, archive.statistics, limits.statistics, machines.statistics)
-    Api(settings, interviews, joining, limits, health, state).add_to(app)
+    partings = Partings()
+    drain.openings.listen(partings.begin)
+    app.on_shutdown.append(partings.close)
+    Api(settings, interviews, joining, limits, health, state, partings).add_to(app)
     CallsApi(interviews, joining).add_to(app)
     store = InterviewStore(interviews, archive, state)
     terms = Terms(

@@ -12,14 +12,15 @@ import json
 import logging
 from typing import Any, Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from ..core import tokens
-from ..core.lifecycle import Phase, Reason
+from ..core.lifecycle import WAITING, Phase, Reason
 from ..core.sdp import Offer, check_offer
 from ..errors import (
     CallerError,
     ConsentOutdated,
+    Draining,
     InterviewPeerError,
     InvalidJson,
     InvalidMessage,
@@ -42,6 +43,7 @@ from .consents import status
 from .cutting import cut_off, say_closed, told
 from .joining import Joining
 from .limits import Limits
+from .partings import Partings
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Signalling:
         interviews: Interviews,
         joining: Joining,
         limits: Limits,
+        partings: Partings,
         hold_seconds: float,
         address: str | None = None,
         transport: asyncio.Transport | None = None,
@@ -80,6 +83,7 @@ class Signalling:
         self._interviews = interviews
         self._joining = joining
         self._limits = limits
+        self._partings = partings
         self._pace = limits.messages()
         self._address = address
         self._admission: Admission | None = None
@@ -88,6 +92,8 @@ class Signalling:
         self._tasks = Tasks("signalling")
         self._offer: asyncio.Task[None] | None = None
         self._cut = False
+        self._hung_up = False
+        self._turned_away = False
         self._writer: asyncio.Task[None] | None = None
 
     async def run(self, session_id: str | None, token: str | None = None) -> None:
@@ -145,8 +151,30 @@ class Signalling:
             self._error(required)
             self._hang_up()
 
+    @property
+    def waits(self) -> bool:
+        """Whether no interview has begun for this connection."""
+        return self._interview is None or self._interview.phase in WAITING
+
+    def turn_away(self) -> None:
+        """Tell a client that no interview begins here any more, and close; again is harmless."""
+        if self._hung_up:
+            return
+        self._turned_away = True
+        if self._offer is not None and not self._offer.done():
+            self._offer_failed(Draining())
+        else:
+            self._error(Draining())
+        self._hang_up()
+
+    def break_off(self) -> None:
+        """Close the connection without another word."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def _hang_up(self) -> None:
         """Close the connection after what is queued."""
+        self._hung_up = True
         with contextlib.suppress(asyncio.QueueFull):
             self._outgoing.put_nowait(None)
 
@@ -182,6 +210,8 @@ class Signalling:
         interview.observe(self._observed)
         if interview.phase is not Phase.CREATED:
             self.send(interview.state())
+        if self._partings.begun and self.waits:
+            self.turn_away()
 
     def _leave(self) -> None:
         if self._interview is not None:
@@ -194,6 +224,9 @@ class Signalling:
         if message["type"] == "session_ended":
             # The seeds' server closes the connection after telling the end.
             self._hang_up()
+        elif self._partings.begun and message["type"] == "state" and self.waits:
+            # What was begun came to nothing, and cannot be begun anew.
+            self.turn_away()
 
     def send(self, message: Json) -> None:
         """Queue a message; a client that does not read is cut off, not waited for."""
@@ -225,7 +258,8 @@ class Signalling:
         if self._cut:
             await say_closed(self._socket)
         else:
-            await self._socket.close()
+            code = WSCloseCode.GOING_AWAY if self._turned_away else WSCloseCode.OK
+            await self._socket.close(code=code)
 
     async def _read(self) -> None:
         async for message in self._socket:
@@ -386,6 +420,7 @@ async def handle(
     interviews: Interviews,
     joining: Joining,
     limits: Limits,
+    partings: Partings,
     hold_seconds: float,
 ) -> web.StreamResponse:
     """Serve one WebSocket; ``hold_seconds`` is told to pages, which come back within it."""
@@ -404,9 +439,20 @@ async def handle(
     try:
         await socket.prepare(request)
         signalling = Signalling(
-            socket, interviews, joining, limits, hold_seconds, request.remote, request.transport
+            socket,
+            interviews,
+            joining,
+            limits,
+            partings,
+            hold_seconds,
+            request.remote,
+            request.transport,
         )
-        await signalling.run(request.match_info.get("session_id"), token_of(request))
+        partings.enter(signalling)
+        try:
+            await signalling.run(request.match_info.get("session_id"), token_of(request))
+        finally:
+            partings.leave(signalling)
     finally:
         limits.sockets.closed()
     return socket

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import expect
+from playwright.async_api import WebSocketRoute, expect
 
 from interview_peer.app import Server
 from interview_peer.core.persona import Persona
@@ -197,6 +197,90 @@ async def test_a_socket_that_drops_and_a_text_that_changes_while_somebody_reads(
 
         line: Json = await eventually(first, within=5, what="the first line")
         assert line["event"]["consent"] == interview.consent.told()
+
+
+async def test_an_answer_on_its_way_is_shown_sent_once_more_and_told_if_it_is_lost(
+    tmp_path: Path,
+) -> None:
+    taken: list[WebSocketRoute] = []
+    let_through = False
+
+    def relay(socket: WebSocketRoute) -> None:
+        """Hands everything on but the decision, until that is let through."""
+        server = socket.connect_to_server()
+
+        def hand_on(message: str | bytes) -> None:
+            if json.loads(message)["type"] != "consent" or let_through:
+                server.send(message)
+            else:
+                taken.append(socket)
+
+        socket.on_message(hand_on)
+
+    async def lost(count: int) -> None:
+        async def look() -> int:
+            return len(taken)
+
+        await eventually(look, within=5, what="a decision", good=lambda found: found == count)
+
+    async with asking(tmp_path) as (_, browser, begun, operator):
+        page = browser.page
+        await page.route_web_socket(re.compile("/ws"), relay)
+        made = await invited(operator)
+        await page.goto(made["join_url"])
+        await press(browser, "Connect")
+        agree = page.get_by_role("button", name="I agree, begin")
+        decline = page.get_by_role("button", name="I do not agree")
+        sending = page.get_by_text("Sending your answer…")
+        await expect(agree).to_be_enabled()
+        await expect(sending).to_have_count(0)
+        await agree.click()
+        await expect(sending).to_be_visible()
+        await expect(agree).to_be_disabled()
+        await expect(decline).to_be_disabled()
+        await decline.dispatch_event("click")
+        await lost(1)
+        # The connection drops: the answer is sent by another one, and lost there too.
+        await taken[0].close()
+        await lost(2)
+        await expect(sending).to_be_visible()
+        await taken[1].close()
+        await browser.until("interviewPeer.state.failure?.code === 'DECISION_LOST'")
+        await expect(page.get_by_role("alert")).to_contain_text("you are asked once more")
+        assert len(taken) == 2 and begun.nothing
+        assert (await operator.show(made))["phase"] == "consent"
+        # Nothing is used up; and what drops once is not noticed.
+        await press(browser, "Connect")
+        await expect(agree).to_be_enabled()
+        await agree.click()
+        await lost(3)
+        let_through = True
+        await taken[2].close()
+        await browser.until(f"{STAGE} === 'live'")
+
+
+async def test_a_server_that_is_emptied_tells_who_reads_and_the_invitation_stays_good(
+    tmp_path: Path,
+) -> None:
+    async with asking(tmp_path) as (server, browser, begun, operator):
+        page = browser.page
+        made = await invited(operator)
+        await page.goto(made["join_url"])
+        await press(browser, "Connect")
+        await expect(page.get_by_role("button", name="I agree, begin")).to_be_visible()
+        assert (await operator.ask("POST", "/api/drain")).status == 202
+        alert = page.get_by_role("alert")
+        told = "This server is about to restart. Please try again in a few minutes."
+        await expect(alert).to_contain_text(told)
+        await expect(page.get_by_role("region", name="Before you begin")).to_be_hidden()
+        # Again it says the same, and asks nothing that would be in vain.
+        await press(browser, "Connect")
+        await browser.until(f"{STAGE} === 'failed'")
+        await expect(alert).to_contain_text(told)
+        assert await browser.ask("microphones") == 0
+        assert begun.nothing
+        assert (await operator.show(made))["phase"] == "consent"
+        assert server.drain.over.is_set() is False
 
 
 def _other(server: Server) -> Persona:
