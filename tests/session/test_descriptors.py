@@ -29,7 +29,12 @@ async def limited_server(folder: Path, soft: int, hard: int) -> AsyncIterator[Se
     """A simulating server that was started with these limits of open files."""
     limits = [sys.executable, "-c", LIMITED, str(soft), str(hard)]
     serve = [*COMMAND, "serve", "--simulation", "--port", "0", "--data-dir", str(folder / "data")]
-    environment = clean_environment(INTERVIEW_UDP_HOST="127.0.0.1", INTERVIEW_UDP_PORT="0")
+    environment = clean_environment(
+        INTERVIEW_UDP_HOST="127.0.0.1",
+        INTERVIEW_UDP_PORT="0",
+        # Interviews are held for browsers that are gone, for ten seconds, and waited for.
+        INTERVIEW_DRAIN_SECONDS="0",
+    )
     async with running([*limits, *serve], folder, environment, folder / "data") as server:
         yield server
 
