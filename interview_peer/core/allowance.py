@@ -60,6 +60,24 @@ class Allowance:
                 break
 
 
+class Bucket:
+    """``burst`` bytes at once, then ``per_second`` of them; what is beyond is owed."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._left = burst
+        self._at: float | None = None
+
+    def take(self, count: int, now: float) -> float:
+        """Seconds by which they came too early at ``now``; 0 where there was room for them."""
+        if self._at is not None:
+            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        self._left -= count
+        return max(0.0, -self._left / self._per_second)
+
+
 def caller_of(address: str | None) -> str:
     """What counts as one caller: an IPv4 address, or an IPv6 network of 64 bits.
 

@@ -83,7 +83,8 @@ class LimitSettings(BaseModel):
     request_seconds: Seconds = Field(
         default=10.0, ge=0.1, le=600, validation_alias="INTERVIEW_REQUEST_SECONDS"
     )
-    """How long the head of an HTTP request may take to arrive, and again its body."""
+    """How long the head of an HTTP request may take to arrive, and again its body; and how long a
+    client may take nothing of what it is sent."""
 
     max_connections: int = Field(
         default=2000, ge=10, le=1000000, validation_alias="INTERVIEW_MAX_CONNECTIONS"

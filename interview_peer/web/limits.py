@@ -9,10 +9,11 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import Counter
+from typing import Final
 
 from aiohttp import web
 
-from ..core.allowance import Allowance, caller_of
+from ..core.allowance import Allowance, Bucket, caller_of
 from ..core.proxies import within
 from ..errors import RateLimited, SdpTooLarge
 from ..settings import Settings
@@ -22,9 +23,24 @@ from .places import Addresses, Sockets
 MESSAGES_AT_ONCE = 5
 """A connection may send as much as it may in so many seconds at once."""
 
+LEAST_AT_ONCE: Final = 256 * 1024
+"""Bytes that a connection may send at once, or two of the longest messages if that is more."""
+REFILL_SECONDS: Final = 4
+"""In so many seconds it may send as much again."""
+MESSAGE_BYTES: Final = 1024
+"""What a message of those that are counted by the second has room for, at least."""
+UNKNOWN_BYTES: Final = 32 * 1024
+"""What a WebSocket may send, framing and all, before it has shown the token it needs."""
 
-REFUSED = ("requests", "offers", "sockets", "messages", "connections", "slow")
-"""What is counted: ``slow`` are heads and bodies of requests that did not arrive in time."""
+REFUSED = (
+    *("requests", "offers", "sockets", "messages", "connections"),
+    *("slow", "chunks", "unread"),
+)
+"""What is counted.
+
+``slow`` are heads and bodies of requests that did not arrive in time, ``chunks`` are bodies that
+came in too small pieces, ``unread`` are connections whose other end did not take what it was sent.
+"""
 
 
 class Limits:
@@ -34,8 +50,10 @@ class Limits:
         self._sdp_bytes = settings.max_sdp_kb * 1024
         self.message_bytes = settings.max_message_kb * 1024
         """Longest message of a WebSocket."""
+        self._at_once = max(LEAST_AT_ONCE, 2 * self.message_bytes, 2 * settings.max_body_kb * 1024)
         self.request_seconds = settings.request_seconds
-        """How long the head of a request may take to arrive, and again its body."""
+        """How long the head of a request may take to arrive, and again its body; and how long the
+        other end may take nothing of what it is sent."""
         self.connections = settings.max_connections
         """Connections open at once."""
         self.sockets = Sockets(settings.max_connections)
@@ -91,6 +109,22 @@ class Limits:
         """For one WebSocket."""
         return Pace(self._messages_per_second, self.refused)
 
+    def intake(self) -> Bucket:
+        """The bytes that one connection may send."""
+        return Bucket(self._at_once / REFILL_SECONDS, self._at_once)
+
+    def socket_intake(self, *, known: bool) -> Bucket | None:
+        """The same of one WebSocket: of frames that are no messages there is no end otherwise.
+
+        ``known`` has shown the token it needs. None where messages are not counted either.
+        """
+        if not self._messages_per_second:
+            return None
+        if not known:
+            return Bucket(1.0, UNKNOWN_BYTES)
+        paced = self._messages_per_second * MESSAGE_BYTES
+        return Bucket(max(self._at_once / REFILL_SECONDS, paced), self._at_once)
+
     def statistics(self) -> Json:
         """Figures for operators: what was refused since the start."""
         return {name: self.refused[name] for name in REFUSED}
@@ -113,8 +147,12 @@ class Pace:
     def take(self) -> None:
         """Let a message be read. Raises ``RateLimited``: the connection is not worth keeping."""
         if self._allowance is not None and not self._allowance.take("", time.monotonic()):
-            self._refused["messages"] += 1
-            raise RateLimited
+            raise self.exceeded()
+
+    def exceeded(self) -> RateLimited:
+        """What is said of a connection that sends more than it may, which is counted."""
+        self._refused["messages"] += 1
+        return RateLimited()
 
 
 LIMITS = web.AppKey("limits", Limits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -33,6 +34,7 @@ from ..errors import (
 from ..tasks import Tasks
 from ..types import Json
 from .cutting import cut_off, say_closed, told
+from .http import watch
 from .limits import Limits, Pace
 from .origins import is_socket
 
@@ -220,18 +222,26 @@ class Passing:
             await socket.prepare(request)
             self._sockets.add(socket)
             try:
-                paced = _pump(socket, there, self._limits.messages())
+                pace = self._limits.messages()
+                flooding: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                intake = self._limits.socket_intake(known=True)
+                # There are frames that never become a message.
+                watch(request, intake, functools.partial(flooding.set_result, None))
+                paced = _pump(socket, there, pace)
                 ways = [
                     self._tasks.start(paced, "socket to its holder"),
                     self._tasks.start(_pump(there, socket), "socket to its caller"),
                 ]
                 try:
-                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait([*ways, flooding], return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     for way in ways:
                         way.cancel()
                     await asyncio.wait(ways)
-                flooded = None if ways[0].cancelled() else ways[0].exception()
+                if flooding.done():
+                    flooded: BaseException | None = pace.exceeded()
+                else:
+                    flooded = None if ways[0].cancelled() else ways[0].exception()
                 if isinstance(flooded, RateLimited) and request.transport is not None:
                     telling = self._tasks.start(_tell(socket, flooded), "last word")
                     await cut_off(request.transport, telling)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from ..core import tokens
+from ..core.allowance import Bucket
 from ..core.lifecycle import WAITING, Phase, Reason
 from ..core.sdp import Offer, check_offer
 from ..errors import (
@@ -41,11 +44,15 @@ from . import messages
 from .access import Admission, token_of
 from .consents import status
 from .cutting import cut_off, say_closed, told
+from .http import watch
 from .joining import Joining
 from .limits import Limits
 from .partings import Partings
 
 log = logging.getLogger(__name__)
+
+Watch = Callable[[Bucket | None, Callable[[], None]], None]
+"""Holds a connection to what it may send; the second is told where it sends more."""
 
 PING_SECONDS: Final = 20.0
 OFFER_FAILED: Final = "SDP_EXCHANGE_FAILED"
@@ -75,10 +82,15 @@ class Signalling:
         hold_seconds: float,
         address: str | None = None,
         transport: asyncio.Transport | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        """``transport`` is what the socket speaks through: whoever floods it is cut off there."""
+        """``transport`` is what the socket speaks through: whoever floods it is cut off there.
+
+        ``watch`` counts what it sends in bytes: there are frames that never become a message.
+        """
         self._socket = socket
         self._transport = transport
+        self._watch = watch
         self._hold_seconds = hold_seconds
         self._interviews = interviews
         self._joining = joining
@@ -104,6 +116,7 @@ class Signalling:
         """
         writer = self._writer = self._tasks.start(self._write(), "write")
         patience: asyncio.TimerHandle | None = None
+        self._take_bytes(known=False)
         try:
             try:
                 admission = await self._joining.access.admit(token, self._address)
@@ -139,6 +152,8 @@ class Signalling:
     ) -> None:
         interview = await self._joining.enter(admission, wanted, must_exist=must_exist)
         self._joining.unknown.leave(self)
+        if self._admission is None:
+            self._take_bytes(known=True)
         before, self._admission = self._interview, admission
         if interview is before:
             return
@@ -178,6 +193,13 @@ class Signalling:
         with contextlib.suppress(asyncio.QueueFull):
             self._outgoing.put_nowait(None)
 
+    def _take_bytes(self, *, known: bool) -> None:
+        if self._watch is not None:
+            self._watch(self._limits.socket_intake(known=known), self._flooded)
+
+    def _flooded(self) -> None:
+        self._tasks.start(self._cut_off(self._pace.exceeded()), "cut off")
+
     def replace(self) -> None:
         """Make room for a newer socket of the same interview."""
         self._tasks.start(self._cut_off(SocketReplaced()), "make room")
@@ -185,7 +207,7 @@ class Signalling:
     async def _cut_off(self, error: InterviewPeerError) -> None:
         """Tell a client that is not wanted why, and be rid of it."""
         writer = self._writer
-        if writer is None or self._transport is None or self._transport.is_closing():
+        if self._cut or writer is None or self._transport is None or self._transport.is_closing():
             return
         self._transport.pause_reading()
         self._cut = True
@@ -447,6 +469,7 @@ async def handle(
             hold_seconds,
             request.remote,
             request.transport,
+            functools.partial(watch, request),
         )
         partings.enter(signalling)
         try:

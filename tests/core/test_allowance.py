@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from interview_peer.core.allowance import Allowance, caller_of
+from interview_peer.core.allowance import Allowance, Bucket, caller_of
 
 
 def test_burst_is_allowed_and_then_the_rate() -> None:
@@ -89,3 +89,13 @@ def test_several_are_taken_together_or_none() -> None:
     assert not allowance.take("a", 0.0, 2)
     assert allowance.take("a", 0.0, 1)
     assert allowance.take("a", 3.0, 3)
+
+
+def test_a_bucket_tells_how_much_too_early_bytes_came() -> None:
+    bucket = Bucket(10.0, 100)
+    assert bucket.take(100, 5.0) == 0
+    assert bucket.take(20, 5.0) == 2.0
+    assert bucket.take(0, 6.0) == 1.0
+    assert bucket.take(0, 7.0) == 0
+    # It is full again, and holds no more than that.
+    assert bucket.take(110, 1000.0) == 1.0

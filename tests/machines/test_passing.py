@@ -31,7 +31,7 @@ from interview_peer.web.limits import Limits
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
 from tests.support.operator import KEY, PATH, Operator
-from tests.support.raw_socket import CLOSE, PING, PONG, TEXT, raw
+from tests.support.raw_socket import BEGUN, CLOSE, CONTINUED, PING, PONG, TEXT, raw
 from tests.support.waiting import eventually
 
 JOIN_SECRET = "a-join-secret-of-more-than-32-characters"
@@ -327,9 +327,13 @@ async def greets(request: web.Request) -> web.StreamResponse:
     return there
 
 
-@pytest.mark.parametrize("frame", [PING, b"\x8a\x80\0\0\0\0", TEXT], ids=["ping", "pong", "text"])
+@pytest.mark.parametrize(
+    "frames",
+    [PING * 3000, b"\x8a\x80\0\0\0\0" * 3000, TEXT * 3000, BEGUN + CONTINUED * 100_000],
+    ids=["ping", "pong", "text", "continuation"],
+)
 async def test_whoever_floods_a_socket_that_is_passed_on_is_told_and_cut_off(
-    tmp_path: Path, shared_url: str, frame: bytes
+    tmp_path: Path, shared_url: str, frames: bytes
 ) -> None:
     async with (
         node(tmp_path / "a", shared_url, messages_per_second=10) as server,
@@ -342,7 +346,7 @@ async def test_whoever_floods_a_socket_that_is_passed_on_is_told_and_cut_off(
         ):
             client.writer.write(b"\x89\x83\0\0\0\0abc")
             assert await client.frame() == (PONG, b"abc")
-            client.writer.write(frame * 3000)
+            client.writer.write(frames)
             said: list[str] = []
             while (got := await client.frame())[0] != CLOSE:
                 if got[0] != PONG:

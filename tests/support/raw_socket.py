@@ -14,6 +14,11 @@ from interview_peer.app import Server
 
 PING = b"\x89\x80\0\0\0\0"
 TEXT = b"\x81\x82\0\0\0\0{}"
+BEGUN = b"\x01\x80\0\0\0\0"
+"""A text message of which more is to come."""
+CONTINUED = b"\x00\x80\0\0\0\0"
+"""More of a message: nothing, and still not the end."""
+FRAGMENT = b"\x00\x81\0\0\0\0x"
 CLOSE = 8
 PONG = 10
 
@@ -35,8 +40,8 @@ class Raw:
 
 
 @contextlib.asynccontextmanager
-async def raw(server: Server, path: str = "/ws") -> AsyncIterator[Raw]:
-    """Such a client, behind the greeting."""
+async def raw(server: Server, path: str = "/ws", *, greeted: bool = True) -> AsyncIterator[Raw]:
+    """Such a client, behind the greeting, if it is ``greeted`` without a token."""
     place = urlsplit(server.url)
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     key = base64.b64encode(os.urandom(16)).decode()
@@ -49,7 +54,8 @@ async def raw(server: Server, path: str = "/ws") -> AsyncIterator[Raw]:
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101"), head
         client = Raw(reader, writer)
-        assert json.loads((await client.frame())[1])["type"] == "session"
+        if greeted:
+            assert json.loads((await client.frame())[1])["type"] == "session"
         try:
             yield client
         finally:

@@ -16,9 +16,20 @@ from urllib.parse import urlsplit
 import pytest
 
 from interview_peer.app import Server
+from interview_peer.web.http import READ_BYTES, Connection
 from tests.support.caller import calling
-from tests.support.inprocess import serving
-from tests.support.raw_socket import CLOSE, PING, PONG, TEXT, raw
+from tests.support.inprocess import live, serving
+from tests.support.raw_socket import (
+    BEGUN,
+    CLOSE,
+    CONTINUED,
+    FRAGMENT,
+    PING,
+    PONG,
+    TEXT,
+    Raw,
+    raw,
+)
 from tests.support.waiting import eventually
 
 
@@ -33,6 +44,29 @@ async def refused(server: Server) -> int:
     async with calling(server.url) as caller:
         told: int = (await caller.get("/healthz")).json()["refused"]["messages"]
         return told
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes the server read, each time that it did."""
+    found: list[int] = []
+    real = Connection.data_received
+
+    def data_received(self: Connection, data: bytes) -> None:
+        found.append(len(data))
+        real(self, data)
+
+    monkeypatch.setattr(Connection, "data_received", data_received)
+    return found
+
+
+async def last_words(client: Raw) -> tuple[str | None, bytes]:
+    """The code of what it is told, and how it is closed."""
+    told = None
+    while (got := await client.frame())[0] != CLOSE:
+        if got[0] != PONG:
+            told = json.loads(got[1])["code"]
+    return told, got[1]
 
 
 async def test_a_ping_is_answered_with_what_it_holds(strict: Server) -> None:
@@ -57,6 +91,46 @@ async def test_frames_of_every_kind_count_and_whoever_floods_is_told_and_cut_off
         assert got[1] == struct.pack("!H", 1008)
         assert answered <= 60
     assert await refused(strict) == 1
+
+
+@pytest.mark.parametrize("frame", [CONTINUED, FRAGMENT], ids=["continuation", "fragment"])
+async def test_frames_that_never_become_a_message_count_by_their_bytes(
+    strict: Server, taken: list[int], frame: bytes
+) -> None:
+    async with raw(strict) as client:
+        # More than a message may have, at once; the rest is not read.
+        client.writer.write(BEGUN + frame * 500_000)
+        assert await last_words(client) == ("RATE_LIMITED", struct.pack("!H", 1008))
+        with contextlib.suppress(ConnectionError):
+            assert await client.reader.read() == b""
+        assert sum(taken) <= 512 * 1024 + 2 * READ_BYTES
+    assert max(taken) <= READ_BYTES
+    assert await refused(strict) == 1
+
+
+async def test_without_a_token_a_socket_may_send_a_few_kilobytes(
+    tmp_path: Path, taken: list[int]
+) -> None:
+    strangers = live(
+        "http://127.0.0.1:9/v1", join_secret="a-join-secret-of-more-than-32-characters"
+    )
+    strangers |= {"allow_anonymous": False, "messages_per_second": 20}
+    async with serving(tmp_path, **strangers) as server:
+        async with raw(server, greeted=False) as client:
+            client.writer.write(BEGUN + CONTINUED * 100_000)
+            assert await last_words(client) == ("RATE_LIMITED", struct.pack("!H", 1008))
+            assert sum(taken) <= 32 * 1024 + 2 * READ_BYTES
+        assert await refused(server) == 1
+
+
+async def test_the_longest_messages_are_taken_at_the_pace_of_messages(strict: Server) -> None:
+    text = json.dumps({"type": "ice_candidate", "rest": "x" * 200_000}).encode()
+    head = b"\x81\xff" + len(text).to_bytes(8) + bytes(4)
+    async with raw(strict) as client:
+        for _ in range(2):
+            client.writer.write(head + text)
+            assert json.loads((await client.frame())[1])["type"] == "ice_status"
+    assert await refused(strict) == 0
 
 
 async def test_nothing_more_is_read_of_whoever_was_cut_off_and_it_is_gone_at_once(

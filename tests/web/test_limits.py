@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 
 from interview_peer.app import Server
+from interview_peer.core.allowance import Bucket
 from interview_peer.errors import RateLimited, SdpTooLarge
 from interview_peer.settings import Settings
 from interview_peer.types import Json
+from interview_peer.web.http import READ_BYTES
 from interview_peer.web.limits import Limits
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
@@ -266,6 +272,155 @@ async def test_whoever_goes_on_sending_can_read_why_the_body_was_given_up(hasty:
     writer.close()
     assert head.startswith(b"HTTP/1.1 408"), head
     assert json.loads(body)["code"] == "REQUEST_TIMEOUT"
+
+
+CHUNKED = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + (
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+SMALLEST = b"1\r\na\r\n" * 1000
+
+
+async def flood(writer: asyncio.StreamWriter, block: bytes) -> None:
+    """As much as the other end takes."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            writer.write(block)
+            await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [(b"/nothing", 404, "NOT_FOUND"), (b"/api/sdp-exchange", 400, "BAD_REQUEST")],
+    ids=["nobody reads it", "somebody reads it"],
+)
+@pytest.mark.parametrize("block", [SMALLEST, b"1;" + b"x" * 900 + b"\r\na\r\n"])
+async def test_a_body_of_the_smallest_chunks_is_not_parsed_without_end(
+    tmp_path: Path,
+    path: bytes,
+    status: int,
+    code: str,
+    block: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[int] = []
+    real = web.RequestHandler.data_received
+
+    def data_received(self: web.RequestHandler, data: bytes) -> None:
+        parsed.append(len(data))
+        real(self, data)
+
+    monkeypatch.setattr(web.RequestHandler, "data_received", data_received)
+    async with serving(tmp_path) as server:
+        reader, writer = await connect(server)
+        writer.write(CHUNKED % path)
+        flooding = asyncio.create_task(flood(writer, block))
+        async with asyncio.timeout(10):
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(_length(head))
+            # It is over, whatever is still sent.
+            await flooding
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 %d" % status), head
+        assert b"connection: close" in head.lower()
+        told = json.loads(body)
+        assert (told.get("code") or told["error"]["code"]) == code
+        assert sum(parsed) <= 16 * READ_BYTES
+        if status == 400:
+            async with calling(server.url) as caller:
+                assert (await refused(caller))["chunks"] == 1
+
+
+def _length(head: bytes) -> int:
+    found = re.search(rb"(?i)content-length: (\d+)", head)
+    assert found is not None
+    return int(found[1])
+
+
+async def test_bodies_in_chunks_as_proxies_send_them_are_taken(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        reader, writer = await connect(server)
+        # HTTP/3 without a length becomes this, be it of a request without a body.
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"0\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        await reader.readexactly(_length(head))
+        body = json.dumps({"sessionId": "of-nobody", "rest": "x" * 100_000}).encode()
+        writer.write(CHUNKED % b"/api/generate-ephemeral-key")
+        for place in range(0, len(body), 50):
+            piece = body[place : place + 50]
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        writer.write(b"0\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+        async with calling(server.url) as caller:
+            assert (await refused(caller))["chunks"] == 0
+
+
+async def test_a_connection_that_sends_more_than_it_may_is_read_more_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Limits, "intake", lambda self: Bucket(10_000.0, 20_000))
+    async with serving(tmp_path) as server:
+        reader, writer = await connect(server)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        body = json.dumps({"sessionId": "of-nobody", "rest": "x" * 30_000}).encode()
+        writer.write(
+            b"POST /api/generate-ephemeral-key HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        # All of it arrives, and none of it before its time.
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert loop.time() - began > (30_000 - 20_000 - READ_BYTES) / 10_000
+        writer.close()
+
+
+# -- answers that nobody reads
+
+DOCUMENT = b"GET /api/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def hardly_reading(server: Server) -> socket.socket:
+    """A connection with little room for what it is sent."""
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.connect(("127.0.0.1", urlsplit(server.url).port))
+    line.setblocking(False)
+    return line
+
+
+@pytest.mark.parametrize("asked", [1, 300], ids=["one answer", "hundreds of them"])
+async def test_whoever_does_not_read_its_answers_is_cut_off(hasty: Server, asked: int) -> None:
+    with hardly_reading(hasty) as line:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(line, DOCUMENT * asked)
+        async with calling(hasty.url) as caller:
+
+            async def unread() -> int:
+                found: int = (await refused(caller))["unread"]
+                return found
+
+            await eventually(unread, within=10, what="it cut off", good=lambda count: count == 1)
+        # Not closed, which would wait for it to read the rest.
+        with pytest.raises(ConnectionResetError):
+            while await loop.sock_recv(line, 65536):
+                pass
+
+
+async def test_whoever_reads_slowly_gets_the_whole_answer(hasty: Server) -> None:
+    with hardly_reading(hasty) as line:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(line, DOCUMENT)
+        got = b""
+        began = loop.time()
+        while b"\r\n\r\n" not in got or len(got) < _length(got) + got.index(b"\r\n\r\n") + 4:
+            got += await loop.sock_recv(line, 8192)
+            # For several times as long as nothing may be taken.
+            await asyncio.sleep(SHORT / 4 if loop.time() - began < 4 * SHORT else 0)
+        assert loop.time() - began > 2 * SHORT
+        async with calling(hasty.url) as caller:
+            assert (await refused(caller))["unread"] == 0
 
 
 async def test_what_takes_long_for_good_reason_is_left_alone(hasty: Server) -> None:
