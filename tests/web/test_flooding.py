@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from interview_peer.app import Server
+from interview_peer.web import limits
 from interview_peer.web.http import READ_BYTES, Connection
 from tests.support.caller import calling
 from tests.support.inprocess import live, serving
@@ -95,8 +96,11 @@ async def test_frames_of_every_kind_count_and_whoever_floods_is_told_and_cut_off
 
 @pytest.mark.parametrize("frame", [CONTINUED, FRAGMENT], ids=["continuation", "fragment"])
 async def test_frames_that_never_become_a_message_count_by_their_bytes(
-    strict: Server, taken: list[int], frame: bytes
+    strict: Server, taken: list[int], frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # However long it takes here, no more may be sent meanwhile.
+    monkeypatch.setattr(limits, "REFILL_SECONDS", 1e6)
+    monkeypatch.setattr(limits, "MESSAGE_BYTES", 0)
     async with raw(strict) as client:
         # More than a message may have, at once; the rest is not read.
         client.writer.write(BEGUN + frame * 500_000)
