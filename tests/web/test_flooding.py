@@ -128,12 +128,12 @@ async def test_without_a_token_a_socket_may_send_a_few_kilobytes(
 
 
 async def test_the_longest_messages_are_taken_at_the_pace_of_messages(strict: Server) -> None:
-    text = json.dumps({"type": "ice_candidate", "rest": "x" * 200_000}).encode()
-    head = b"\x81\xff" + len(text).to_bytes(8) + bytes(4)
+    text = json.dumps({"type": "sdp_offer", "offer": "x" * 60_000}).encode()
+    head = b"\x81\xfe" + len(text).to_bytes(2) + bytes(4)
     async with raw(strict) as client:
-        for _ in range(2):
+        for _ in range(7):
             client.writer.write(head + text)
-            assert json.loads((await client.frame())[1])["type"] == "ice_status"
+            assert json.loads((await client.frame())[1])["reason"] == "INVALID_SDP"
     assert await refused(strict) == 0
 
 

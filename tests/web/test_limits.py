@@ -345,13 +345,14 @@ async def test_bodies_in_chunks_as_proxies_send_them_are_taken(tmp_path: Path) -
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         await reader.readexactly(_length(head))
-        body = json.dumps({"sessionId": "of-nobody", "rest": "x" * 100_000}).encode()
-        writer.write(CHUNKED % b"/api/generate-ephemeral-key")
+        body = json.dumps({"sdpOffer": "x" * 60_000}).encode()
+        writer.write(CHUNKED % b"/api/sdp-exchange")
         for place in range(0, len(body), 50):
             piece = body[place : place + 50]
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         writer.write(b"0\r\n\r\n")
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert json.loads(await reader.readexactly(_length(head)))["code"] == "INVALID_SDP"
         writer.close()
         async with calling(server.url) as caller:
             assert (await refused(caller))["chunks"] == 0
@@ -365,13 +366,14 @@ async def test_a_connection_that_sends_more_than_it_may_is_read_more_slowly(
         reader, writer = await connect(server)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        body = json.dumps({"sessionId": "of-nobody", "rest": "x" * 30_000}).encode()
+        body = json.dumps({"sdpOffer": "x" * 30_000}).encode()
         writer.write(
-            b"POST /api/generate-ephemeral-key HTTP/1.1\r\nHost: x\r\n"
+            b"POST /api/sdp-exchange HTTP/1.1\r\nHost: x\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         # All of it arrives, and none of it before its time.
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert json.loads(await reader.readexactly(_length(head)))["code"] == "INVALID_SDP"
         assert loop.time() - began > (30_000 - 20_000 - READ_BYTES) / 10_000
         writer.close()
 
