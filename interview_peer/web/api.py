@@ -321,7 +321,7 @@ def make_app(
     made.add_to(app)
     ClientSecrets(settings, terms, access, store).add_to(app)
     ControlApi(store, made.whole).add_to(app)
-    EventsApi(store).add_to(app)
+    EventsApi(store, access.check_operator).add_to(app)
     RecordingPaths(archive).add_to(app)
     KeysApi(state.database).add_to(app)
     AuditApi(state.database).add_to(app)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
 
 from ..core.lifecycle import WAITING, Phase
-from ..errors import InterviewElsewhere, SessionNotFound, StateUnavailable, TooManyFollowers
+from ..errors import (
+    InterviewElsewhere,
+    InterviewPeerError,
+    SessionNotFound,
+    StateUnavailable,
+    TooManyFollowers,
+)
 from ..session.feed import FeedEvent, Follower
 from ..session.interview import Interview
 from ..state.records import FINAL
@@ -22,6 +29,9 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 15.0
 """Proxies cut connections on which nothing passes for a minute, some for half of one."""
+
+CHECK_SECONDS: Final = 15.0
+"""How often it is asked whether the key that opened a stream is still good."""
 
 STALL_SECONDS: Final = 10.0
 """A reader that takes nothing for so long is dropped."""
@@ -36,10 +46,14 @@ RETRY_MS: Final = 2_000
 
 
 class EventsApi:
-    """The route of live events. Nothing is streamed once the server goes."""
+    """The route of live events. Nothing is streamed once the server goes, or the key is revoked."""
 
-    def __init__(self, store: InterviewStore) -> None:
+    def __init__(
+        self, store: InterviewStore, authorise: Callable[[web.Request], Awaitable[None]]
+    ) -> None:
+        """``authorise`` raises for who may not follow; it was asked before the route is reached."""
         self._store = store
+        self._authorise = authorise
         self._closing = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:
@@ -74,7 +88,7 @@ class EventsApi:
                     return response
                 follower = _follow(running, after, request)
             assert running is not None
-            await self._pass_on(response, running, follower)
+            await self._pass_on(request, response, running, follower)
         except TooManyFollowers:
             if not response.prepared:
                 raise
@@ -88,10 +102,19 @@ class EventsApi:
         return response
 
     async def _pass_on(
-        self, response: web.StreamResponse, running: Interview, follower: Follower
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        running: Interview,
+        follower: Follower,
     ) -> None:
+        clock = asyncio.get_running_loop().time
+        checked = clock()
         while not self._closing.is_set():
             event = await follower.take(BEAT_SECONDS)
+            if clock() - checked >= CHECK_SECONDS:
+                await self._check(request)
+                checked = clock()
             if event is not None:
                 await _send(response, _text(event))
             elif follower.is_dropped:
@@ -100,6 +123,17 @@ class EventsApi:
                 return
             else:
                 await _send(response, ": still here\n\n")
+
+    async def _check(self, request: web.Request) -> None:
+        """Break the stream off if its key opens it no more; whoever comes back is told why."""
+        try:
+            await self._authorise(request)
+        except StateUnavailable:
+            # Nobody knows just now. It was good when the stream began.
+            pass
+        except InterviewPeerError as refused:
+            log.info("a follower's key is good no more", extra={"code": refused.code})
+            raise ConnectionAbortedError from None
 
     async def _joined(self, response: web.StreamResponse, name: str) -> Interview | None:
         """The interview once somebody joins it; None if it ends before, or the server does."""

@@ -159,6 +159,33 @@ async def test_while_nothing_happens_the_connection_is_kept_in_use(
         assert await reading is None
 
 
+async def test_a_stream_ends_when_its_key_is_revoked_and_no_other_does(
+    served: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_api, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(events_api, "CHECK_SECONDS", 0.2)
+    made = await operator.make()
+    wanted = {"name": "follower", "scopes": ["recordings"]}
+    held = (await operator.ask("POST", "/api/keys", json=wanted)).json()
+    other = (await operator.ask("POST", "/api/keys", json=wanted)).json()
+    await join(candidate, made)
+    async with (
+        following(served, made, key=held["key"]) as revoked,
+        following(served, made, key=other["key"]) as stays,
+    ):
+        await revoked.until("snapshot")
+        await operator.ask("DELETE", f"/api/keys/{held['id']}")
+        # Broken off, not ended: its client comes back and is told 401.
+        with pytest.raises(aiohttp.ClientPayloadError):
+            while await revoked.next() is not None:
+                pass
+        await operator.ask("POST", f"{PATH}/{made['id']}/end")
+        await stays.until("end")
+        assert await stays.next() is None
+    async with following(served, made, key=held["key"]) as again:
+        assert again.answer.status == 401
+
+
 async def test_a_reader_that_stops_is_dropped_and_the_interview_goes_on(
     served: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
