@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from ..core.lifecycle import Reason
+from ..core.lifecycle import Phase, Reason
 from ..tasks import stop
 from ..types import Json
 from .interview import Interview
@@ -167,10 +167,13 @@ class Drain:
             await self._changed.wait()
             self._changed.clear()
         for interview in left:
-            interview.end_soon(Reason.SERVER_SHUTDOWN)
+            if interview.phase is Phase.LIVE:
+                interview.end_soon(Reason.SERVER_SHUTDOWN)
 
     async def _end(self, interview: Interview) -> None:
         try:
+            if await self._interviews.call_off(interview):
+                return
             if self._polite:
                 await interview.end_politely(
                     Reason.SERVER_SHUTDOWN, instruction=GOODBYE, seconds=POLITE_SECONDS

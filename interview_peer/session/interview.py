@@ -26,6 +26,7 @@ from ..core.sdp import Offer
 from ..errors import (
     ConnectionFlooded,
     ConsentRequired,
+    Draining,
     InterviewPeerError,
     OutOfDescriptors,
     SessionBusy,
@@ -97,6 +98,7 @@ class Interview:
         self._offered_at = 0.0
         self._negotiation: asyncio.Task[str] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._calling_off: asyncio.Task[bool] | None = None
         self._connected_by = Deadline()
         # The model must always hear something, or its speech detection waits for ever.
         up, down = Forwarder(fill=True), Forwarder()
@@ -287,6 +289,7 @@ class Interview:
             InvalidSdp: the offer passed for good, and cannot be answered.
             ConsentRequired: the candidate must agree to being recorded first.
             SessionEnded, SessionBusy: not now.
+            Draining: the server ends before anybody was connected.
             OutOfDescriptors: the session may offer again.
             TokenUsed: somebody came in by this token.
             UpstreamError: the service refused or failed; the session may offer again.
@@ -297,6 +300,8 @@ class Interview:
             raise ConsentRequired
         self.entry.check(token)
         again = self.phase is Phase.CONNECTING
+        if self._is_called_off():
+            raise Draining
         if self._negotiation is not None or (again and not self._may_offer_again()):
             raise SessionBusy
         self.touch()
@@ -316,6 +321,8 @@ class Interview:
         try:
             return await asyncio.shield(self._negotiation)
         except asyncio.CancelledError:
+            if self._is_called_off() and not self._life.over:
+                raise Draining from None
             if self.reason in MODEL_GONE:
                 raise UpstreamError from None
             if self._life.over:
@@ -561,6 +568,65 @@ class Interview:
         """
         self.end_politely_soon(reason, seconds, instruction=instruction)
         await self.finished.wait()
+
+    @property
+    def can_be_called_off(self) -> bool:
+        """Whether an invited candidate is on the way in and not connected yet: nobody has spoken,
+        and the invitation is still good."""
+        browser = self._bridge.browser
+        return (
+            self.origin == INVITED
+            and self.phase is Phase.CONNECTING
+            and (browser is None or not browser.connected)
+            and not self._relay.transcript.turns()
+        )
+
+    async def call_off(self) -> bool:
+        """Let it be as if the first offer had failed, because the server ends: nothing of it is
+        kept, and the candidate may come again by the same invitation, to another process too.
+
+        False where it cannot be, or the disk refuses: then it is to be ended.
+        """
+        if self._calling_off is None:
+            if not self.can_be_called_off:
+                return False
+            self._calling_off = self._tasks.start(self._call_off(), "call off")
+        return await asyncio.shield(self._calling_off)
+
+    def _is_called_off(self) -> bool:
+        """Whether that happens now, or has happened."""
+        return self._calling_off is not None
+
+    async def _call_off(self) -> bool:
+        called_off = False
+        try:
+            called_off = await self._undo_negotiation()
+        except Exception:
+            # Whoever ends the server ends it then.
+            self._log.exception("the interview could not be called off")
+        finally:
+            if not called_off:
+                self._calling_off = None
+        return called_off
+
+    async def _undo_negotiation(self) -> bool:
+        negotiation = self._negotiation
+        if negotiation is not None:
+            negotiation.cancel()
+            await asyncio.wait([negotiation])
+        if self.phase is Phase.CREATED:
+            # The offer was not answered yet, and is undone by its own failure.
+            return True
+        # The candidate may have been quicker.
+        if not self.can_be_called_off:
+            return False
+        self._connected_by.cancel()
+        await self._connections.undo()
+        # Others may take the interview once it is given back: they must find no folder.
+        if self._life.over or not await self._recording.discard() or self._life.over:
+            return False
+        self._happen(Happening.NEGOTIATION_FAILED)
+        return True
 
     def end_politely_soon(
         self, reason: Reason, seconds: float, *, instruction: str = "", words: str = ""

@@ -67,6 +67,7 @@ class Recording:
         self._recorder: Recorder | None = None
         self._consent: Consent | None = None
         self._closing = False
+        self._making: asyncio.Task[None] | None = None
         self._early: list[tuple[Direction | None, float, Json | str]] = []
         self._early_characters = 0
         self._started_at = time.monotonic()
@@ -130,7 +131,7 @@ class Recording:
         self._early.clear()
         self._up.tap = recorder.queue(Speaker.CANDIDATE)
         self._down.tap = recorder.queue(Speaker.INTERVIEWER)
-        self._tasks.start(self._make_folder(recorder), "make folder of")
+        self._making = self._tasks.start(self._make_folder(recorder), "make folder of")
 
     def journal(self, direction: Direction | None, at: float, event: Json | str) -> None:
         """Have one event written down; one that comes before the files waits for them."""
@@ -179,6 +180,29 @@ class Recording:
             },
         )
         return Files(document, summary.failed)
+
+    async def discard(self) -> bool:
+        """Have nothing of it kept: nobody was heard. False if the disk refuses, or does not answer
+        in time; then it is to be ended."""
+        if self._making is None:
+            return True
+        self._up.tap = self._down.tap = None
+        try:
+            async with asyncio.timeout(FILES_SECONDS):
+                await asyncio.wait([self._making])
+                recorder = self._recorder
+                if recorder is None:
+                    # What is there under this name may be somebody else's.
+                    return False
+                await self._storage.finish(recorder, time.monotonic())
+                await self._storage.run(self.folder.remove)
+        except (OSError, TimeoutError) as error:
+            self._log.error("files stay", extra={"error": type(error).__name__})
+            return False
+        self._recorder = None
+        self.began = False
+        self._storage.later(recorder.release)
+        return True
 
     async def _make_folder(self, recorder: Recorder) -> None:
         try:

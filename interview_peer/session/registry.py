@@ -271,13 +271,26 @@ class Interviews:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
-        for interview in list(self._interviews.values()):
-            if _is_invitation(interview):
-                self.forget(interview)
-        await asyncio.gather(
-            *(one.end(Reason.SERVER_SHUTDOWN) for one in list(self._interviews.values()))
-        )
+        await asyncio.gather(*map(self._end_or_keep, list(self._interviews.values())))
         self._interviews.clear()
+
+    async def call_off(self, interview: Interview) -> bool:
+        """Give back an invitation whose candidate is on the way in, because the server ends.
+
+        False where the candidate is connected, or the interview is nobody's invitation.
+        """
+        called_off = await interview.call_off()
+        if called_off:
+            log.info("an interview was called off", extra={"session": interview.id})
+            self.forget(interview)
+        return called_off
+
+    async def _end_or_keep(self, interview: Interview) -> None:
+        """End an interview, but for an invitation that can still be followed later."""
+        if _is_invitation(interview):
+            self.forget(interview)
+        elif not await self.call_off(interview):
+            await interview.end(Reason.SERVER_SHUTDOWN)
 
     async def _sweep(self) -> None:
         while True:

@@ -45,7 +45,8 @@ class Opened(Happening):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released(Happening):
-    """The first offer came to nothing: an invited candidate may try again, on another node too."""
+    """The first offer came to nothing, answered or not: nobody was connected by it. An invited
+    candidate may try again, on another node too."""
 
     claim: str
     """Which taking is given back; a later one stays."""

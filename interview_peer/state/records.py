@@ -297,9 +297,10 @@ async def _release(tx: Transaction, news: Released) -> bool:
         .where(
             interviews.c.id == news.interview_id,
             interviews.c.claim == news.claim,
-            interviews.c.phase == Phase.CREATED.value,
+            # Once somebody was connected, it is further on.
+            interviews.c.phase.in_((Phase.CREATED.value, Phase.CONNECTING.value)),
         )
-        .values(node_id=None, claim=None)
+        .values(phase=Phase.CREATED.value, node_id=None, claim=None, place=None)
     )
     return done.rowcount > 0
 

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +76,13 @@ class InterviewFolder:
         except FileExistsError:
             raise SessionIdTaken from None
         sync_folder(interviews)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it; nothing if there is none. Raises ``OSError`` if
+        the disk refuses."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._path)
+            sync_folder(self._path.parent)
 
     def mark_untold(self, node_id: str) -> None:
         """Say that the database does not have this interview's end yet, and who is to tell it.

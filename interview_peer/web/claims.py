@@ -2,7 +2,8 @@
 
 A claim is written before the first offer is answered and given back if that comes to nothing. It
 is not the token that is used up by it: that happens when the candidate is connected. So whatever
-is lost on the way, a request, a commit's answer or this process, the invitation stays good.
+is lost on the way, a request, a commit's answer or this process, the invitation stays good; but a
+process that is killed, not ended, once the offer is answered leaves an interview that has begun.
 """
 
 from __future__ import annotations

@@ -12,13 +12,20 @@ from pathlib import Path
 import pytest
 
 from interview_peer.types import Json
+from tests.session.test_upstream import ANSWERED, accepting
+from tests.session.voice_service import KEY as SERVICE
+from tests.session.voice_service import voice_service
 from tests.support.caller import Caller, calling
+from tests.support.inprocess import live as alive
 from tests.support.inprocess import serving
 from tests.support.operator import KEY, Operator
 from tests.support.server import ServerProcess, running_server, running_simulator
+from tests.support.waiting import eventually
 
 GOING_AWAY = 1001
 SERVICE_KEY = "sk-of-the-service"
+JOIN_SECRET = "a-join-secret-of-more-than-32-characters"
+KEYS = {"admin_key": KEY, "join_secret": JOIN_SECRET}
 
 
 @contextlib.asynccontextmanager
@@ -32,7 +39,7 @@ async def live(tmp_path: Path) -> AsyncIterator[tuple[dict[str, str], ServerProc
                 "OPENAI_API_KEY": SERVICE_KEY,
                 "INTERVIEW_ALLOW_ANONYMOUS": "false",
                 "INTERVIEW_ADMIN_KEY": KEY,
-                "INTERVIEW_JOIN_SECRET": "a-join-secret-of-more-than-32-characters",
+                "INTERVIEW_JOIN_SECRET": JOIN_SECRET,
             },
             service,
         )
@@ -124,3 +131,102 @@ async def test_while_the_server_is_emptied_nobody_is_asked_for_what_cannot_begin
         shown = [(await operator.show(one))["phase"] for one in (wanted, given)]
         assert shown == ["consent", "created"]
         assert server.interviews.running == 1
+
+
+# -- candidates on their way in: the invitation is not used up before somebody is connected
+
+
+async def offered(caller: Caller, made: Json) -> None:
+    """Come by the invitation and offer; the answer is not waited for."""
+    await come(caller, made)
+    sdp = await caller.offer()
+    await caller.send({"type": "sdp_offer", "offer": {"type": "offer", "sdp": sdp}})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_invitation_outlives_a_server_that_ends_while_its_offer_is_answered(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    async with live(tmp_path) as (settings, service):
+        async with (
+            running_server(tmp_path, INTERVIEW_DRAIN_SECONDS="1", **settings) as server,
+            calling(server.url) as candidate,
+        ):
+            made = await Operator(candidate).make()
+            service.process.send_signal(signal.SIGSTOP)
+            try:
+                await offered(candidate, made)
+                await candidate.phase("connecting")
+                server.process.send_signal(number)
+                # It hears of it as of any other refused offer.
+                assert await candidate.refusal() == "DRAINING"
+                await candidate.socket_closed()
+                async with asyncio.timeout(20):
+                    assert await server.process.wait() == 0, server.tail()
+                server.killed = True
+            finally:
+                service.process.send_signal(signal.SIGCONT)
+        async with running_server(tmp_path, **settings) as again, calling(again.url) as back:
+            assert (await Operator(back).show(made))["phase"] == "created"
+            await come(back, made)
+            await back.connect()
+
+
+async def test_an_answer_that_nobody_took_up_is_undone_with_all_its_files(tmp_path: Path) -> None:
+    async with serving(tmp_path, **KEYS) as server, calling(server.url) as candidate:
+        operator = Operator(candidate)
+        made = await operator.make()
+        await offered(candidate, made)
+        await candidate.message("sdp_answer")
+        await server.state.chronicle.drained()
+        assert (await operator.show(made))["phase"] == "connecting"
+        folder = tmp_path / "interviews" / made["id"]
+
+        async def files() -> int:
+            return await asyncio.to_thread(lambda: len([*folder.glob("*.*")]))
+
+        await eventually(files, within=5, what="a recording", good=lambda count: count >= 3)
+        interview = server.interviews.find(made["id"])
+        assert (await operator.ask("POST", "/api/drain", json={"seconds": 0})).status == 202
+        await turned_away(candidate)
+
+        async def phase() -> str:
+            return str((await operator.show(made))["phase"])
+
+        await eventually(phase, within=10, what="created", good=lambda one: one == "created")
+        assert await asyncio.to_thread(folder.exists) is False
+        assert interview.legs == [] and interview.call_id is None
+        assert interview.phase.value == "created"
+    async with serving(tmp_path, **KEYS) as again, calling(again.url) as back:
+        await come(back, made)
+        await back.connect()
+        await back.send({"type": "end_session"})
+        await back.message("session_ended")
+        await again.state.chronicle.drained()
+        shown = await Operator(back).show(made)
+        assert (shown["phase"], shown["reason"]) == ("ended", "client_request")
+
+
+async def test_who_is_connected_is_ended_and_not_called_off(tmp_path: Path) -> None:
+    async with voice_service() as service:
+        # The model's leg never stands.
+        service.answer = accepting(ANSWERED)
+        settings = alive(service.base_url, SERVICE, **KEYS)
+        async with serving(tmp_path, **settings) as server, calling(server.url) as candidate:
+            operator = Operator(candidate)
+            made = await operator.make()
+            await offered(candidate, made)
+            await candidate.accept((await candidate.message("sdp_answer"))["answer"]["sdp"])
+            async with asyncio.timeout(10):
+                await candidate.media_connected.wait()
+            interview = server.interviews.find(made["id"])
+
+            async def used() -> bool:
+                return not interview.can_be_called_off
+
+            await eventually(used, within=5, what="a connected browser", good=bool)
+            assert interview.phase.value == "connecting"
+            await operator.ask("POST", "/api/drain", json={"seconds": 0})
+            assert (await candidate.message("session_ended"))["reason"] == "server_shutdown"
+            await server.state.chronicle.drained()
+            assert (await operator.show(made))["phase"] == "ended"

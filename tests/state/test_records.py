@@ -17,6 +17,7 @@ from interview_peer.state.happenings import (
     Opened,
     RecordingBroke,
     RecordingLost,
+    Released,
     Started,
     Turns,
 )
@@ -81,6 +82,26 @@ async def test_numbers_of_the_service_that_no_column_holds_do_not_cost_the_end(
     async with database.begin() as tx:
         heard = select(turns.c.heard_ms).order_by(turns.c.position)
         assert [*(await tx.execute(heard)).scalars()] == [2**31 - 1, 0]
+
+
+async def test_an_offer_that_came_to_nothing_is_undone_until_somebody_is_connected(
+    database: Database,
+) -> None:
+    opened, started, *_ = life("one")
+    await made_by_api(database, "one", claim="mine")
+    gone = Released(interview_id=SessionId("one"), claim="mine")
+    others = Released(interview_id=SessionId("one"), claim="its")
+    assert await write(database, opened, others) == [True, False]
+    assert (await interview(database, "one")).phase == "connecting"
+    assert await write(database, gone, gone) == [True, False]
+    row = await interview(database, "one")
+    assert (row.phase, row.node_id, row.claim, row.place) == ("created", None, None, None)
+    assert await told(database, "one") == []
+    await made_by_api(database, "two", claim="mine")
+    opened, started, *_ = life("two")
+    late = Released(interview_id=SessionId("two"), claim="mine")
+    assert await write(database, opened, started, late) == [True, True, False]
+    assert (await interview(database, "two")).phase == "live"
 
 
 async def test_failure_is_told_as_failure(database: Database) -> None:
