@@ -1,11 +1,12 @@
 """``python -m bench.attack``: what running interviews feel of an attack on their server.
 
 The same interviews are measured in a quiet window and in one in which another process floods the
-server with offers, sockets, messages, pings, events of a candidate and forged STUN, from addresses
-of its own. The server has its limits as they are by default. Windows alternate, so that what
-changes on the machine favours neither; figures are medians. ``waited`` is the share of time in
-which the server was kept from its core by other processes: where that is more than a few per cent,
-the figures say nothing of it.
+server with offers, sockets, messages, pings, frames that never become a message, bodies in the
+smallest chunks, connections that read no answer, events of a candidate and forged STUN, from
+addresses of its own. The server has its limits as they are by default. Windows alternate, so that
+what changes on the machine favours neither; figures are medians. ``waited`` is the share of time
+in which the server was kept from its core by other processes: where that is more than a few per
+cent, the figures say nothing of it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
+from yarl import URL
 
 from interview_peer.errors import InterviewPeerError
 from interview_peer.media.leg import ChannelClosed, Leg
@@ -48,6 +50,17 @@ SOCKETS_PER_SECOND: Final = 20
 DATAGRAMS_PER_SECOND: Final = 2000
 EVENTS_PER_SECOND: Final = 2400
 PINGS: Final = b"\x89\x80\0\0\0\0" * 20_000
+BEGUN: Final = b"\x01\x80\0\0\0\0"
+CONTINUED: Final = b"\x00\x80\0\0\0\0" * 20_000
+"""Empty frames of a text message that has begun and never ends."""
+CHUNKED: Final = b"POST /nothing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKS: Final = b"1\r\na\r\n" * 20_000
+UNREAD: Final = 200
+"""Connections that ask and read nothing."""
+UNREAD_PER_SECOND: Final = 100
+UNREAD_SECONDS: Final = 20.0
+"""Longer than the server keeps them."""
+ASKED: Final = b"GET /api/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 300
 TICK_SECONDS: Final = 0.02
 P99_GOAL_MS: Final = 5.0
 """Added delay that an attack may bring the slowest hundredth of packets to."""
@@ -86,7 +99,11 @@ class Attack:
             group.create_task(self._at(OFFERS_PER_SECOND, self._offer), name="offers")
             group.create_task(self._at(SOCKETS_PER_SECOND, self._socket), name="sockets")
             group.create_task(self._messages(), name="messages")
-            group.create_task(self._pings(), name="pings")
+            group.create_task(self._again(self._ping), name="pings")
+            group.create_task(self._again(self._continue), name="continuation frames")
+            group.create_task(self._again(self._chunks), name="chunks")
+            for number in range(UNREAD):
+                group.create_task(self._unread(number), name="answers that nobody reads")
             group.create_task(self._events(), name="events")
             group.create_task(self._datagrams(port), name="datagrams")
 
@@ -137,23 +154,60 @@ class Attack:
             for _ in range(1000):
                 await opened.send_str('{"type": "nonsense"}')
 
-    async def _pings(self) -> None:
+    async def _again(self, what: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await self._tried(self._ping)
+            await self._tried(what)
             await asyncio.sleep(0.5)
 
     async def _ping(self) -> None:
         """Empty pings, thousands in one piece: no frames are smaller."""
+        await self._frames(b"", PINGS)
+
+    async def _continue(self) -> None:
+        await self._frames(BEGUN, CONTINUED)
+
+    async def _frames(self, first: bytes, block: bytes) -> None:
         async with self._http.ws_connect(f"{self._url}/ws") as opened:
             transport = opened.get_extra_info("socket")
             assert transport is not None
             loop = asyncio.get_running_loop()
             line = transport.dup()
             try:
+                await loop.sock_sendall(line, first)
                 for _ in range(20):
-                    await loop.sock_sendall(line, PINGS)
+                    await loop.sock_sendall(line, block)
             finally:
                 line.close()
+
+    async def _chunks(self) -> None:
+        """A body without end, in the smallest chunks, until the server has had enough."""
+        loop = asyncio.get_running_loop()
+        with await self._connected() as line:
+            await loop.sock_sendall(line, CHUNKED)
+            while True:
+                await loop.sock_sendall(line, CHUNKS)
+
+    async def _unread(self, number: int) -> None:
+        await asyncio.sleep(number / UNREAD_PER_SECOND)
+        while True:
+            with contextlib.suppress(OSError), await self._connected() as line:
+                await asyncio.get_running_loop().sock_sendall(line, ASKED)
+                await asyncio.sleep(UNREAD_SECONDS)
+            await asyncio.sleep(0.5)
+
+    async def _connected(self) -> socket.socket:
+        """A connection of bytes alone, with little room for what it is sent."""
+        place = URL(self._url)
+        line = socket.socket()
+        try:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.bind((ATTACKER, 0))
+            line.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(line, (place.host or "", place.port or 0))
+        except BaseException:
+            line.close()
+            raise
+        return line
 
     async def _events(self) -> None:
         while True:
@@ -324,7 +378,9 @@ def page(calls: int, rows: list[str], found: list[Goal]) -> str:
     return f"""
 {calls} interviews on one server while another process floods it: {OFFERS_PER_SECOND} offers and
 {SOCKETS_PER_SECOND} WebSockets a second, one WebSocket that sends as fast as it can, one
-that sends empty pings, thousands at once, a candidate that sends {EVENTS_PER_SECOND} events
+that sends empty pings, thousands at once, one that sends a message of empty frames without end,
+a request whose body has chunks of one byte, {UNREAD} connections that ask 300 times and read
+nothing, a candidate that sends {EVENTS_PER_SECOND} events
 a second on its data channel and connects anew whenever it is cut off, and
 {DATAGRAMS_PER_SECOND} forged STUN requests a second from {len(FORGED)} addresses. Written by
 `python -m bench.attack`, a part of `make bench`, on {today}: {os.cpu_count()} cores, the attacker

@@ -8,6 +8,10 @@ import socket
 import struct
 from typing import Final
 
+UNSENT_BYTES: Final = 64 * 1024
+"""What the kernel takes beyond what is under way; on its own it would take some MB, so that many
+answers are made for somebody who reads none."""
+
 _INFO_BYTES: Final = 148
 _UNACKED: Final = struct.Struct("=24xI")
 _ACKED: Final = struct.Struct("=120xQ")
@@ -25,6 +29,8 @@ class Delivery:
         """``now`` is in seconds, as of a clock that never goes back."""
         self._transport = transport
         self._socket: socket.socket | None = transport.get_extra_info("socket")
+        if self._socket is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._seen: tuple[int, int] = (0, 0)
         self._moved = now
 

@@ -8,6 +8,7 @@ rest.
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from aiohttp import web
@@ -516,9 +517,10 @@ def document() -> Json:
 
 def add_to(app: web.Application) -> None:
     """Serve the document."""
-    whole = document()
+    # Written once: it is some hundred kB, which anybody may ask for as often as they like.
+    whole = json.dumps(document()).encode()
 
     async def serve(request: web.Request) -> web.Response:
-        return web.json_response(whole)
+        return web.Response(body=whole, content_type="application/json", charset="utf-8")
 
     app.router.add_get(PATH, serve)

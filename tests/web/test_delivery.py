@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from interview_peer.web.delivery import Delivery
+from interview_peer.web.delivery import UNSENT_BYTES, Delivery
 from tests.support.waiting import eventually
 
 LITTLE = b"x" * 40_000
@@ -83,3 +83,11 @@ async def test_what_the_process_holds_is_stuck_until_some_is_taken(kernel: bool)
             return delivery.stuck(now + 2.0, kernel=kernel)
 
         await eventually(moved, within=5, what="some taken", good=lambda late: late == 0)
+
+
+async def test_the_kernel_takes_little_of_what_is_not_under_way() -> None:
+    async with line() as (transport, _):
+        Delivery(transport, 0.0)
+        transport.write(MUCH)
+        # The other end has room for a few kB; in pages, which the kernel counts as they come.
+        assert transport.get_write_buffer_size() > len(MUCH) - 4 * UNSENT_BYTES
