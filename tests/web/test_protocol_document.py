@@ -274,7 +274,7 @@ def test_every_path_is_told(tmp_path: Path, local: Server) -> None:
     elsewhere = {"GET /", "GET /ws", "GET /ws/{session_id}", "GET /static/{path}"}
     # Operators' paths are told in docs/api.md and docs/webhooks.md, and by the OpenAPI document.
     operators = (
-        *("/api/interviews", "/api/keys", "/api/webhooks", "/api/drain"),
+        *("/api/interviews", "/api/keys", "/api/webhooks", "/api/drain", "/api/audit"),
         *("/api/openapi.json", "/i/"),
     )
     clients = {route for route in routes if not route.split(" ")[1].startswith(operators)}
