@@ -534,6 +534,9 @@ class Interview:
         phase, now = self.phase, time.monotonic()
         if happening is Happening.CONNECTED:
             self._around.tally.set_up(now - self._offered_at)
+        if phase is Phase.ENDING:
+            # It takes its first step after this one: whatever goes wrong below, it ends.
+            self._ending = self._tasks.start(self._finish(), "end")
         if phase in (Phase.LIVE, Phase.DETACHED, Phase.ENDING):
             self._relay.transcript.note_phase(phase.value, self._recording.since_start(now))
         self._reporter.phase(happening, before, phase, self.reason, now)
@@ -543,7 +546,6 @@ class Interview:
             self.control.close()
             self._connected_by.cancel()
             self._hold.stop()
-            self._ending = self._tasks.start(self._finish(), "end")
 
     def _spoken(self) -> None:
         self._reporter.turns(self._relay.transcript.turns())
@@ -670,9 +672,17 @@ class Interview:
             self._log.exception("the interview did not end cleanly")
         finally:
             self.ended_at = time.monotonic()
+            try:
+                self._tell_end(now, files)
+            except Exception:
+                self._log.exception("the end of the interview was not told")
+            await self._tasks.drain(CLOSE_SECONDS)
+            self.finished.set()
+
+    def _tell_end(self, now: float, files: Files) -> None:
+        try:
             self._happen(Happening.FILES_CLOSED)
+        finally:
             self._around.tally.over(self)
             turns = self._relay.transcript.turns()
             self._reporter.finished(now, self.phase, self.reason, self._relay.usage, turns, files)
-            await self._tasks.drain(CLOSE_SECONDS)
-            self.finished.set()
