@@ -4,9 +4,9 @@ The same interviews are measured in a quiet window and in one in which another p
 server with offers, sockets, messages, pings, frames that never become a message, bodies in the
 smallest chunks, connections that read no answer, events of a candidate and forged STUN, from
 addresses of its own. The server has its limits as they are by default. Windows alternate, so that
-what changes on the machine favours neither; figures are medians. ``waited`` is the share of time
-in which the server was kept from its core by other processes: where that is more than a few per
-cent, the figures say nothing of it.
+what changes on the machine favours neither; figures are medians. ``waited`` is the
+time that the server's threads waited for its core, for each other too, as a share of the window:
+where that of a quiet window is more than a few per cent, the figures say nothing of the attack.
 """
 
 from __future__ import annotations
@@ -388,7 +388,8 @@ and the load generator beside the server.{priority if subjects.may_run_realtime(
 
 Added delay of the slower direction in milliseconds, packets lost, datagrams of all sorts that the
 kernel dropped before the server's full sockets (`net.core.rmem_max` bounds their room), the share
-of a core that the server used, and the share of time in which others kept it from its core.
+of a core that the server used, and the share of time in which threads of it waited for that core,
+for other processes or for each other.
 
 | | p50 | p99 | lost | dropped by the kernel | core used | waited |
 | --- | --- | --- | --- | --- | --- | --- |
