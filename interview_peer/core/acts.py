@@ -79,7 +79,8 @@ class Entry:
     """Sorts by when it was made."""
     at: int
     """When it began, in microseconds since 1970 in UTC."""
-    act: Act
+    act: Act | str
+    """A name that this server does not know was written by a newer one on the same database."""
     actor: Actor
     address: str | None
     """Of the client, as far as trusted proxies tell it."""
@@ -91,7 +92,7 @@ class Entry:
     """The stable code of a refusal."""
 
 
-Reading = tuple[str, Act, str, str, str]
+Reading = tuple[str, str, str, str, str]
 """The key's id, the act, what was read, the client's address, and the code of a refusal."""
 
 

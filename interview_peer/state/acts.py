@@ -33,7 +33,7 @@ async def write(tx: Transaction, entry: Entry) -> None:
             insert(acts).values(
                 id=entry.id,
                 at=entry.at,
-                act=entry.act.value,
+                act=str(entry.act),
                 key_id=entry.actor.id,
                 key_name=entry.actor.name,
                 address=entry.address,
@@ -90,7 +90,7 @@ def _entry(row: Row[Any]) -> Entry:
     return Entry(
         id=row.id,
         at=row.at,
-        act=Act(row.act),
+        act=_act(row.act),
         actor=Actor(row.key_id, row.key_name),
         address=row.address,
         interview_id=row.interview_id,
@@ -98,3 +98,11 @@ def _entry(row: Row[Any]) -> Entry:
         outcome=Outcome(row.outcome),
         code=row.code,
     )
+
+
+def _act(name: str) -> Act | str:
+    try:
+        return Act(name)
+    except ValueError:
+        # During an upgrade of several servers some know more acts than others.
+        return name

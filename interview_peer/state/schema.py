@@ -273,6 +273,7 @@ acts = Table(
     Index(None, "at"),
     Index(None, "interview_id", "id"),
     Index(None, "key_id", "id"),
+    Index(None, "act", "id"),
 )
 
 nodes = Table(

@@ -51,7 +51,7 @@ def _told(entry: Entry) -> Json:
     return {
         "id": entry.id,
         "at": times.told(entry.at),
-        "act": entry.act.value,
+        "act": str(entry.act),
         "outcome": entry.outcome.value,
         "code": entry.code,
         "key_id": entry.actor.id,

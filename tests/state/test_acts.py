@@ -122,3 +122,9 @@ async def test_acts_go_when_their_days_are_over_and_not_before(database: Databas
     assert await left(11 * DAY) == 3
     assert await left(11 * DAY + 1) == 2
     assert await left(20 * DAY) == 0
+
+
+async def test_an_act_of_a_newer_server_is_listed_by_the_name_it_has(database: Database) -> None:
+    newer = entry(act="interview.paused")
+    await write(database, newer)
+    assert await listed(database) == [newer]

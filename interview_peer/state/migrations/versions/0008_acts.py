@@ -30,3 +30,4 @@ def upgrade() -> None:
     op.create_index("ix_acts_at", "acts", ["at"], unique=False)
     op.create_index("ix_acts_interview_id_id", "acts", ["interview_id", "id"], unique=False)
     op.create_index("ix_acts_key_id_id", "acts", ["key_id", "id"], unique=False)
+    op.create_index("ix_acts_act_id", "acts", ["act", "id"], unique=False)
