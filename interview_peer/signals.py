@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 from . import logs
 
 STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A closed terminal is a wish to end, too."""
+"""A closed terminal is a wish to end, too, unless we were started to outlive it."""
 
 STDERR: Final = 2
 
@@ -33,12 +33,14 @@ class StopSignals:
     def __init__(self) -> None:
         self.heard = False
         """Whether somebody has asked for the end."""
+        self._listened: tuple[signal.Signals, ...] = ()
 
     def listen(self, ask: Callable[[signal.Signals], None]) -> None:
         """Have ``ask`` called with the first signal, on the running loop; before it, none counts as
         heard. ``keep`` goes with it once the loop is closed."""
         loop = asyncio.get_running_loop()
-        for number in STOPS:
+        self._listened = tuple(number for number in STOPS if not _unwanted(number))
+        for number in self._listened:
             # The loop's own handler wakes it and calls; ours stands before it and counts, also
             # while the loop is held.
             loop.add_signal_handler(number, ask, number)
@@ -53,13 +55,18 @@ class StopSignals:
     def keep(self) -> None:
         """A loop that is closed has given its handlers back: stay until the process is gone."""
         if self.heard:
-            for number in STOPS:
+            for number in self._listened:
                 signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.heard:
             end_at_once(number)
         self.heard = True
+
+
+def _unwanted(number: signal.Signals) -> bool:
+    """Whether whoever started us has it ignored, as ``nohup`` does."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 def end_at_once(number: int) -> NoReturn:

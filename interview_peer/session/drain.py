@@ -121,8 +121,8 @@ class Drain:
 
     async def close(self) -> None:
         """Stop, wherever it is. Idempotent."""
-        task, self._task = self._task, None
-        await stop(task)
+        # It stays known, so that a signal that comes in the middle of the end begins no other.
+        await stop(self._task)
 
     async def _run(self) -> None:
         try:

@@ -659,6 +659,9 @@ class Interview:
             if self._negotiation is not None:
                 self._negotiation.cancel()
                 await asyncio.wait([self._negotiation])
+            if self._calling_off is not None:
+                # Somebody ended it meanwhile; it takes the files away, or leaves them all to us.
+                await asyncio.wait([self._calling_off])
             now = time.monotonic()
             self._bridge.silence()
             await self._connections.close_all(self.legs)

@@ -275,21 +275,21 @@ class Interviews:
         self._interviews.clear()
 
     async def call_off(self, interview: Interview) -> bool:
-        """Give back an invitation whose candidate is on the way in, because the server ends.
+        """Give back an invitation whose candidate is not connected yet, because the server ends.
 
         False where the candidate is connected, or the interview is nobody's invitation.
         """
-        called_off = await interview.call_off()
-        if called_off:
+        # The offer may have failed by itself meanwhile.
+        called_off = _is_invitation(interview)
+        if not called_off and (called_off := await interview.call_off()):
             log.info("an interview was called off", extra={"session": interview.id})
+        if called_off:
             self.forget(interview)
         return called_off
 
     async def _end_or_keep(self, interview: Interview) -> None:
         """End an interview, but for an invitation that can still be followed later."""
-        if _is_invitation(interview):
-            self.forget(interview)
-        elif not await self.call_off(interview):
+        if not await self.call_off(interview):
             await interview.end(Reason.SERVER_SHUTDOWN)
 
     async def _sweep(self) -> None:

@@ -131,7 +131,7 @@ class Signalling:
         except RateLimited as error:
             await self._cut_off(error)
         except InterviewPeerError as error:
-            self._error(error)
+            self._refuse(error)
         except ConnectionError:
             # Anybody may go whenever they like; an answer to them finds nobody then.
             log.debug("a signalling client went while it was answered")
@@ -261,6 +261,13 @@ class Signalling:
     def _error(self, error: InterviewPeerError) -> None:
         self.send(told(error))
 
+    def _refuse(self, error: InterviewPeerError) -> None:
+        if isinstance(error, Draining) and self.waits:
+            # It came when others had been turned away, and would wait as much in vain.
+            self.turn_away()
+        else:
+            self._error(error)
+
     def _offer_failed(self, error: InterviewPeerError) -> None:
         self.send(
             {
@@ -301,13 +308,14 @@ class Signalling:
                 return
 
     async def _take(self, text: str) -> None:
-        """Act on one message; what is wrong with it is answered, and ends nothing."""
+        """Act on one message; what is wrong with it is answered, and ends nothing: only who wants an
+        interview that cannot begin any more is turned away."""
         try:
             if self._interview is None and len(text) > messages.SHORT_BYTES:
                 raise TooLarge
             await self._dispatch(messages.of_socket(text, self._limits.message_bytes))
         except InterviewPeerError as error:
-            self._error(error)
+            self._refuse(error)
 
     async def _dispatch(self, message: Json) -> None:
         interview = self._interview

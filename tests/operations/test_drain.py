@@ -164,6 +164,17 @@ async def test_draining_over_http_leaves_the_process_unless_it_is_asked_to_end(
         assert server.drain.over.is_set()
 
 
+async def test_a_signal_in_the_middle_of_an_end_that_was_asked_for_begins_no_other(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        server.drain.begin(exit_after=True)
+        await server.drain.over.wait()
+        await server.drain.close()
+        server.drain.signalled()
+        assert server.drain.state is State.DRAINED
+
+
 async def test_a_signal_keeps_to_the_settings_time_whatever_was_asked_for_before(
     tmp_path: Path,
 ) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from interview_peer.core.lifecycle import Phase
+from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import Json
 from tests.session.test_upstream import ANSWERED, accepting
 from tests.session.voice_service import KEY as SERVICE
@@ -124,12 +128,43 @@ async def test_while_the_server_is_emptied_nobody_is_asked_for_what_cannot_begin
         await turned_away(reading)
         asked = [one for one in reading.messages.items if one["type"] == "consent_required"]
         assert asked == []
+        # Nor does coming for the first time, with an invitation or without one.
+        new = await operator.make()
+        await agreed.open_bare(f"/ws/{new['id']}")
+        await agreed.send({"type": "init", "token": new["join_token"]})
+        await turned_away(agreed)
+        await agreed.open_bare()
+        await turned_away(agreed)
         # Who is being interviewed is not disturbed, and may come back.
         await running.leave()
         await running.open(f"/ws/{running.session_id}")
         assert await running.known_phase() == "live"
         shown = [(await operator.show(one))["phase"] for one in (wanted, given)]
         assert shown == ["consent", "created"]
+        assert server.interviews.running == 1
+
+
+async def test_a_page_that_is_loaded_anew_as_a_drain_begins_comes_back_by_its_token(
+    tmp_path: Path,
+) -> None:
+    async with (
+        serving(tmp_path, drain_seconds=600, **KEYS) as server,
+        calling(server.url) as invited,
+    ):
+        operator = Operator(invited)
+        made = await operator.make()
+        await come(invited, made)
+        await invited.send({"type": "sdp_offer", "offer": await invited.offer()})
+        answer = await invited.message("sdp_answer")
+        await invited.accept(answer["answer"]["sdp"])
+        await invited.phase("live")
+        await invited.drop()
+        await invited.leave()
+        assert (await operator.ask("POST", "/api/drain")).status == 202
+        await invited.open_bare(f"/ws/{made['id']}")
+        await invited.send({"type": "init", "token": answer["resumeToken"]})
+        await invited.message("session")
+        await invited.connect()
         assert server.interviews.running == 1
 
 
@@ -207,6 +242,50 @@ async def test_an_answer_that_nobody_took_up_is_undone_with_all_its_files(tmp_pa
         await again.state.chronicle.drained()
         shown = await Operator(back).show(made)
         assert (shown["phase"], shown["reason"]) == ("ended", "client_request")
+
+
+async def test_who_is_ended_while_called_off_leaves_no_half_of_a_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, released = threading.Event(), threading.Event()
+    remove = InterviewFolder.remove
+
+    def hanging(self: InterviewFolder) -> None:
+        asked.set()
+        released.wait(10)
+        remove(self)
+
+    monkeypatch.setattr(InterviewFolder, "remove", hanging)
+    async with serving(tmp_path, **KEYS) as server, calling(server.url) as candidate:
+        operator = Operator(candidate)
+        made = await operator.make()
+        await offered(candidate, made)
+        await candidate.message("sdp_answer")
+        try:
+            await operator.ask("POST", "/api/drain", json={"seconds": 0})
+            assert await asyncio.to_thread(asked.wait, 10)
+            await candidate.send({"type": "end_session"})
+            await candidate.phase("ending")
+        finally:
+            released.set()
+        assert (await candidate.message("session_ended"))["reason"] == "client_request"
+        await server.state.chronicle.drained()
+        assert (await operator.show(made))["phase"] == "ended"
+        assert await asyncio.to_thread((tmp_path / "interviews" / made["id"]).exists) is False
+    assert [one.message for one in caplog.records if one.levelno >= logging.ERROR] == []
+
+
+async def test_an_offer_that_fails_by_itself_in_that_moment_ends_no_invitation(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, **KEYS) as server, calling(server.url) as candidate:
+        made = await Operator(candidate).make()
+        await come(candidate, made)
+        interview = server.interviews.find(made["id"])
+        assert interview.phase is Phase.CREATED
+        assert await server.interviews.call_off(interview) is True
+        assert interview.phase is Phase.CREATED
+        assert len(server.interviews) == 0
 
 
 async def test_who_is_connected_is_ended_and_not_called_off(tmp_path: Path) -> None:

@@ -206,10 +206,14 @@ class Child:
 
 @contextlib.asynccontextmanager
 async def child(
-    way: str, form: str = "text", stderr: int = asyncio.subprocess.PIPE
+    way: str,
+    form: str = "text",
+    stderr: int = asyncio.subprocess.PIPE,
+    by: tuple[str, ...] = (),
 ) -> AsyncIterator[Child]:
+    """``by`` is a command that runs another one."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(CHILD), way, form),
+        *(*by, sys.executable, str(CHILD), way, form),
         env=clean_environment(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -253,14 +257,30 @@ async def test_two_signals_end_a_process_whose_event_loop_is_held() -> None:
         assert await one.end() == (143, f"{LAST}\n")
 
 
+async def test_a_closed_terminal_does_not_end_what_was_started_to_outlive_it() -> None:
+    async with child("hangs", by=("sh", "-c", 'trap "" HUP; exec "$@"', "nohup")) as one:
+        process = one.process.pid
+        assert among(process, "SigIgn", signal.SIGHUP)
+        assert among(process, "SigCgt", signal.SIGTERM)
+        one.process.send_signal(signal.SIGHUP)
+        one.process.send_signal(signal.SIGTERM)
+        await one.says("asked")
+        one.process.send_signal(signal.SIGHUP)
+        one.process.send_signal(signal.SIGTERM)
+        assert await one.end() == (143, f"{LAST}\n")
+
+
 def taken(process: int, number: int) -> None:
     """Wait until a signal no longer waits to be delivered: a second one would melt into it."""
-    while True:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        pending = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "Shd"))]
-        if not any(mask >> (number - 1) & 1 for mask in pending):
-            return
+    while among(process, "SigPnd", number) or among(process, "ShdPnd", number):
         time.sleep(0.01)
+
+
+def among(process: int, which: str, number: int) -> bool:
+    """Whether a signal is in one of the sets that Linux tells of a process."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    (mask,) = (int(line.split()[1], 16) for line in lines if line.startswith(f"{which}:"))
+    return bool(mask >> (number - 1) & 1)
 
 
 async def test_a_second_signal_ends_what_is_left_after_the_loop() -> None:
