@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -82,6 +81,4 @@ def say(line: Json) -> None:
 
 
 if __name__ == "__main__":
-    # A terminal's Ctrl-C reaches the whole group; the server decides what becomes of us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(main(sys.argv[1:]))

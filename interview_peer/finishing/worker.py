@@ -364,6 +364,9 @@ class Finisher:
                 *(sys.executable, "-m", "interview_peer.finishing", path),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                # A terminal's Ctrl-C is for us, from its first moment on: we decide what becomes
+                # of it.
+                process_group=0,
             )
         else:
             assert process.stdin is not None
