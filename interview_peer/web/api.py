@@ -40,7 +40,7 @@ from .machines import Machines
 from .new_interview import Terms
 from .operations_api import OperationsApi, Readiness
 from .origins import Origins
-from .pages import static_dir
+from .pages import page, static_dir
 from .partings import Partings
 from .recordings_api import RecordingPaths
 from .waiting_room import WaitingRoom
@@ -112,14 +112,14 @@ class Api:
         """The page; or signalling, for a client that connects a WebSocket here."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self.socket(request)
-        return web.FileResponse(self._static / "index.html")
+        return page(self._static / "index.html")
 
     async def invitation(self, request: web.Request) -> web.StreamResponse:
         """The page again: which interview it is for, and by which token, it reads by itself.
 
         The token stands behind the ``#`` of the link, so it is never sent here.
         """
-        return web.FileResponse(self._static / "index.html")
+        return page(self._static / "index.html")
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         """One of the page's files; what is missing is told in our own form."""
@@ -132,7 +132,7 @@ class Api:
             found = False
         if not found:
             raise NotFound
-        return web.FileResponse(path)
+        return page(path)
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The signalling WebSocket."""

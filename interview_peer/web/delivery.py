@@ -6,11 +6,18 @@ import asyncio
 import contextlib
 import socket
 import struct
-from typing import Final
+import sys
+from typing import Final, Protocol, runtime_checkable
+
+from aiohttp import web
 
 UNSENT_BYTES: Final = 64 * 1024
 """What the kernel takes beyond what is under way; on its own it would take some MB, so that many
 answers are made for somebody who reads none."""
+
+READER_SECONDS: Final = 60.0
+"""How long whoever showed a key may take nothing, at least: a player that is paused, a download
+into a slow pipe. As long as proxies wait (nginx's ``send_timeout``)."""
 
 _INFO_BYTES: Final = 148
 _UNACKED: Final = struct.Struct("=24xI")
@@ -29,8 +36,12 @@ class Delivery:
         """``now`` is in seconds, as of a clock that never goes back."""
         self._transport = transport
         self._socket: socket.socket | None = transport.get_extra_info("socket")
+        self.patient = False
+        """Whether the other end has longer: it is known."""
         if self._socket is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            # No socket of another kind has it, nor, on some systems, one that was reset already.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._seen: tuple[int, int] = (0, 0)
         self._moved = now
 
@@ -50,6 +61,10 @@ class Delivery:
         self._seen = seen
         return now - self._moved
 
+    def patience(self, seconds: float) -> float:
+        """How long it may be stuck, where strangers have so many ``seconds``."""
+        return max(seconds, READER_SECONDS) if self.patient else seconds
+
     def give_up(self) -> None:
         """End the connection, and keep nothing of what waits: not in the kernel either."""
         if self._socket is not None:
@@ -59,7 +74,8 @@ class Delivery:
 
     def _kernel(self) -> tuple[bool, int]:
         """Whether the kernel holds anything, and how many bytes were acknowledged so far."""
-        if self._socket is None or not hasattr(socket, "TCP_INFO"):
+        # Other systems have another structure of that name.
+        if self._socket is None or sys.platform != "linux":
             return False, 0
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
@@ -69,3 +85,17 @@ class Delivery:
             return False, 0
         (unacked,), (unsent,) = _UNACKED.unpack_from(info), _UNSENT.unpack_from(info)
         return bool(unacked or unsent), _ACKED.unpack_from(info)[0]
+
+
+@runtime_checkable
+class Delivering(Protocol):
+    """What holds the connection of a request."""
+
+    delivery: Delivery | None
+
+
+def be_patient(request: web.Request) -> None:
+    """Give whoever asked longer to read the answer, until the next request of the connection."""
+    protocol = request.protocol
+    if isinstance(protocol, Delivering) and protocol.delivery is not None:
+        protocol.delivery.patient = True

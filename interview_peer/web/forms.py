@@ -31,6 +31,7 @@ from ..types import Json
 from . import messages
 from .access import Access
 from .acts import CODE
+from .delivery import be_patient
 from .limits import LIMITS
 from .origins import Origins, is_candidates
 
@@ -181,6 +182,7 @@ def middlewares(
     async def operator(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith(OPERATOR_PATHS):
             await access.check_operator(request)
+            be_patient(request)
         return await handler(request)
 
     @web.middleware

@@ -75,7 +75,6 @@ class Connection(web.RequestHandler):
         "_body_late",
         "_caller",
         "_crowded",
-        "_delivery",
         "_flooded",
         "_framed",
         "_gone",
@@ -87,6 +86,7 @@ class Connection(web.RequestHandler):
         "_over",
         "_resting",
         "_server",
+        "delivery",
     )
 
     def __init__(self, server: _Server, **options: Any) -> None:
@@ -103,7 +103,7 @@ class Connection(web.RequestHandler):
         self._resting: asyncio.TimerHandle | None = None
         self._arriving: StreamReader | None = None
         self._framed = self._had = 0
-        self._delivery: Delivery | None = None
+        self.delivery: Delivery | None = None
         self._look: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] | None = None
 
@@ -115,7 +115,7 @@ class Connection(web.RequestHandler):
         # What asyncio's own transports read at once; others have their own way.
         if hasattr(transport, "max_size"):
             transport.max_size = READ_BYTES
-        self._delivery = Delivery(transport, self._loop.time())
+        self.delivery = Delivery(transport, self._loop.time())
         self._look_later()
         limits, count = self._server.limits, len(self._server.connections)
         peer = transport.get_extra_info("peername")
@@ -215,15 +215,15 @@ class Connection(web.RequestHandler):
 
     def _look_whether_it_reads(self) -> None:
         """End a connection whose other end takes nothing: closing it would wait for that."""
-        assert self._delivery is not None
+        assert self.delivery is not None
         # That a WebSocket's client is there is seen by its answers to pings.
-        stuck = self._delivery.stuck(self._loop.time(), kernel=not self._upgraded)
-        if stuck < self._server.limits.request_seconds:
+        stuck = self.delivery.stuck(self._loop.time(), kernel=not self._upgraded)
+        if stuck < self.delivery.patience(self._server.limits.request_seconds):
             self._look_later()
         else:
             self._server.limits.refused["unread"] += 1
             self._look = None
-            self._delivery.give_up()
+            self.delivery.give_up()
 
     def _expect_head(self) -> None:
         if self._head_late is None:
@@ -265,6 +265,8 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, start_time: float | None, request_handler: forms.Answer
     ) -> tuple[web.StreamResponse, bool]:
         self._stop_timers()
+        if self.delivery is not None:
+            self.delivery.patient = False
         if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             request_handler = _refuse_expectation
         if not request.content.is_eof():

@@ -85,6 +85,20 @@ async def test_what_the_process_holds_is_stuck_until_some_is_taken(kernel: bool)
         await eventually(moved, within=5, what="some taken", good=lambda late: late == 0)
 
 
+async def test_a_line_that_is_no_tcp_counts_by_what_the_process_holds() -> None:
+    here, other = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    with other:
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=here)
+        delivery = Delivery(transport, 0.0)
+        transport.write(LITTLE)
+        assert delivery.stuck(9.0, kernel=True) == 0
+        transport.write(MUCH)
+        assert [delivery.stuck(now, kernel=True) for now in (10.0, 19.0)] == [1.0, 10.0]
+        delivery.give_up()
+        assert transport.is_closing()
+
+
 async def test_the_kernel_takes_little_of_what_is_not_under_way() -> None:
     async with line() as (transport, _):
         Delivery(transport, 0.0)

@@ -20,6 +20,7 @@ from interview_peer.core.allowance import Bucket
 from interview_peer.errors import RateLimited, SdpTooLarge
 from interview_peer.settings import Settings
 from interview_peer.types import Json
+from interview_peer.web.delivery import READER_SECONDS, Delivery
 from interview_peer.web.http import READ_BYTES
 from interview_peer.web.limits import Limits
 from tests.support.caller import Caller, calling
@@ -408,6 +409,65 @@ async def test_whoever_does_not_read_its_answers_is_cut_off(hasty: Server, asked
         with pytest.raises(ConnectionResetError):
             while await loop.sock_recv(line, 65536):
                 pass
+
+
+@pytest.mark.parametrize("path", [b"/static/connection.js", b"/"])
+async def test_a_file_that_nobody_reads_leaves_nothing_behind(hasty: Server, path: bytes) -> None:
+    async def answering() -> int:
+        return sum("Connection._handle_request" in repr(task) for task in asyncio.all_tasks())
+
+    wishes = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path * 300
+    loop = asyncio.get_running_loop()
+    with hardly_reading(hasty) as line, hardly_reading(hasty) as other:
+        for one in (line, other):
+            await loop.sock_sendall(one, wishes)
+        async with calling(hasty.url) as caller:
+
+            async def unread() -> int:
+                found: int = (await refused(caller))["unread"]
+                return found
+
+            await eventually(unread, within=10, what="both cut off", good=lambda count: count == 2)
+        await eventually(answering, within=5, what="nobody at work", good=lambda count: count == 0)
+        # Nothing listens any more on the descriptors that these connections get.
+        for _ in range(2):
+            reader, writer = await connect(hasty)
+            writer.write(ANOTHER)
+            async with asyncio.timeout(5):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+
+async def test_whoever_has_a_key_may_rest_while_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, resting = "operator-key-of-this-test-0123456789", asyncio.Event()
+    late = (SHORT + READER_SECONDS) / 2
+    monkeypatch.setattr(Delivery, "stuck", lambda *_, **__: late if resting.is_set() else 0.0)
+
+    async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(10):
+                await reader.read()
+        writer.close()
+
+    async with serving(tmp_path, request_seconds=SHORT, admin_key=key) as server:
+        reader, writer = await connect(server)
+        stranger = await connect(server)
+        wish = f"GET /api/drain HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
+        writer.write(wish.encode())
+        await reader.readuntil(b"}")
+        resting.set()
+        await cut_off(*stranger)
+        # One more, so that the first was looked at as well.
+        await cut_off(*await connect(server))
+        writer.write(wish.encode())
+        async with asyncio.timeout(10):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            await reader.readuntil(b"}")
+        # It is the request that had the key, not the connection.
+        writer.write(ANOTHER)
+        await cut_off(reader, writer)
 
 
 async def test_whoever_reads_slowly_gets_the_whole_answer(hasty: Server) -> None:
