@@ -455,10 +455,14 @@ export class Connection {
     if (this.#link === link && !this.#over) this.#enter("live");
   }
 
-  /** Whoever is invited names the interview in the address too; a session of nobody's may be new. */
+  /**
+   * Whoever is invited or comes back names the interview in the address too: a server that takes
+   * nobody new must see before its greeting that it is none. A server elsewhere may not know that.
+   */
   #ownAddress() {
     const sessionId = this.#sessionId ?? this.#invitedTo;
-    if (!this.#token) return this.#address;
+    const comesBack = this.#sessionId !== null && this.#address.http === location.origin;
+    if (!this.#token && !comesBack) return this.#address;
     return { ...this.#address, socket: socketOf(this.#address, sessionId) };
   }
 

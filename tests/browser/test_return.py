@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import speech
 from tests.support.chromium import browsing
+from tests.support.inprocess import serving
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import eventually
 
@@ -69,6 +70,24 @@ async def test_a_reload_continues_the_same_interview(server: ServerProcess, tmp_
             "document.readyState === 'complete' && window.interviewPeer !== undefined"
         )
         assert await browser.ask("interviewPeer.state.stage") == "idle"
+
+
+async def test_a_reload_continues_while_the_server_is_emptied(tmp_path: Path) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=40)
+    async with serving(tmp_path / "data") as server, browsing(silence) as browser:
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).click()
+        await browser.until("interviewPeer.state.phase === 'live'")
+        session_id = await browser.ask("interviewPeer.state.sessionId")
+        server.drain.begin(600)
+        await browser.page.reload()
+        await browser.until("interviewPeer.state.stage === 'live'")
+        assert await browser.ask("interviewPeer.state.sessionId") == session_id
+        # Nor does it matter to one whose connection is lost.
+        await browser.ask("interviewPeer.peerConnection.close()")
+        await browser.until("interviewPeer.state.stage === 'reconnecting'")
+        await browser.until("interviewPeer.state.stage === 'live'")
+        assert server.interviews.running == 1
 
 
 @pytest.mark.parametrize(("hold", "away", "continues"), [(60, 30, True), (4, 8, False)])
