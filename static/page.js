@@ -199,7 +199,7 @@ function connect(resumed = null) {
     invitedTo: atHome ? invitation.id : null,
     token: atHome ? (resumed?.token ?? invited()) : null,
     asks: invitation.id !== null || asksEverybody(),
-    listener: listenTo(() => connection === mine),
+    listener: listenTo(() => connection === mine, resumed !== null),
   });
   connection = mine;
   mine.start();
@@ -225,7 +225,7 @@ function sendTestMessage() {
 
 // What the connection reports. An older connection's last words are not for this page any more.
 
-function listenTo(isCurrent) {
+function listenTo(isCurrent, comesBack) {
   const guarded = (handler) => (...values) => {
     if (isCurrent()) handler(...values);
   };
@@ -237,7 +237,8 @@ function listenTo(isCurrent) {
     warn: guarded(fail),
     failed: guarded((failure) => {
       endTranscript();
-      forget();
+      // Coming back may work the next time, for as long as the server holds the interview.
+      if (!comesBack) forget();
       fail(failure);
     }),
     nearing: guarded(endIsNear),

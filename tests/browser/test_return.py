@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
 from pathlib import Path
 
 import pytest
+from playwright.async_api import WebSocketRoute
 
 from tests.support import speech
 from tests.support.chromium import browsing
@@ -88,6 +91,34 @@ async def test_a_reload_continues_while_the_server_is_emptied(tmp_path: Path) ->
         await browser.until("interviewPeer.state.stage === 'reconnecting'")
         await browser.until("interviewPeer.state.stage === 'live'")
         assert server.interviews.running == 1
+
+
+async def test_a_reload_that_cannot_connect_leaves_the_next_one_its_chance(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=40)
+    async with browsing(silence) as browser:
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).click()
+        await browser.until("interviewPeer.state.phase === 'live'")
+        session_id = await browser.ask("interviewPeer.state.sessionId")
+        refused = asyncio.Event()
+
+        async def refuse_the_first(socket: WebSocketRoute) -> None:
+            if refused.is_set():
+                socket.connect_to_server()
+            else:
+                refused.set()
+                await socket.close(code=1013)
+
+        await browser.page.route_web_socket(re.compile("/ws"), refuse_the_first)
+        await browser.page.reload()
+        await browser.until("interviewPeer.state.stage === 'failed'")
+        assert refused.is_set()
+
+        await browser.page.reload()
+        await browser.until("interviewPeer.state.stage === 'live'")
+        assert await browser.ask("interviewPeer.state.sessionId") == session_id
 
 
 @pytest.mark.parametrize(("hold", "away", "continues"), [(60, 30, True), (4, 8, False)])
