@@ -37,8 +37,9 @@ FRAMING_SHARE: Final = 4
 """So many bytes, and one in so many, may be what a body is framed in: the sizes of its chunks."""
 LOOKS: Final = 4
 """Within the time in which something must be taken of what is sent, it is looked for so often."""
-IDLE_SECONDS: Final = 75.0
-"""How long a connection is kept for a further request; proxies keep theirs for a minute."""
+IDLE_SECONDS: Final = 130.0
+"""How long a connection is kept for a further request: longer than proxies keep theirs, nginx for
+one minute and Caddy for two, for one closed here in the moment that it is used costs a request."""
 
 
 class Runner(web.AppRunner):
