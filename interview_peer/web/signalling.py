@@ -308,8 +308,8 @@ class Signalling:
                 return
 
     async def _take(self, text: str) -> None:
-        """Act on one message; what is wrong with it is answered, and ends nothing: only who wants an
-        interview that cannot begin any more is turned away."""
+        """Act on one message; what is wrong with it is answered, and ends nothing: only who wants
+        an interview that cannot begin any more is turned away."""
         try:
             if self._interview is None and len(text) > messages.SHORT_BYTES:
                 raise TooLarge
