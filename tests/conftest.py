@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,13 @@ from interview_peer.state import migrate
 from interview_peer.state.database import Database
 from tests.support.postgres import Postgres, programs, running_postgres
 from tests.support.server import ServerProcess, running_server
+
+
+def pytest_configure() -> None:
+    """Servers that tests start are to mind SIGHUP, though the tests were started by ``nohup``: what
+    is ignored stays so in whatever is started, what is handled does not."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 @pytest.hookimpl(optionalhook=True)
