@@ -6,12 +6,11 @@ from typing import Final
 
 import click
 
-from interview_peer.cli_client import Ask, json_option, print_row, run, server_option
+from interview_peer.cli_client import Ask, json_option, print_row, rows, run, server_option
 from interview_peer.core.acts import Act
 from interview_peer.types import Json
 
 _PATH: Final = "/api/audit"
-_PAGE: Final = 200
 _COLUMNS: Final = ("at", "act", "outcome", "key_id", "key_name", "on", "address")
 
 
@@ -41,17 +40,8 @@ def audit(
     filters = {"interview": interview, "key": key, "act": act, "since": since, "until": until}
 
     async def work(ask: Ask) -> None:
-        left, cursor = limit, None
-        while left:
-            query = {**filters, "cursor": cursor, "limit": str(min(left, _PAGE))}
-            asked = {name: value for name, value in query.items() if value is not None}
-            page = await ask("GET", _PATH, params=asked)
-            for one in page["acts"]:
-                print_row(one if as_json else _short(one), as_json, _COLUMNS)
-            left -= len(page["acts"])
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
+        async for one in rows(ask, _PATH, "acts", filters, limit):
+            print_row(one if as_json else _short(one), as_json, _COLUMNS)
 
     run(server, work)
 

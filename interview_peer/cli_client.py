@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -17,6 +17,8 @@ from interview_peer.settings import load_settings
 from interview_peer.types import Json
 
 ANSWER_SECONDS: Final = 30.0
+_PAGE: Final = 200
+"""Rows that the API gives at once."""
 
 Ask = Callable[..., Awaitable[Json]]
 """``await ask(method, path, **options)``: the body of the answer; refusals end the command."""
@@ -66,6 +68,21 @@ def run(
         raise click.ClickException(
             f"No interview_peer answers at {base}; name its address with --server."
         ) from error
+
+
+async def rows(
+    ask: Ask, path: str, name: str, filters: Mapping[str, str | None], limit: int
+) -> AsyncIterator[Json]:
+    """Up to ``limit`` rows of a list, which answers hold under ``name``, a page at a time."""
+    asked = {key: value for key, value in filters.items() if value is not None}
+    while limit:
+        page = await ask("GET", path, params={**asked, "limit": str(min(limit, _PAGE))})
+        for row in page[name]:
+            yield row
+        limit -= len(page[name])
+        if page["next_cursor"] is None:
+            return
+        asked["cursor"] = page["next_cursor"]
 
 
 def _sentence(body: object, status: int) -> str:

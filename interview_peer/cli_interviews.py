@@ -10,13 +10,12 @@ from urllib.parse import quote
 
 import click
 
-from interview_peer.cli_client import Ask, json_option, print_row, run, server_option
+from interview_peer.cli_client import Ask, json_option, print_row, rows, run, server_option
 from interview_peer.core.scopes import Scope
 from interview_peer.types import Json
 
 _PATH: Final = "/api/interviews"
 _KEYS: Final = "/api/keys"
-_PAGE: Final = 200
 _END_SECONDS: Final = 90.0
 """Ending closes connections and files before it answers."""
 
@@ -69,17 +68,8 @@ def list_(
     }
 
     async def work(ask: Ask) -> None:
-        left, cursor = limit, None
-        while left:
-            query = {**filters, "cursor": cursor, "limit": str(min(left, _PAGE))}
-            asked = {name: value for name, value in query.items() if value is not None}
-            page = await ask("GET", _PATH, params=asked)
-            for one in page["interviews"]:
-                print_row(one, as_json, _COLUMNS)
-            left -= len(page["interviews"])
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
+        async for one in rows(ask, _PATH, "interviews", filters, limit):
+            print_row(one, as_json, _COLUMNS)
 
     run(server, work)
 

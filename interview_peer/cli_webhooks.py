@@ -14,12 +14,14 @@ from interview_peer.cli_client import (
     Ask,
     json_option,
     print_row,
+    rows,
     run,
     server_option,
 )
 from interview_peer.types import Json
 
 _PATH: Final = "/api/webhooks"
+_DELIVERY_COLUMNS: Final = ("id", "state", "attempts", "type", "last_status", "last_error")
 _LOOK_SECONDS: Final = 0.2
 
 
@@ -58,19 +60,8 @@ def list_(
             for one in (await ask("GET", _PATH))["webhooks"]:
                 print_row(one, as_json, ("id", "active", "disabled_reason", "url", "events"))
             return
-        left, cursor = limit, None
-        while left:
-            query = {**filters, "cursor": cursor, "limit": str(min(left, 200))}
-            asked = {name: value for name, value in query.items() if value}
-            page = await ask("GET", f"{_PATH}/deliveries", params=asked)
-            for one in page["deliveries"]:
-                print_row(
-                    one, as_json, ("id", "state", "attempts", "type", "last_status", "last_error")
-                )
-            left -= len(page["deliveries"])
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
+        async for one in rows(ask, f"{_PATH}/deliveries", "deliveries", filters, limit):
+            print_row(one, as_json, _DELIVERY_COLUMNS)
 
     run(server, work)
 

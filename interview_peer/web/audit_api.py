@@ -13,11 +13,9 @@ from ..errors import InvalidField
 from ..state.acts import Wanted, page
 from ..state.database import Database
 from ..types import Json
-from . import times
+from . import paging, times
 
 PATH: Final = "/api/audit"
-MAX_LIMIT: Final = 200
-DEFAULT_LIMIT: Final = 50
 FILTERS: Final = ("interview", "key", "act", "since", "until", "limit", "cursor")
 ACTS: Final = tuple(act.value for act in Act)
 
@@ -64,20 +62,13 @@ def _told(entry: Entry) -> Json:
 
 def _wanted(request: web.Request) -> Wanted:
     query = request.query
-    for name in query:
-        if name not in FILTERS or len(query.getall(name)) > 1:
-            field = name if name in FILTERS else "query"
-            raise InvalidField(field, f"{field}: takes each of {', '.join(FILTERS)} once.")
+    paging.check_names(query, FILTERS)
     for name in ("interview", "key", "cursor"):
         if name in query and not _ID.fullmatch(query[name]):
             raise InvalidField(name, f"{name}: is none that can be there.")
     act = query.get("act")
     if act is not None and act not in ACTS:
         raise InvalidField("act", f"act: must be one of {', '.join(ACTS)}.")
-    text = query.get("limit", str(DEFAULT_LIMIT))
-    short = text.isascii() and text.isdecimal() and len(text) <= 9
-    if not short or not 1 <= int(text) <= MAX_LIMIT:
-        raise InvalidField("limit", f"limit: must be a whole number from 1 to {MAX_LIMIT}.")
     return Wanted(
         interview_id=query.get("interview"),
         key_id=query.get("key"),
@@ -85,5 +76,5 @@ def _wanted(request: web.Request) -> Wanted:
         since=times.asked("since", query["since"]) if "since" in query else None,
         until=times.asked("until", query["until"]) if "until" in query else None,
         before=query.get("cursor"),
-        limit=int(text),
+        limit=paging.limit_of(query),
     )

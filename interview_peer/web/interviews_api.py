@@ -22,15 +22,13 @@ from ..session.interview import Interview
 from ..settings import Settings
 from ..storage.finished import TOMBSTONE_NAME
 from ..types import OPEN, Json, SessionId
-from . import files, forms, new_interview, times
+from . import files, forms, new_interview, paging, times
 from .access import Access
 from .acts import concerns
 from .interview_store import Filters, InterviewStore
 from .new_interview import Terms
 
 PATH: Final = "/api/interviews"
-MAX_LIMIT: Final = 200
-DEFAULT_LIMIT: Final = 50
 FILTERS: Final = (
     "phase",
     "created_after",
@@ -247,10 +245,7 @@ def interview_id(request: web.Request) -> str:
 
 def _filters(request: web.Request) -> Filters:
     query = request.query
-    for name in query:
-        if name not in FILTERS or len(query.getall(name)) > 1:
-            field = name if name in FILTERS else "query"
-            raise InvalidField(field, f"{field}: takes each of {', '.join(FILTERS)} once.")
+    paging.check_names(query, FILTERS)
     phase = query.get("phase")
     if phase is not None and phase not in PHASES:
         raise InvalidField("phase", f"phase: must be one of {', '.join(PHASES)}.")
@@ -266,14 +261,10 @@ def _filters(request: web.Request) -> Filters:
         for name in ("created_after", "created_before")
         if name in query
     }
-    text = query.get("limit", str(DEFAULT_LIMIT))
-    short = text.isascii() and text.isdecimal() and len(text) <= 9
-    if not short or not 1 <= int(text) <= MAX_LIMIT:
-        raise InvalidField("limit", f"limit: must be a whole number from 1 to {MAX_LIMIT}.")
     return Filters(
         phase=phase,
         candidate_reference=reference,
-        limit=int(text),
+        limit=paging.limit_of(query),
         after=_position(query["cursor"]) if "cursor" in query else None,
         **moments,
     )

@@ -6,12 +6,13 @@ from typing import Final
 
 from ..core.acts import Outcome
 from ..types import Json
-from .audit_api import ACTS, DEFAULT_LIMIT, MAX_LIMIT
+from .audit_api import ACTS
 from .openapi_parts import (
     ID,
     MAYBE_TEXT,
     MOMENT,
     OPERATOR,
+    PAGING,
     TEXT,
     answer,
     fields,
@@ -26,7 +27,10 @@ SCHEMAS: Final[Json] = {
         {
             "id": ID,
             "at": {**MOMENT, "description": "When it began."},
-            "act": {"enum": list(ACTS)},
+            "act": {
+                **TEXT,
+                "description": "As the parameter has them; also what a newer server wrote down.",
+            },
             "outcome": {
                 "enum": [one.value for one in Outcome],
                 "description": "`begun` is under way, or was when the server broke off.",
@@ -64,17 +68,7 @@ AUDIT: Final[Json] = {
                 parameter("act", "query", {"enum": list(ACTS)}),
                 parameter("since", "query", MOMENT, "From this moment on."),
                 parameter("until", "query", MOMENT, "Before this moment."),
-                parameter(
-                    "limit",
-                    "query",
-                    {
-                        "type": "integer",
-                        "minimum": 1,
-                        "maximum": MAX_LIMIT,
-                        "default": DEFAULT_LIMIT,
-                    },
-                ),
-                parameter("cursor", "query", ID, "`next_cursor` of the page before."),
+                *PAGING,
             ],
             **OPERATOR,
         ),

@@ -17,7 +17,7 @@ from .control_api import (
     MAX_INSTRUCTION,
     MAX_WORDS,
 )
-from .interviews_api import DEFAULT_LIMIT, KINDS, MAX_LIMIT, PHASES
+from .interviews_api import KINDS, PHASES
 from .keys_api import MAX_NAME
 from .new_interview import (
     DEFAULT_EXPIRES_SECONDS,
@@ -41,6 +41,7 @@ from .openapi_parts import (
     MINE,
     MOMENT,
     OPERATOR,
+    PAGING,
     TEXT,
     answer,
     fields,
@@ -468,17 +469,7 @@ INTERVIEWS: Final[Json] = {
                 parameter("created_after", "query", MOMENT, "From this moment on."),
                 parameter("created_before", "query", MOMENT, "Before this moment."),
                 parameter("candidate_reference", "query", {**TEXT, "maxLength": MAX_REFERENCE}),
-                parameter(
-                    "limit",
-                    "query",
-                    {
-                        "type": "integer",
-                        "minimum": 1,
-                        "maximum": MAX_LIMIT,
-                        "default": DEFAULT_LIMIT,
-                    },
-                ),
-                parameter("cursor", "query", TEXT, "`next_cursor` of the page before."),
+                *PAGING,
             ],
             **OPERATOR,
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ..types import Json
+from .paging import DEFAULT_LIMIT, MAX_LIMIT
 
 TEXT: Final[Json] = {"type": "string"}
 MAYBE_TEXT: Final[Json] = {"type": ["string", "null"]}
@@ -77,6 +78,16 @@ def operation(tag: str, summary: str, responses: Json, **rest: Any) -> Json:
     """One operation."""
     return {"tags": [tag], "summary": summary, "responses": responses, **rest}
 
+
+PAGING: Final = (
+    parameter(
+        "limit",
+        "query",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    ),
+    parameter("cursor", "query", TEXT, "`next_cursor` of the page before."),
+)
+"""What every list takes."""
 
 OPERATOR: Final[Json] = {"security": [{"adminKey": []}]}
 CANDIDATE: Final[Json] = {"security": [{}, {"joinToken": []}]}
