@@ -30,14 +30,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..core import tokens
 from ..core.acts import Act, Actor, Entry, Outcome, Reading, Readings
-from ..errors import (
-    CallerError,
-    InsufficientScope,
-    InterviewPeerError,
-    NotFound,
-    StateUnavailable,
-    TooLarge,
-)
+from ..errors import InsufficientScope, InterviewPeerError, StateUnavailable
 from ..notices.types import new_id
 from ..state import acts
 from ..state.chronicle import Chronicle
@@ -46,6 +39,7 @@ from ..state.happenings import Acted
 from ..state.schema import now_us
 from ..types import SessionId
 from .access import KEY_ID_LENGTH, OPERATOR
+from .forms import CODE, error_of
 
 
 class Kind(enum.Enum):
@@ -120,9 +114,6 @@ ROUTES: Final[Mapping[str, Recorded | Unrecorded]] = {
     "GET /api/audit": _LISTS,
 }
 """Every route that an operator's key opens, and no other."""
-
-CODE: Final = web.ResponseKey("code", str)
-"""The stable code of an answer that is a refusal."""
 
 OVER_SECONDS: Final = 1.0
 """How long an answer waits until the outcome of its act is written down."""
@@ -254,7 +245,8 @@ class Acts:
         except Exception as error:
             # What broke off after its beginning went out was read all the same.
             if kind is not Kind.READING or act.read is not None:
-                await self._over(request, act, Outcome.REFUSED, _code_of(error))
+                told = error_of(error) or InterviewPeerError()
+                await self._over(request, act, Outcome.REFUSED, told.code)
             raise
         if response.status >= 400:
             code = response.get(CODE, InterviewPeerError.code)
@@ -344,17 +336,3 @@ def _id(text: object) -> str | None:
     if not isinstance(text, str) or not _ID.fullmatch(text) or text.startswith(_SECRETS):
         return None
     return text
-
-
-def _code_of(error: Exception) -> str:
-    """The code that the caller is told."""
-    match error:
-        case InterviewPeerError():
-            return error.code
-        case web.HTTPRequestEntityTooLarge():
-            return TooLarge.code
-        case web.RequestPayloadError():
-            return CallerError.code
-        case web.HTTPException():
-            return NotFound.code
-    return InterviewPeerError.code

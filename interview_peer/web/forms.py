@@ -30,7 +30,6 @@ from ..errors import (
 from ..types import Json
 from . import messages
 from .access import Access
-from .acts import CODE
 from .delivery import be_patient
 from .limits import LIMITS
 from .origins import Origins, is_candidates
@@ -124,6 +123,29 @@ async def read_text(request: web.Request) -> str:
         raise InvalidJson("The body is not UTF-8 text.") from None
 
 
+CODE: Final = web.ResponseKey("code", str)
+"""The stable code of an answer that is a refusal."""
+
+
+def error_of(raised: Exception) -> InterviewPeerError | None:
+    """What the caller is told of an exception that a handler raised; None if it is a fault of
+    ours."""
+    match raised:
+        case InterviewPeerError():
+            return raised
+        case web.HTTPNotFound():
+            return NotFound()
+        case web.HTTPMethodNotAllowed():
+            return MethodNotAllowed()
+        case web.HTTPRequestEntityTooLarge():
+            return TooLarge()
+        case web.RequestPayloadError():
+            return CallerError("The body could not be read.")
+        case web.HTTPException():
+            return NotFound(raised.reason)
+    return None
+
+
 def middlewares(
     access: Access,
     origins: Origins,
@@ -142,25 +164,17 @@ def middlewares(
     async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except InterviewPeerError as error:
-            return error_response(request.path, error)
-        except web.HTTPNotFound:
-            return error_response(request.path, NotFound())
-        except web.HTTPMethodNotAllowed as refused:
-            response = error_response(request.path, MethodNotAllowed())
-            response.headers["Allow"] = ", ".join(sorted(refused.allowed_methods))
-            return response
-        except web.HTTPRequestEntityTooLarge:
-            return error_response(request.path, TooLarge())
-        except web.RequestPayloadError:
-            return error_response(request.path, CallerError("The body could not be read."))
-        except web.HTTPException as other:
-            if other.status < 400:
+        except Exception as raised:
+            if isinstance(raised, web.HTTPException) and raised.status < 400:
                 raise
-            return error_response(request.path, NotFound(other.reason))
-        except Exception:
-            log.exception("a request failed by a fault of ours")
-            return error_response(request.path, InterviewPeerError())
+            error = error_of(raised)
+            if error is None:
+                log.exception("a request failed by a fault of ours")
+                error = InterviewPeerError()
+            response = error_response(request.path, error)
+            if isinstance(raised, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = ", ".join(sorted(raised.allowed_methods))
+            return response
 
     @web.middleware
     async def pages(request: web.Request, handler: Handler) -> web.StreamResponse:
