@@ -55,13 +55,15 @@ def _seconds(item: pytest.Item) -> float:
 
 
 def _alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None
+    """A browser takes two processors for itself, and its jitter buffer stretches what it hears when
+    it does not get them: speech is no longer known again, and an answer comes late."""
+    return any(item.get_closest_marker(name) for name in ("alone", "browser"))
 
 
 # Around everything else, so that waiting is not taken for the test's own time.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """No worker runs a test while another runs one that is marked ``alone``."""
+    """No worker runs a test while another runs one that is to run alone."""
     if not hasattr(item.config, "workerinput"):
         return (yield)
     with open(__file__) as lock:

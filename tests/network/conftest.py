@@ -10,12 +10,8 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark this folder's tests, and give them the time that measured speech takes.
-
-    They count packets and milliseconds of two browsers and a server: company would be measured too.
-    """
+    """Mark this folder's tests, and give them the time that measured speech takes."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.timeout(240))
-            item.add_marker(pytest.mark.alone)
