@@ -9,7 +9,7 @@ import gc
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -90,6 +90,10 @@ DRAIN_RECORDS_SECONDS: Final = 3.0
 
 DRAIN_NOTICES_SECONDS: Final = 10.0
 """The same for notices that receivers can take."""
+
+REQUESTS_SECONDS: Final = 5.0
+"""How long requests that are being answered are waited for at the end, and as long again once they
+are cancelled."""
 
 SIMULATED_KEY = "sk-simulated-key-of-no-worth"
 """The simulator takes any key; a real one is never sent to it by a simulating server."""
@@ -310,7 +314,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             metrics = MetricsPort(ServerCollector(sources), lambda: depth(state.database))
             metrics_port = await metrics.open(settings.host, settings.metrics_port)
             stack.push_async_callback(metrics.close)
-        runner = Runner(application, shutdown_timeout=5)
+        runner = Runner(application, shutdown_timeout=REQUESTS_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, settings.host, settings.port)
@@ -519,16 +523,23 @@ async def serve(settings: Settings, stop: StopRequest | None = None) -> None:
             await server.drain.over.wait()
 
 
-async def _finish_work(finishing: Finisher, announcer: Announcer, state: StateParts) -> None:
-    """Wait, within bounds, until recordings are finished and notices are sent; what is left is
-    taken up by the next start."""
-    for work, seconds in (
+def work_to_finish(
+    finishing: Finisher, announcer: Announcer, state: StateParts
+) -> list[tuple[Callable[[], Awaitable[None]], float]]:
+    """What is waited for once no interview runs any more, in order, and for how many seconds."""
+    return [
         (state.chronicle.drained, DRAIN_RECORDS_SECONDS),
         (finishing.rested, DRAIN_FILES_SECONDS),
         (announcer.rested, DRAIN_RECORDS_SECONDS),
         (state.chronicle.drained, DRAIN_RECORDS_SECONDS),
         (state.notices.rested, DRAIN_NOTICES_SECONDS),
-    ):
+    ]
+
+
+async def _finish_work(finishing: Finisher, announcer: Announcer, state: StateParts) -> None:
+    """Wait, within bounds, until recordings are finished and notices are sent; what is left is
+    taken up by the next start."""
+    for work, seconds in work_to_finish(finishing, announcer, state):
         try:
             async with asyncio.timeout(seconds):
                 await work()

@@ -59,9 +59,10 @@ class ServerSettings(BaseModel):
     """A line as text or as a JSON object; auto is text on a terminal alone."""
 
     drain_seconds: Seconds = Field(
-        default=240.0, ge=0, le=86400, validation_alias="INTERVIEW_DRAIN_SECONDS"
+        default=120.0, ge=0, le=86400, validation_alias="INTERVIEW_DRAIN_SECONDS"
     )
-    """How long interviews may go on after SIGTERM; 0 ends them at once, without a goodbye."""
+    """How long interviews may go on after SIGTERM; 0 ends them at once, without a goodbye. The end
+    may take 180 s longer, and 300 s is the most that Fly.io gives."""
 
     watchdog_seconds: Seconds = Field(
         default=10.0, ge=0, le=600, validation_alias="INTERVIEW_WATCHDOG_SECONDS"

@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
+from interview_peer.session import drain
 from interview_peer.settings import Settings, env_name, environment, load_settings
 from tests.support.server import ROOT
+
+from .longest_end import (
+    CLOSING_SECONDS,
+    FINISHING_SECONDS,
+    LONGEST_END_SECONDS,
+    SOCKETS_SECONDS,
+)
 
 TEXT = (ROOT / "compose.yaml").read_text(encoding="utf-8")
 GIVEN = {
@@ -111,7 +119,19 @@ def test_the_server_starts_after_the_relay_on_a_database_of_its_version() -> Non
 
 def test_a_stop_waits_for_running_interviews(settings: Settings) -> None:
     grace = int(SERVICES["server"]["stop_grace_period"].removesuffix("s"))
-    assert grace >= settings.drain_seconds + 40
+    assert grace >= settings.drain_seconds + LONGEST_END_SECONDS
+
+
+def test_the_documents_tell_how_long_the_end_may_take() -> None:
+    told = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert (
+        f"{drain.END_SECONDS:.0f} s for goodbyes and ends, "
+        f"{FINISHING_SECONDS:.0f} s for recordings and notices, "
+        f"{SOCKETS_SECONDS:.0f} s for requests and WebSockets, "
+        f"{CLOSING_SECONDS:.0f} s for all else"
+    ) in " ".join(told.split())
+    (rule,) = re.findall(r"\*\*(\d+) seconds longer\s+than `INTERVIEW_DRAIN_SECONDS`\*\*", told)
+    assert int(rule) >= LONGEST_END_SECONDS
 
 
 def test_the_proxy_in_front_is_believed_and_nobody_else(settings: Settings) -> None:
@@ -190,7 +210,8 @@ def test_the_systemd_unit_agrees_with_the_settings() -> None:
     unit.read(ROOT / "deploy" / "interview-peer.service")
     service = unit["Service"]
     assert service["ExecStart"].endswith("/interview-peer serve")
-    assert int(service["TimeoutStopSec"]) >= Settings.model_fields["drain_seconds"].default + 40
+    drained = Settings.model_fields["drain_seconds"].default
+    assert int(service["TimeoutStopSec"]) >= drained + LONGEST_END_SECONDS
     assert service["Restart"] == "always"
     folder = f"/var/lib/{service['StateDirectory']}"
     assert f"{env_name('data_dir')}={folder}" in service["Environment"].split()
