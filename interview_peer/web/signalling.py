@@ -65,6 +65,8 @@ MAX_UNSENT: Final = 256
 """Messages waiting for a client that does not read; then it is disconnected."""
 TOKEN_SECONDS: Final = 5.0
 """How long a client may take to show its token, where one is needed."""
+INIT_SECONDS: Final = 2.0
+"""How long one may take to name the interview that it comes back to, where none begins any more."""
 CLOSE_SECONDS: Final = 1.0
 """How long a client may take to answer that the connection is closed: it is read meanwhile."""
 
@@ -99,6 +101,7 @@ class Signalling:
         self._pace = limits.messages()
         self._address = address
         self._admission: Admission | None = None
+        self._missing: type[TokenRequired] | type[Draining] = TokenRequired
         self._interview: Interview | None = None
         self._outgoing: asyncio.Queue[Json | None] = asyncio.Queue(MAX_UNSENT)
         self._tasks = Tasks("signalling")
@@ -111,8 +114,9 @@ class Signalling:
     async def run(self, session_id: str | None, token: str | None = None) -> None:
         """Greet, then serve until the connection closes or the interview ends.
 
-        ``token`` is one that came with the request. Where a token is needed and none came, the
-        greeting waits for the ``init`` that brings it.
+        ``token`` is one that came with the request. Where a token is needed and none came, or no
+        interview begins any more and none was named, the greeting waits for the ``init`` that
+        brings it.
         """
         writer = self._writer = self._tasks.start(self._write(), "write")
         patience: asyncio.TimerHandle | None = None
@@ -122,11 +126,15 @@ class Signalling:
                 admission = await self._joining.access.admit(token, self._address)
                 await self._enter(admission, session_id, must_exist=session_id is not None)
                 self._ask_consent(self._current())
-            except TokenRequired as required:
+            except (TokenRequired, Draining) as refused:
+                seconds = TOKEN_SECONDS
+                if isinstance(refused, Draining):
+                    if session_id is not None or token is not None:
+                        raise
+                    seconds = INIT_SECONDS
+                    self._missing = Draining
                 self._joining.unknown.enter(self, self._address)
-                patience = asyncio.get_running_loop().call_later(
-                    TOKEN_SECONDS, self._without_token, required
-                )
+                patience = asyncio.get_running_loop().call_later(seconds, self._without_init)
             await self._read()
         except RateLimited as error:
             await self._cut_off(error)
@@ -161,9 +169,9 @@ class Signalling:
         if before is not None and not before.watched:
             self._interviews.forget(before)
 
-    def _without_token(self, required: TokenRequired) -> None:
+    def _without_init(self) -> None:
         if self._interview is None:
-            self._error(required)
+            self._refuse(self._missing())
             self._hang_up()
 
     @property
@@ -402,6 +410,9 @@ class Signalling:
             self._limits.offer(self._address, text)
             self._limits.offer_for(interview.id)
             offer = check_offer(text)
+        except Draining as error:
+            self._refuse(error)
+            return
         except InterviewPeerError as error:
             self._offer_failed(error)
             return
@@ -441,7 +452,7 @@ class Signalling:
 
     def _current(self) -> Interview:
         if self._interview is None:
-            raise TokenRequired
+            raise self._missing
         return self._interview
 
 

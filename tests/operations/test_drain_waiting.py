@@ -16,6 +16,7 @@ import pytest
 from interview_peer.core.lifecycle import Phase
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import Json
+from interview_peer.web import signalling
 from tests.session.test_upstream import ANSWERED, accepting
 from tests.session.voice_service import KEY as SERVICE
 from tests.session.voice_service import voice_service
@@ -142,6 +143,39 @@ async def test_while_the_server_is_emptied_nobody_is_asked_for_what_cannot_begin
         shown = [(await operator.show(one))["phase"] for one in (wanted, given)]
         assert shown == ["consent", "created"]
         assert server.interviews.running == 1
+
+
+async def test_without_a_token_a_running_interview_is_come_back_to_by_init_and_no_other_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Clients of the seeds open one address for all interviews. Nobody is kept waiting who has none.
+    monkeypatch.setattr(signalling, "INIT_SECONDS", 600.0)
+    async with (
+        serving(tmp_path, admin_key=KEY, drain_seconds=600) as server,
+        calling(server.url) as running,
+        calling(server.url) as late,
+    ):
+        await running.open()
+        await running.connect()
+        assert (await Operator(running).ask("POST", "/api/drain")).status == 202
+        await running.leave()
+        await running.drop()
+        await running.open_bare("/ws")
+        await running.send({"type": "init", "sessionId": running.session_id})
+        assert (await running.message("session"))["sessionId"] == running.session_id
+        await running.connect()
+        for first in (
+            {"type": "init"},
+            {"type": "init", "sessionId": "one-that-is-new"},
+            {"type": "sdp_offer", "offer": {"type": "offer", "sdp": "v=0"}},
+        ):
+            await late.open_bare("/ws")
+            await late.send(first)
+            await turned_away(late)
+        monkeypatch.setattr(signalling, "INIT_SECONDS", 0.01)
+        await late.open_bare("/ws")
+        await turned_away(late)
+        assert len(server.interviews) == 1
 
 
 async def test_a_page_that_is_loaded_anew_as_a_drain_begins_comes_back_by_its_token(
