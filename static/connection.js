@@ -283,7 +283,8 @@ export class Connection {
   #ice = null; // the newest that the server told
   #sessionId;
   #invitedTo;
-  #token; // the invitation's, then the newest for coming back; only ever sent, never shown
+  #shown; // what let in at first: the invitation's, or what was kept over a reload
+  #token; // the same, then the newest for coming back; only ever sent, never shown
   #endingFor = null; // why the server is ending the interview, once it is
   #holdSeconds = HOLD_SECONDS; // how long the server holds the interview for a browser to return
   #asks; // whether the server may ask for consent; a promise of it
@@ -309,7 +310,7 @@ export class Connection {
     this.#persona = persona;
     this.#sessionId = sessionId;
     this.#invitedTo = invitedTo;
-    this.#token = token;
+    this.#token = this.#shown = token;
     this.#asks = asks;
     this.#listener = listener;
   }
@@ -611,6 +612,8 @@ export class Connection {
 
   #setupFailed(error, resuming) {
     if (this.#over) return;
+    // What had begun is undone: what let in before does so again, not what brings back.
+    if (!resuming && error.code === "DRAINING") this.#token = this.#shown;
     if (resuming && GONE.has(error.code)) this.#end("the server no longer holds it");
     else this.#fail(error instanceof Failure ? error : new Failure("UNEXPECTED"));
   }

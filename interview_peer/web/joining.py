@@ -86,7 +86,7 @@ class Joining:
 
         Raises:
             TokenRequired: an open client wants an interview that is for invited candidates.
-            TokenInvalid: the token is for another one.
+            TokenInvalid: the token is for another one, or for coming back to what has not begun.
             SessionNotFound, SessionEnded, InterviewElsewhere, TokenExpired: not to be had.
             InvalidSessionId, SessionIdTaken, AtCapacity: as ``Interviews.create``.
             StateUnavailable: the database is needed and does not answer.
@@ -189,8 +189,11 @@ class Joining:
     async def _invited(self, admission: Admission) -> Interview:
         name = admission.interview_id
         assert name is not None
+        # What it has brings back into what has begun. Where that was undone, somebody comes in
+        # anew, and by what is used up by it: else the join token would let in another one later.
+        comes_back = admission.claims is None
         known = self._known(name)
-        if known is not None:
+        if known is not None and not (comes_back and known.phase in WAITING):
             await self.consents.refresh(known)
             return known
 
@@ -203,9 +206,11 @@ class Joining:
             raise SessionNotFound
         if row["phase"] in FINAL:
             raise SessionEnded
-        if Phase(row["phase"]) not in WAITING:
+        if Phase(row["phase"]) not in WAITING or (comes_back and row["claim"] is not None):
             # It runs, and not here; or it did, and nobody has noticed its end yet.
             raise InterviewElsewhere(name)
+        if comes_back:
+            raise TokenInvalid
         if row["expires_at"] is not None and row["expires_at"] <= now_us():
             raise TokenExpired
         # Another call may have fetched it meanwhile.

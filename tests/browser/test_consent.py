@@ -283,6 +283,42 @@ async def test_a_server_that_is_emptied_tells_who_reads_and_the_invitation_stays
         assert server.drain.over.is_set() is False
 
 
+async def test_who_was_answered_by_a_server_that_ends_shows_the_invitation_again(
+    tmp_path: Path,
+) -> None:
+    shown: list[str] = []
+
+    def sent(frame: str | bytes) -> None:
+        message = json.loads(frame)
+        if message["type"] == "init":
+            shown.append(message["token"])
+
+    async with asking(tmp_path) as (server, browser, _, operator):
+        page = browser.page
+        page.on("websocket", lambda socket: socket.on("framesent", sent))
+        # It gets the answer, and a token for coming back with it, and never connects.
+        await page.add_init_script(
+            "RTCPeerConnection.prototype.setRemoteDescription = async () => {};"
+        )
+        made = await operator.make(consent="given")
+        await page.goto(made["join_url"])
+        await press(browser, "Connect")
+        await browser.until("interviewPeer.state.sessionId !== null")
+        interview = server.interviews.find(made["id"])
+
+        async def answered() -> float:
+            return interview.seconds
+
+        await eventually(answered, within=10, what="an answer", good=lambda seconds: seconds > 0)
+        reply = await operator.ask("POST", "/api/drain", json={"seconds": 0})
+        assert reply.status == 202
+        await browser.until("interviewPeer.state.failure?.code === 'DRAINING'")
+        count = len(shown)
+        await press(browser, "Connect")
+        await browser.until(f"{STAGE} === 'failed'")
+        assert len(shown) > count and set(shown) == {made["join_token"]}
+
+
 def _other(server: Server) -> Persona:
     own = server.interviews.personas.find("own")
     return dataclasses.replace(own, consent_text="Another text.", consent_version="8")

@@ -278,6 +278,35 @@ async def test_an_answer_that_nobody_took_up_is_undone_with_all_its_files(tmp_pa
         assert (shown["phase"], shown["reason"]) == ("ended", "client_request")
 
 
+async def test_a_token_for_coming_back_is_no_invitation_once_its_beginning_is_undone(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, **KEYS) as server, calling(server.url) as candidate:
+        made = await Operator(candidate).make()
+        await offered(candidate, made)
+        answer = await candidate.message("sdp_answer")
+        reply = await Operator(candidate).ask("POST", "/api/drain", json={"seconds": 0})
+        assert reply.status == 202
+        await turned_away(candidate)
+    async with serving(tmp_path, **KEYS) as again, calling(again.url) as back:
+        assert (await Operator(back).show(made))["phase"] == "created"
+        # It would begin the interview and leave the link good, for another one to take it over.
+        headers = {"Authorization": f"Bearer {answer['resumeToken']}"}
+        refused = await back.get(f"/api/consent/{made['id']}", headers=headers)
+        assert (refused.status, refused.json()["error"]["code"]) == (401, "TOKEN_INVALID")
+        await come(back, made)
+        # Also while the candidate is here already.
+        refused = await back.post(
+            "/api/sdp-exchange", json={"sdpOffer": await back.offer()}, headers=headers
+        )
+        assert (refused.status, refused.json()["code"]) == (401, "TOKEN_INVALID")
+        await back.connect()
+        async with calling(again.url) as other:
+            await other.open_bare(f"/ws/{made['id']}")
+            await other.send({"type": "init", "token": made["join_token"]})
+            assert await other.error() == "TOKEN_USED"
+
+
 async def test_who_is_ended_while_called_off_leaves_no_half_of_a_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
