@@ -22,6 +22,8 @@ const RESUME_PAUSE_MS = 500;
 const DISCONNECTED_GRACE_MS = 1_500; // "disconnected" already means several silent seconds
 const CHANNEL_CLOSED_GRACE_MS = 1_000; // lets a `session_ended` on its way arrive first
 const GOODBYE_WITHIN_MS = 2_000;
+const SERVICE_RESTART = 1012; // close code: the server that leads to the interview's own one ends
+const REJOINS = 5; // attempts to find another that leads there
 
 /** The stages in which there is something to end. */
 const UNDER_WAY = new Set(["consent", "microphone", "connecting", "live", "reconnecting"]);
@@ -148,6 +150,18 @@ class Link {
     return Promise.race([this.#run(init), this.#aborted.promise]);
   }
 
+  /** Open the socket anew, at `address`; the media go on meanwhile. Rejects with a Failure. */
+  async rejoin(address, init) {
+    this.#address = address;
+    try {
+      await this.#openSocket();
+    } catch (error) {
+      this.socket?.close();
+      throw error;
+    }
+    this.signal(init);
+  }
+
   /** Send one signalling message; false when the socket is not open. */
   signal(message) {
     if (this.socketOpen) this.socket.send(JSON.stringify(message));
@@ -201,6 +215,7 @@ class Link {
     this.socket.onopen = () => opened.resolve();
     this.socket.onmessage = (event) => this.#message(event.data);
     this.socket.onclose = (event) => {
+      this.restarts = event.code === SERVICE_RESTART;
       opened.reject(new Failure("SERVER_UNREACHABLE"));
       this.#answered.reject(new Failure("SIGNALLING_CLOSED"));
       this.#hooks.socketClosed(event.code, this.#closed);
@@ -291,6 +306,7 @@ export class Connection {
   #asking = null; // the question, while it is open
   #told = null; // what the server last complained of; if the interview fails, that is why
   #stage = "idle";
+  #unsure = false; // whether the socket was opened anew, and the server has not said who it is
   #returning = false; // whether an attempt that fails is followed by another
   #network = new AbortController(); // ends listening to the network's changes
 
@@ -373,7 +389,7 @@ export class Connection {
       this.#listener.change({ localStream: microphone });
       this.#enter(resuming ? "reconnecting" : "connecting");
       this.#watchNetwork();
-      await this.#connect(FIRST_TIME);
+      await this.#connectAtLast();
     } catch (error) {
       this.#setupFailed(error, resuming);
     }
@@ -439,6 +455,7 @@ export class Connection {
 
   async #connect(limits) {
     this.#link?.close();
+    this.#unsure = false;
     const ice = await this.#iceConfiguration(limits);
     if (this.#over) throw new Failure("CONNECTION_LOST");
     const hooks = {
@@ -454,6 +471,36 @@ export class Connection {
     this.#link = link;
     await link.open(this.#init());
     if (this.#link === link && !this.#over) this.#enter("live");
+  }
+
+  /** The first connection; once more where the server that leads to ours ends in the middle. */
+  async #connectAtLast() {
+    try {
+      await this.#connect(FIRST_TIME);
+    } catch (error) {
+      if (this.#over || !this.#link?.restarts) throw error;
+      this.#listener.log("The server that led to the interview ends. Trying another.");
+      await pause(RESUME_PAUSE_MS);
+      if (!this.#over) await this.#connect(FIRST_TIME);
+    }
+  }
+
+  /** Listen again through another server; the call goes on whether or not there is one. */
+  async #rejoin(link) {
+    if (link.rejoining) return;
+    link.rejoining = true;
+    for (let left = REJOINS; left > 0 && link.rejoining; left -= 1) {
+      await pause(RESUME_PAUSE_MS);
+      if (this.#stage !== "live" || this.#link !== link) return;
+      this.#unsure = true;
+      try {
+        await link.rejoin(this.#ownAddress(), this.#init());
+        link.rejoining = false;
+      } catch (error) {
+        this.#listener.log(`That did not work: ${error.message}`);
+      }
+    }
+    link.rejoining = false;
   }
 
   /**
@@ -505,7 +552,8 @@ export class Connection {
       case "sdp_answer":
         if (typeof message.sessionId === "string") {
           // A socket's greeting names a new session; while resuming, ours is the older one.
-          if (message.type === "session" && this.#stage === "reconnecting") break;
+          const back = this.#stage === "reconnecting" || this.#unsure;
+          if (message.type === "session" && back) break;
           // So it does before the server has seen an invitation.
           if (this.#invitedTo !== null && message.sessionId !== this.#invitedTo) break;
           if (typeof message.resumeToken === "string") this.#token = message.resumeToken;
@@ -514,6 +562,7 @@ export class Connection {
         }
         break;
       case "state":
+        if (message.sessionId === this.#sessionId) this.#unsure = false;
         this.#phase(message);
         break;
       case "session_ended":
@@ -525,7 +574,9 @@ export class Connection {
         if (this.#stage === "live") this.#listener.nearing(message);
         break;
       case "error":
-        if (this.#stage === "live") {
+        if (this.#unsure) {
+          this.#listener.log(`That did not work: ${serverFailure(message).message}`);
+        } else if (this.#stage === "live") {
           this.#told = serverFailure(message);
           this.#listener.warn(this.#told);
         }
@@ -571,6 +622,7 @@ export class Connection {
   #socketClosed(code, ours) {
     if (ours || this.#stage !== "live") return;
     this.#listener.log(`The signalling socket closed (code ${code}). The call goes on without it.`);
+    if (code === SERVICE_RESTART) this.#rejoin(this.#link);
   }
 
   async #lost(reason) {

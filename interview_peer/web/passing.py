@@ -98,9 +98,10 @@ class Passing:
 
     async def close(self, app: web.Application) -> None:
         """End what is being passed on: whoever asked comes back, to another process."""
+        # The interview runs elsewhere, and goes on: nobody is turned away as ``web.partings`` does.
+        code = aiohttp.WSCloseCode.SERVICE_RESTART
         closing = [
-            self._tasks.start(socket.close(code=aiohttp.WSCloseCode.GOING_AWAY), "close a socket")
-            for socket in self._sockets
+            self._tasks.start(socket.close(code=code), "close a socket") for socket in self._sockets
         ]
         if closing:
             # At once: each may take that long to answer, and they share the time of a shutdown.

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from playwright.async_api import WebSocketRoute
 
+from interview_peer.core.lifecycle import Reason
 from tests.support import speech
 from tests.support.chromium import browsing
 from tests.support.inprocess import serving
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import eventually
 
+SERVICE_RESTART = 1012
 NOTICED_WITHIN = 5.0
 """Seconds from the death of the browser to the phase `detached`."""
 
@@ -180,3 +182,49 @@ async def test_the_call_goes_on_when_only_the_socket_drops(
         await eventually(
             lambda: server.phase(session_id), within=4, what="ended", good=lambda p: p == "ended"
         )
+
+
+async def test_a_socket_whose_server_ends_is_opened_again_and_nothing_is_lost_or_said(
+    tmp_path: Path,
+) -> None:
+    silence = speech.write_wav(tmp_path / "silence.wav", [], tail=40)
+    sockets: list[WebSocketRoute] = []
+    ending = asyncio.Event()
+
+    async def lead(socket: WebSocketRoute) -> None:
+        """As another server does that passes sockets on, and ends while the page is on its way."""
+        if ending.is_set():
+            ending.clear()
+            await socket.close(code=SERVICE_RESTART)
+        else:
+            sockets.append(socket)
+            socket.connect_to_server()
+
+    async with serving(tmp_path / "data") as server, browsing(silence) as browser:
+        await browser.page.route_web_socket(re.compile("/ws"), lead)
+        await browser.page.goto(server.url)
+        await browser.page.get_by_role("button", name="Connect", exact=True).click()
+        await browser.until("interviewPeer.state.phase === 'live'")
+        session_id = await browser.ask("interviewPeer.state.sessionId")
+        ending.set()
+        await browser.page.reload()
+        await browser.until("interviewPeer.state.stage === 'live'")
+        assert not ending.is_set()
+        assert await browser.ask("interviewPeer.state.failure") is None
+
+        ending.set()
+        await sockets[-1].close(code=SERVICE_RESTART)
+        interview = server.interviews.find(session_id)
+        await browser.until("interviewPeer.log.some((line) => line.text.includes('goes on'))")
+
+        async def listens() -> bool:
+            return len(sockets) == 3 and interview.watched
+
+        await eventually(listens, within=10, what="a socket again")
+        assert await browser.ask("interviewPeer.state.sessionId") == session_id
+        assert await browser.ask("interviewPeer.state.failure") is None
+        # What only the socket tells reaches the page again.
+        interview.end_soon(Reason.INTERVIEWER_ENDED)
+        await browser.until("interviewPeer.state.stage === 'ended'")
+        assert "said goodbye" in await browser.ask("interviewPeer.state.notice")
+        assert await browser.ask("interviewPeer.state.failure") is None
