@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from interview_peer.errors import InterviewPeerError
+from interview_peer.errors import InterviewPeerError, InvalidSessionId
 from interview_peer.settings import load_settings
 from interview_peer.storage.finished import MANIFEST_NAME, read_finished, read_stored
 from interview_peer.storage.folder import INTERVIEWS, InterviewFolder, hold
@@ -108,9 +108,9 @@ def verify(folder: Path) -> None:
 
     if not folder.is_dir():
         raise CommandFailed(f"{folder} is not a folder.")
-    where = folder.resolve()
-    if where.parent.name == INTERVIEWS:
-        interview = InterviewFolder(where.parents[1], SessionId(where.name))
+    interview = _interview_folder(folder)
+    if interview is not None:
+        where = interview.path
         try:
             stored, finished = read_stored(interview), read_finished(interview)
         except OSError as error:
@@ -142,11 +142,10 @@ def finish(folder: Path) -> None:
     """
     from interview_peer.finishing.job import finish as finish_folder
 
+    target = _interview_folder(folder)
+    if target is None or not target.exists():
+        raise CommandFailed(f"{folder} is not an interview's folder ({INTERVIEWS}/ID).")
     try:
-        where = folder.resolve()
-        target = InterviewFolder(where.parents[1], SessionId(where.name))
-        if where.parent.name != INTERVIEWS or not target.exists():
-            raise CommandFailed(f"{folder} is not an interview's folder ({INTERVIEWS}/ID).")
         with _progress("Finishing") as progress:
             finish_folder(target, progress, patience=0)
     except OSError as error:
@@ -199,6 +198,17 @@ def _progress(label: str) -> Iterator[Callable[[float], None]]:
     steps, alone = 1_000, not sys.stderr.isatty()
     with click.progressbar(length=steps, label=label, file=sys.stderr, hidden=alone) as bar:
         yield lambda share: bar.update(max(0, int(share * steps) - bar.pos))
+
+
+def _interview_folder(folder: Path) -> InterviewFolder | None:
+    """The interview whose folder this would be by its place and name, or None."""
+    where = folder.resolve()
+    if where.parent.name != INTERVIEWS:
+        return None
+    try:
+        return InterviewFolder(where.parents[1], SessionId(where.name))
+    except InvalidSessionId:
+        return None
 
 
 def _disk_problem(error: OSError, place: Path) -> CommandFailed:

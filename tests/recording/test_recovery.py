@@ -231,9 +231,13 @@ def test_the_command_finishes_a_folder_and_shows_how_far_it_is(tmp_path: Path) -
 
 
 def test_the_command_finishes_interviews_folders_alone(tmp_path: Path) -> None:
-    refused = CliRunner().invoke(main, ["finish", str(tmp_path)])
-    assert refused.exit_code == 1
-    assert "is not an interview's folder" in refused.stderr
+    unlike = tmp_path / "interviews" / "no.id"
+    unlike.mkdir(parents=True)
+    # The root has no folder above it that could be a data folder.
+    for other in (tmp_path, Path("/"), Path("/tmp"), unlike):
+        refused = CliRunner().invoke(main, ["finish", str(other)])
+        assert refused.exit_code == 1
+        assert "is not an interview's folder" in refused.stderr
     empty = InterviewFolder(tmp_path, SessionId("empty"))
     empty.create()
     assert "Nothing was recorded" in CliRunner().invoke(main, ["finish", str(empty.path)]).stderr

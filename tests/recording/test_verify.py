@@ -253,3 +253,7 @@ def test_the_command_says_all_is_well_or_what_is_wrong(folder: Path) -> None:
     assert wrong.exit_code == 1
     assert "candidate.ogg was changed: its SHA-256 is another" in wrong.stdout
     assert CliRunner().invoke(main, ["verify", str(folder / "nowhere")]).exit_code == 1
+    # Beside interviews' folders, and under a name that no interview has.
+    unlike = folder.parent / "lost+found"
+    unlike.mkdir()
+    assert "not finished" in CliRunner().invoke(main, ["verify", str(unlike)]).stdout
