@@ -8,6 +8,7 @@ library wrote it) passes :func:`redact` last. Which events deserve a line is not
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -103,6 +104,17 @@ class Log(logging.LoggerAdapter[logging.Logger]):
 def get(name: str, **fields: object) -> Log:
     """The logger of a module (pass ``__name__``), carrying ``fields``."""
     return Log(logging.getLogger(name), **fields)
+
+
+def word_for(error: BaseException) -> str:
+    """One word for what went wrong: the system's name for a refusal of the disk's (``ENOSPC``,
+    ``EROFS``), or else the kind of error. Never its text, which can show a path or what was said.
+
+    Python has classes of its own for few of the system's errors: without their names a full disk
+    is an ``OSError`` like any other.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    return errno.errorcode.get(number or 0, type(error).__name__)
 
 
 class LineFormatter(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -354,3 +355,10 @@ def test_who_looks_decides_the_form_unless_it_is_set(stream: io.StringIO, is_jso
     logs.configure("info", stream, form="auto")
     logs.get("a").info("seen")
     assert stream.getvalue().startswith("{") is is_json
+
+
+def test_a_disk_is_named_by_what_the_system_calls_its_refusal() -> None:
+    full, closed = OSError(errno.ENOSPC, "no space"), PermissionError(errno.EACCES, "no")
+    assert [logs.word_for(error) for error in (full, closed)] == ["ENOSPC", "EACCES"]
+    others = (OSError("no number"), OSError(-3, "no name of the system's"), ValueError("said"))
+    assert [logs.word_for(error) for error in others] == ["OSError", "OSError", "ValueError"]

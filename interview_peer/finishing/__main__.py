@@ -8,7 +8,6 @@ short interview. It ends with stdin, at the first folder that fails, or when its
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+from ..logs import word_for
 from ..storage.folder import InterviewFolder
 from ..types import Json, SessionId
 
@@ -58,17 +58,10 @@ def work(path: Path, parent: int) -> int:
     except Exception as error:
         # The place in the code, never the error's text: that can show a path or what was said.
         place = traceback.extract_tb(error.__traceback__)[-1]
-        say({"failed": reason(error), "place": f"{Path(place.filename).name}:{place.lineno}"})
+        say({"failed": word_for(error), "place": f"{Path(place.filename).name}:{place.lineno}"})
         return 1
     say({"done": True})
     return 0
-
-
-def reason(error: Exception) -> str:
-    """One word for what went wrong."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return errno.errorcode.get(error.errno, str(error.errno))
-    return type(error).__name__
 
 
 def say(line: Json) -> None:

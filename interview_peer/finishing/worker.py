@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InvalidSessionId
+from ..logs import word_for
 from ..storage.folder import INTERVIEWS, InterviewFolder
 from ..storage.worker import StorageWorker
 from ..types import Json, SessionId
@@ -159,7 +160,7 @@ class Finisher:
             self._closing.pop(name, None)
             if not done.cancelled() and (error := done.exception()) is not None:
                 # Unless it was handed over all the same, the next sweep finds it.
-                extra = {"session": name, "error": type(error).__name__}
+                extra = {"session": name, "error": word_for(error)}
                 log.error("files could not be closed", extra=extra)
 
         closing.add_done_callback(over)
@@ -170,7 +171,7 @@ class Finisher:
             self._held = await self._storage.run(lambda: unfinished(self._data_dir))
         except OSError as error:
             # Interviews can be held without a disk; they are only not recorded.
-            log.error("recordings cannot be looked through", extra={"error": type(error).__name__})
+            log.error("recordings cannot be looked through", extra={"error": word_for(error)})
         if self._held:
             log.info("unfinished interviews found", extra={"count": len(self._held)})
         await self._take_up()
@@ -312,7 +313,7 @@ class Finisher:
                     await self._sweep()
                 await self._take_up()
             except OSError as error:
-                extra = {"error": type(error).__name__}
+                extra = {"error": word_for(error)}
                 log.error("recordings cannot be looked through", extra=extra)
 
     async def _do(self, job: Job) -> None:
@@ -323,7 +324,7 @@ class Finisher:
             failure = await self._process_of(job)
         except Exception as error:
             log.exception("finishing broke", extra=extra)
-            failure = {"failed": type(error).__name__}
+            failure = {"failed": word_for(error)}
         finally:
             job.over.set_result(None)
         if job.dropped:

@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from ..errors import InvalidSessionId
 from ..finishing.worker import finished_before
+from ..logs import word_for
 from ..state.database import Database, Transaction
 from ..state.happenings import Erased, Happening, Recorded, RecordingLost, RecordingMade
 from ..state.records import FINAL
@@ -92,7 +93,7 @@ class Announcer:
                     self._tell(one)
             except Exception as error:
                 # It is looked for again after the next start.
-                log.warning("recordings wait to be told", extra={"error": type(error).__name__})
+                log.warning("recordings wait to be told", extra={"error": word_for(error)})
             self._work.task_done()
 
     async def _untold(self) -> list[Happening]:

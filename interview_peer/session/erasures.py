@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy import select, update
 
 from ..errors import InterviewPeerError, SessionNotFound, StateUnavailable
+from ..logs import word_for
 from ..state.database import Database, Transaction
 from ..state.schema import interviews
 from ..storage.finished import TOMBSTONE_NAME
@@ -72,7 +73,7 @@ class Erasures:
             except StateUnavailable:
                 log.debug("erasures wait for the database")
             except Exception as error:
-                log.error("erasing for others failed", extra={"error": type(error).__name__})
+                log.error("erasing for others failed", extra={"error": word_for(error)})
             if compared and self._database.is_sqlite:
                 # Nobody else is there to ask.
                 return
@@ -111,7 +112,7 @@ class Erasures:
             # It is looked at again.
             log.warning(
                 "a recording could not be erased yet",
-                extra={"session": name, "why": type(error).__name__},
+                extra={"session": name, "why": word_for(error)},
             )
             return False
         self.erased += 1

@@ -19,6 +19,7 @@ from typing import Any, Final
 from sqlalchemy import Row, and_, func, or_, select, tuple_
 
 from ..errors import StateUnavailable, StoreUnavailable
+from ..logs import word_for
 from ..state.database import Database, Transaction
 from ..state.happenings import Erased, Happening
 from ..state.records import FINAL
@@ -97,7 +98,7 @@ class Outdated:
             except (StateUnavailable, StoreUnavailable):
                 log.debug("what has no files is not erased while the database or store is away")
             except Exception as error:
-                log.error("erasing by age failed", extra={"error": type(error).__name__})
+                log.error("erasing by age failed", extra={"error": word_for(error)})
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
@@ -153,7 +154,7 @@ class Outdated:
             if await asyncio.to_thread(folder.exists):
                 return True
         except OSError as error:
-            extra = {"session": name, "why": type(error).__name__}
+            extra = {"session": name, "why": word_for(error)}
             log.warning("a recording cannot be looked at", extra=extra)
             return True
         return await self._sources.shelf.is_begun(name)

@@ -166,7 +166,9 @@ class Recording:
                 self._finishing.adopt(self.folder, closing)
             if isinstance(error, asyncio.CancelledError):
                 raise
-            self._log.error("files are not complete", extra={"error": type(error).__name__})
+            self._log.error(
+                "files could not be closed in time", extra={"error": logs.word_for(error)}
+            )
             return Files(document, failed="disk")
         self._log.info(
             "interview over",
@@ -197,7 +199,9 @@ class Recording:
                 await self._storage.finish(recorder, time.monotonic())
                 await self._storage.run(self.folder.remove)
         except (OSError, TimeoutError) as error:
-            self._log.error("files stay", extra={"error": type(error).__name__})
+            self._log.error(
+                "files of a called-off interview stay", extra={"error": logs.word_for(error)}
+            )
             return False
         self._recorder = None
         self.began = False
@@ -208,7 +212,7 @@ class Recording:
         try:
             await self._storage.run(self._create_folder)
         except (OSError, SessionIdTaken) as error:
-            self._log.error("no folder for the recording", extra={"error": type(error).__name__})
+            self._log.error("no folder for the recording", extra={"error": logs.word_for(error)})
             self._up.tap = self._down.tap = None
             self._recorder = None
             self._broke("no_folder")

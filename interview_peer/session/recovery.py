@@ -29,6 +29,7 @@ from ..core.replay import rebuild
 from ..core.turns import Turn, TurnKind, TurnStatus, document
 from ..core.usage import add_usage
 from ..errors import InvalidSessionId, StateUnavailable
+from ..logs import word_for
 from ..state.database import Database, Transaction
 from ..state.happenings import Finished, Happening, Opened, Started
 from ..state.nodes import Heartbeat
@@ -120,7 +121,7 @@ class Recovery:
             except StateUnavailable:
                 log.debug("nothing is recovered while the database is away")
             except Exception as error:
-                log.error("recovering broke", extra={"error": type(error).__name__})
+                log.error("recovering broke", extra={"error": word_for(error)})
 
     async def look(self) -> None:
         """Close what nodes left that are gone by now. Raises ``StateUnavailable``."""
@@ -160,14 +161,14 @@ class Recovery:
                 return False
             log.error(
                 "an interview's folder cannot be read",
-                extra={"session": one.id, "error": type(error).__name__},
+                extra={"session": one.id, "error": word_for(error)},
             )
             end = [_lost(one)]
         except Exception as error:
             # One that we cannot read must not keep all others open; the next start sees it again.
             log.error(
                 "an interview could not be recovered",
-                extra={"session": one.id, "error": type(error).__name__},
+                extra={"session": one.id, "error": word_for(error)},
             )
             return True
         log.warning("interview recovered", extra={"session": one.id})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import InvalidSessionId
+from ..logs import word_for
 from ..state.happenings import Finished, Happening
 from ..storage.folder import InterviewFolder
 from ..tasks import stop
@@ -84,6 +85,6 @@ def _take_off(data_dir: Path, names: list[SessionId]) -> int:
             refused += 1
             log.warning(
                 "a mark stays on a folder",
-                extra={"session": name, "error": type(error).__name__},
+                extra={"session": name, "error": word_for(error)},
             )
     return refused

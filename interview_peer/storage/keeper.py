@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ..errors import InvalidSessionId, RecordingNotReady, StoreUnavailable
+from ..logs import word_for
 from ..tasks import stop
 from ..types import Json, SessionId
 from .claim import HELD_SECONDS
@@ -285,7 +286,7 @@ class Keeper:
             self._again(session_id)
             log.warning(
                 "a recording could not be moved yet",
-                extra={"session": session_id, "why": type(error).__name__},
+                extra={"session": session_id, "why": word_for(error)},
             )
 
     def _again(self, session_id: SessionId) -> None:
@@ -330,7 +331,7 @@ class Keeper:
             except (OSError, RecordingNotReady) as error:
                 log.warning(
                     "an old recording could not be erased yet",
-                    extra={"session": session_id, "why": type(error).__name__},
+                    extra={"session": session_id, "why": word_for(error)},
                 )
             else:
                 self._aged(session_id)
@@ -385,5 +386,5 @@ def _ended_at(folder: InterviewFolder) -> datetime:
 def _not_seen(folder: InterviewFolder, error: OSError) -> None:
     log.warning(
         "a recording cannot be looked at",
-        extra={"session": folder.session_id, "why": type(error).__name__},
+        extra={"session": folder.session_id, "why": word_for(error)},
     )

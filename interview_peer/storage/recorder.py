@@ -7,7 +7,6 @@ write. A disk that fails marks the recording as failed and nothing more: the int
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import secrets
@@ -21,6 +20,7 @@ from interview_peer.core.ogg import PRE_SKIP, OggOpusMuxer
 from interview_peer.core.opus import SAMPLE_RATE
 from interview_peer.core.packets import PacketQueue
 from interview_peer.core.timeline import Counters, Timeline
+from interview_peer.logs import word_for
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.storage.journal import Journal
 from interview_peer.types import Direction, Json, Speaker
@@ -221,10 +221,7 @@ class Recorder:
         return self._files
 
     def _fail(self, error: Exception) -> None:
-        if isinstance(error, OSError) and error.errno is not None:
-            self.failed = errno.errorcode.get(error.errno, str(error.errno))
-        else:
-            self.failed = type(error).__name__
+        self.failed = word_for(error)
         # The place in the code, never the error's text: that can show a path or what was said.
         place = traceback.extract_tb(error.__traceback__)[-1]
         logger.error(
