@@ -6,7 +6,15 @@ from typing import Final
 
 import click
 
-from interview_peer.cli_client import Ask, json_option, print_row, rows, run, server_option
+from interview_peer.cli_client import (
+    Ask,
+    json_option,
+    limit_option,
+    print_row,
+    rows,
+    run,
+    server_option,
+)
 from interview_peer.core.acts import Act
 from interview_peer.types import Json
 
@@ -22,7 +30,7 @@ _COLUMNS: Final = ("at", "act", "outcome", "key_id", "key_name", "on", "address"
 @click.option("--act", type=click.Choice([act.value for act in Act]), help="Only this.")
 @click.option("--since", help="Only what was done from then on: 2026-11-20T00:00:00Z.")
 @click.option("--until", help="Only what was done before.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@limit_option
 def audit(
     server: str | None,
     as_json: bool,

@@ -25,6 +25,13 @@ Ask = Callable[..., Awaitable[Json]]
 
 server_option = click.option("--server", help="Address of the server.  [http://127.0.0.1:PORT]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+limit_option = click.option(
+    "--limit",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="List so many at the most.",
+)
 
 
 def run(
@@ -40,6 +47,8 @@ def run(
     # Nobody is served, so neither OpenAI's key nor a door is asked for.
     settings = load_settings(simulation=True)
     base = (server or f"http://127.0.0.1:{settings.port}").rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        raise click.UsageError("--server takes an address that begins with http:// or https://.")
     headers = {}
     if settings.admin_key is not None:
         headers["Authorization"] = f"Bearer {settings.admin_key.get_secret_value()}"
@@ -88,7 +97,10 @@ async def rows(
 def _sentence(body: object, status: int) -> str:
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
-    return str(message) if message else f"The server answered with status {status}."
+    if not message:
+        return f"The server answered with status {status}."
+    # Whoever sits at a terminal has no header to set.
+    return f"{message} Set INTERVIEW_ADMIN_KEY to it." if status == 401 else str(message)
 
 
 def print_row(row: Json, as_json: bool, columns: tuple[str, ...]) -> None:

@@ -10,7 +10,15 @@ from urllib.parse import quote
 
 import click
 
-from interview_peer.cli_client import Ask, json_option, print_row, rows, run, server_option
+from interview_peer.cli_client import (
+    Ask,
+    json_option,
+    limit_option,
+    print_row,
+    rows,
+    run,
+    server_option,
+)
 from interview_peer.core.scopes import Scope
 from interview_peer.types import Json
 
@@ -49,7 +57,7 @@ def interviews() -> None:
 @click.option("--reference", help="Only those of this candidate reference.")
 @click.option("--since", help="Only those made from then on: 2026-11-20T00:00:00Z.")
 @click.option("--until", help="Only those made before.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@limit_option
 def list_(
     server: str | None,
     as_json: bool,

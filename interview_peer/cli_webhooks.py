@@ -13,6 +13,7 @@ from interview_peer.cli_client import (
     ANSWER_SECONDS,
     Ask,
     json_option,
+    limit_option,
     print_row,
     rows,
     run,
@@ -43,7 +44,7 @@ def webhooks() -> None:
 )
 @click.option("--endpoint", help="Only those of this endpoint.")
 @click.option("--interview", help="Only those of this interview.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@limit_option
 def list_(
     server: str | None,
     as_json: bool,

@@ -521,7 +521,8 @@ async def test_the_terminal_tells_what_the_server_refuses(api: Api) -> None:
     unknown = await command(api, "test", "ep_x")
     assert unknown.output == "Error: There is no webhook endpoint of that id.\n"
     refused = await command(api, "list", key="wrong")
-    assert (refused.exit_code, refused.output) == (1, f"Error: {Unauthorized.sentence}\n")
+    said = f"Error: {Unauthorized.sentence} Set INTERVIEW_ADMIN_KEY to it.\n"
+    assert (refused.exit_code, refused.output) == (1, said)
 
 
 def test_the_terminal_says_when_no_server_answers() -> None:
@@ -529,6 +530,8 @@ def test_the_terminal_says_when_no_server_answers() -> None:
     nobody = runner.invoke(webhooks, ["list", "--server", "http://127.0.0.1:1"])
     assert nobody.exit_code == 1
     assert "No interview_peer answers" in nobody.output
+    bare = runner.invoke(webhooks, ["list", "--server", "localhost:8080"])
+    assert (bare.exit_code, "http://" in bare.output) == (2, True)
 
 
 def test_every_type_can_be_asked_for() -> None:
