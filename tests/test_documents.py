@@ -21,7 +21,6 @@ import pytest
 import yaml
 
 from interview_peer.cli import main
-from interview_peer.core import persona
 from interview_peer.core.acts import Act
 from interview_peer.core.lifecycle import Phase, Reason
 from interview_peer.core.scopes import Scope
@@ -266,8 +265,3 @@ def test_every_example_is_what_it_says_it_is(block: Block) -> None:
             subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
         case _:
             assert language in KINDS, block
-
-
-def test_the_persona_on_its_page_can_be_used() -> None:
-    (example,) = (one.text for one in blocks() if one.page == "docs/personas.md")
-    assert persona.from_table("example", tomllib.loads(example)).title == "Engineer"

@@ -37,6 +37,11 @@ MAX_CONSENT_VERSION = 100
 NOBODY = consents.Operator()
 """An operator of whom nothing is known."""
 
+_TEXTS = ("title", "description", "instructions")
+_OPTIONAL_TEXTS = ("voice", "model", "transcription_model", "language")
+FIELDS = frozenset((*_TEXTS, *_OPTIONAL_TEXTS, "turn_detection", "tools", "gate", "consent"))
+"""What a persona file may hold."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _GA_MODEL = re.compile(r"gpt-realtime[a-z0-9.-]{0,48}")
 
@@ -127,15 +132,13 @@ def from_table(
     """
     if not _NAME.fullmatch(name):
         raise InvalidPersona(f"persona name {name!r} must be lower-case letters, digits, - or _")
-    texts = ("title", "description", "instructions")
-    optional = ("voice", "model", "transcription_model", "language")
-    unknown = set(table) - {*texts, *optional, "turn_detection", "tools", "gate", "consent"}
+    unknown = set(table) - FIELDS
     if unknown:
         raise InvalidPersona(f"persona {name}: unknown field {sorted(unknown)[0]!r}")
     values: Json = {}
-    for key in (*texts, *optional):
+    for key in (*_TEXTS, *_OPTIONAL_TEXTS):
         value = table.get(key)
-        if value is None and key in optional:
+        if value is None and key in _OPTIONAL_TEXTS:
             continue
         if not isinstance(value, str) or not value.strip():
             raise InvalidPersona(f"persona {name}: {key} must be a text that is not empty")

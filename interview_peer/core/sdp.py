@@ -103,7 +103,7 @@ def check_offer(text: str) -> Offer:
     if not audio or _opus_of(audio[0]) is None:
         raise SdpWithoutAudio
     if len(audio) > 1 or sum(section.kind == "application" for section in media) > 1:
-        raise InvalidSdp("The offer must have one audio section and one data section.")
+        raise InvalidSdp("The offer may have one audio section and one data section, no more.")
     if any(section.kind not in ("audio", "application") for section in media):
         raise InvalidSdp("The offer may hold audio and a data channel only.")
     _check_alike(sections)
