@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,10 @@ from interview_peer.web.limits import Limits
 from interview_peer.web.origins import is_candidates
 from tests.support.caller import Caller, Reply, calling
 from tests.support.inprocess import live, serving
-from tests.support.operator import KEY
+from tests.support.operator import KEY, Operator
 
 from .offers import GOOD
-from .test_doors import DOORS, IN, SECRET
+from .test_doors import DOORS, IN, SECRET, bearing
 
 EXCHANGE, CALLS = "/api/sdp-exchange", "/v1/realtime/calls"
 SDP = {"Content-Type": "application/sdp"}
@@ -112,6 +113,31 @@ async def test_no_body_is_looked_at_of_whoever_posts_too_often(
         assert (await refused(caller))["requests"] == 5
         # What is only read is another matter.
         assert (await caller.get("/api/personas")).status == 200
+
+
+async def test_what_operators_hang_up_does_not_count_and_guessing_their_keys_does(
+    tmp_path: Path,
+) -> None:
+    closed = live("http://127.0.0.1:9/v1", allow_anonymous=False, join_secret=SECRET)
+    async with (
+        serving(tmp_path, **{**closed, "admin_key": KEY, "requests_per_minute": 3}) as server,
+        calling(server.url) as caller,
+    ):
+
+        async def hang_up(key: str | None) -> int:
+            headers = {} if key is None else bearing(key)
+            path = "/v1/realtime/calls/rtc_none/hangup"
+            return (await caller.post(path, headers=headers)).status
+
+        kept = (await Operator(caller).ask("POST", "/api/keys", json={"name": "kept"})).json()
+        # The second key is asked for by many at once before it is known.
+        for key in (KEY, kept["key"]):
+            assert await asyncio.gather(*(hang_up(key) for _ in range(20))) == [404] * 20
+        assert (await refused(caller))["requests"] == 0
+        assert [await hang_up(key) for key in (None, "ipk_wrong", "anything")] == [401] * 3
+        assert [await hang_up(key) for key in (None, "ipk_wrong", "anything")] == [429] * 3
+        assert (await refused(caller))["requests"] == 3
+        assert [await hang_up(key) for key in (KEY, kept["key"])] == [404] * 2
 
 
 async def test_refused_offers_count_and_beyond_their_number_none_is_looked_at(
