@@ -20,23 +20,6 @@ from typing import Any, Final, NoReturn
 from interview_peer.errors import InvalidJson, InvalidMessage
 from interview_peer.types import ItemId, Json, ResponseId
 
-KNOWN_CLIENT_EVENTS: Final = frozenset(
-    {
-        "session.update",
-        "input_audio_buffer.append",
-        "input_audio_buffer.commit",
-        "input_audio_buffer.clear",
-        "output_audio_buffer.clear",
-        "conversation.item.create",
-        "conversation.item.retrieve",
-        "conversation.item.truncate",
-        "conversation.item.delete",
-        "response.create",
-        "response.cancel",
-    }
-)
-"""Every event type that a client may send to the service."""
-
 TAG: Final = "interview_peer"
 """The key of a reply's metadata under which the server marks those that it asks for itself."""
 

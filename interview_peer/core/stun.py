@@ -40,7 +40,6 @@ _PEER: Final = 0x0012
 _DATA: Final = 0x0013
 _REALM: Final = 0x0014
 _NONCE: Final = 0x0015
-_RELAYED: Final = 0x0016
 _TRANSPORT: Final = 0x0019
 _MAPPED: Final = 0x0020
 _UDP: Final = b"\x11\x00\x00\x00"
@@ -99,11 +98,6 @@ class Answer:
     def mapped(self) -> Address | None:
         """The address that the server saw the request come from."""
         return self._address(_MAPPED)
-
-    @property
-    def relayed(self) -> Address | None:
-        """The address that the relay gave."""
-        return self._address(_RELAYED)
 
     def _address(self, attribute: int) -> Address | None:
         value = self.attributes.get(attribute, b"")

@@ -29,8 +29,6 @@ FAR_AHEAD_SECONDS: Final = 60.0
 """Beyond it, most are."""
 DATE_SECONDS: Final = 5.0
 
-ByDatabase = Callable[[], Awaitable[float | None]]
-
 _CURES: Final = {
     Verdict.CLOSING: "Set INTERVIEW_MODEL, or the persona's model, to another.",
     Verdict.SHUT_DOWN: "Set INTERVIEW_MODEL, or the persona's model, to another.",

@@ -21,7 +21,6 @@ from .vad import Detection, VadSettings, VoiceDetector
 LONGEST_GAP: Final = 10 * 48_000
 """A clock that jumps further ahead, in samples, is another clock: nothing was missed."""
 
-DEFAULT_SILENCE_MS = 500
 SEMANTIC_SILENCE_MS = {"low": 1200, "medium": 800, "auto": 800, "high": 400}
 
 
@@ -36,7 +35,6 @@ class Ear:
         self._last_sequence: int | None = None
         self._expected: int | None = None
         """RTP time at which the next packet begins if none is missing."""
-        self.undecodable = 0
 
     @property
     def heard_ms(self) -> int:
@@ -55,7 +53,6 @@ class Ear:
         try:
             frames = self._decoder.decode(av.Packet(payload))
         except av.error.FFmpegError:
-            self.undecodable += 1
             return []
         missing = 0 if self._expected is None else (timestamp - self._expected) & 0xFFFFFFFF
         detections: list[Detection] = []

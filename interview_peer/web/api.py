@@ -1,4 +1,5 @@
-"""The HTTP paths: the page, signalling as the seeds have it, and how the server fares."""
+"""The HTTP paths: the page, signalling as an ephemeral-key proxy has it (docs/migration.md), and
+how the server fares."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ from .waiting_room import WaitingRoom
 from .webhooks_api import WebhooksApi
 
 KEY_SECONDS: Final = 60
-"""How long the seeds' ephemeral keys lived; the answer keeps saying so."""
+"""How long a proxy's ephemeral keys lived; the answer keeps saying so."""
 
 HELD: Final = "held-by-server"
 
@@ -145,7 +146,7 @@ class Api:
             self._settings.hold_seconds,
         )
 
-    # -- the seeds' HTTP ------------------------------------------------------------------------
+    # -- as an ephemeral-key proxy ----------------------------------------------------------------
 
     async def ephemeral_key(self, request: web.Request) -> web.Response:
         """Answer in the shape of an ephemeral key, whose secret never leaves the server.
@@ -200,7 +201,7 @@ class Api:
         return web.json_response(told if resume is None else {**told, "resumeToken": resume})
 
     async def session(self, request: web.Request) -> web.Response:
-        """What is known of a session, in the seeds' fields and our phase; to who may know."""
+        """What is known of a session, in a proxy's fields and our phase; to who may know."""
         name = request.match_info["session_id"]
         await self._joining.check_own(request, name)
         interview = self._interviews.find(name)
@@ -245,7 +246,7 @@ class Api:
         return web.json_response({"status": "ok", "timestamp": now})
 
     async def healthz(self, request: web.Request) -> web.Response:
-        """The same with figures, in the seeds' fields."""
+        """The same with figures, in a proxy's fields."""
         settings = self._settings
         here = request.get_extra_info("sockname")
         return web.json_response(

@@ -1,6 +1,6 @@
 """What every request passes through, and the error form of each family of paths.
 
-- the seeds' paths: ``{"error": sentence, "message": sentence, "code"}``
+- paths of an ephemeral-key proxy: ``{"error": sentence, "message": sentence, "code"}``
 - OpenAI's paths (``/v1/…``): ``{"error": {"message", "type", "param", "code"}}``
 - all others: ``{"error": {"code", "message"}}``, and ``field`` where one field is at fault
 """
@@ -39,11 +39,11 @@ log = logging.getLogger(__name__)
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-SEED_PATHS: Final = ("/api/generate-ephemeral-key", "/api/sdp-exchange", "/api/sessions")
+PROXY_PATHS: Final = ("/api/generate-ephemeral-key", "/api/sdp-exchange", "/api/sessions")
+"""What front ends of an ephemeral-key proxy use."""
 OPERATOR_PATHS: Final = (
     "/api/interviews",
     "/api/webhooks",
-    "/api/deliveries",
     "/api/keys",
     "/api/drain",
     "/api/audit",
@@ -66,7 +66,7 @@ def error_body(path: str, error: InterviewPeerError) -> Json:
                 "code": error.openai_code,
             }
         }
-    if path.startswith(SEED_PATHS):
+    if path.startswith(PROXY_PATHS):
         return {"error": error.message, "message": error.message, "code": error.code}
     told = {"code": error.code, "message": error.message}
     return {"error": told if field is None else {**told, "field": field}}

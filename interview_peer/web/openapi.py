@@ -17,7 +17,7 @@ from .. import __version__
 from ..core import scopes
 from ..types import Json
 from . import client_secrets, openapi_audit, openapi_recordings, openapi_webhooks
-from .forms import SEED_PATHS
+from .forms import PROXY_PATHS
 from .interviews_api import PHASES
 from .openapi_operators import INTERVIEWS, KEYS, SCHEMAS
 from .openapi_parts import (
@@ -305,7 +305,7 @@ def _socket(summary: str, *parameters: Json) -> Json:
         summary,
         {
             "101": {"description": "A WebSocket; its messages are in docs/protocol.md."},
-            **refusals("400"),
+            **refusals("400", "429", "503"),
         },
         **CANDIDATE,
     )
@@ -378,6 +378,7 @@ SERVER: Final[Json] = {
                             "tasks": {"type": "integer"},
                             "without_token": {"type": "object"},
                             "refused": {"type": "object"},
+                            "passed_on": {"type": "object"},
                             "media": {"type": "object"},
                             "recordings": {"type": "object"},
                             "chronicle": {"type": "object"},
@@ -487,7 +488,7 @@ def _refusing(paths: Json) -> Json:
 def _form_of(path: str) -> str:
     if path.startswith("/v1/"):
         return "OpenAIError"
-    return _FLAT if path.startswith(SEED_PATHS) else "Error"
+    return _FLAT if path.startswith(PROXY_PATHS) else "Error"
 
 
 def document() -> Json:

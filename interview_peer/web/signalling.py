@@ -1,4 +1,4 @@
-"""The signalling WebSocket, as clients of the seeds' protocol speak it.
+"""The signalling WebSocket, as front ends of an ephemeral-key proxy speak it (docs/migration.md).
 
 One reader per connection; answers leave through one bounded queue in the order they were made.
 Closing the WebSocket never ends flowing media. Messages are listed in ``docs/protocol.md``.
@@ -56,7 +56,7 @@ Watch = Callable[[Bucket | None, Callable[[], None]], None]
 
 PING_SECONDS: Final = 20.0
 OFFER_FAILED: Final = "SDP_EXCHANGE_FAILED"
-"""The one code that clients of the seeds' protocol act on; ``reason`` says which failure it was."""
+"""The one code that front ends of a proxy act on; ``reason`` says which failure it was."""
 
 TOLD: Final = ("sessionId", "agreed", "version", "at")
 """What of the consent's status is told to the socket that brought it."""
@@ -252,7 +252,7 @@ class Signalling:
     def _observed(self, message: Json) -> None:
         self.send(message)
         if message["type"] == "session_ended":
-            # The seeds' server closes the connection after telling the end.
+            # Front ends of a proxy expect it to close the connection after telling the end.
             self._hang_up()
         elif self._partings.begun and message["type"] == "state" and self.waits:
             # What was begun came to nothing, and cannot be begun anew.

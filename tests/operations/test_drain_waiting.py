@@ -148,7 +148,7 @@ async def test_while_the_server_is_emptied_nobody_is_asked_for_what_cannot_begin
 async def test_without_a_token_a_running_interview_is_come_back_to_by_init_and_no_other_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Clients of the seeds open one address for all interviews. Nobody is kept waiting who has none.
+    # Front ends of a proxy open one address for all interviews. Who has none is not kept waiting.
     monkeypatch.setattr(signalling, "INIT_SECONDS", 600.0)
     async with (
         serving(tmp_path, admin_key=KEY, drain_seconds=600) as server,

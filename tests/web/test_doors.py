@@ -413,12 +413,14 @@ async def test_a_flood_of_wrong_secrets_is_refused_before_the_database_is_asked(
         asked = 0
         real = server.state.database.run
 
-        async def run(*arguments: Any, **options: Any) -> Any:
+        async def run(work: Any, **options: Any) -> Any:
             nonlocal asked
-            asked += 1
-            return await real(*arguments, **options)
+            # The server's own tasks ask it now and then, too.
+            asked += getattr(work, "__module__", None) == access_module.__name__
+            return await real(work, **options)
 
         monkeypatch.setattr(server.state.database, "run", run)
+        began = time.monotonic()
         replies = await asyncio.gather(
             *(
                 caller.get("/api/keys", headers=bearing(f"ipk_{number:043}"))
@@ -431,7 +433,8 @@ async def test_a_flood_of_wrong_secrets_is_refused_before_the_database_is_asked(
         )
         statuses = [reply.status for reply in replies]
         assert set(statuses) == {401, 429} and statuses.count(429) >= 40, statuses
-        assert asked <= access_module.FAILURES_AT_ONCE + 1
+        more = (time.monotonic() - began) * access_module.FAILURES_PER_SECOND
+        assert 0 < asked <= access_module.FAILURES_AT_ONCE + 1 + more
         # Who is known here goes on, though they share the address with whoever floods.
         assert (await caller.get("/api/interviews", headers=bearing(kept))).status == 200
         assert (await caller.get("/api/interviews", headers=bearing(KEY))).status == 200
