@@ -39,7 +39,7 @@ class AccessSettings(BaseModel):
     """Settings of who is let in."""
 
     admin_key: Key | None = Field(default=None, validation_alias="INTERVIEW_ADMIN_KEY")
-    """Bearer key that ``/api/interviews…`` asks for, beside those kept in the database."""
+    """Bearer key of operators, with every scope, beside those kept in the database."""
 
     join_secret: Key | None = Field(default=None, validation_alias="INTERVIEW_JOIN_SECRET")
     """Signs the tokens that candidates join with (HS256)."""
