@@ -18,6 +18,7 @@ import json
 import os
 import random
 import secrets
+import signal
 import socket
 import statistics
 import subprocess
@@ -61,6 +62,11 @@ UNREAD_PER_SECOND: Final = 100
 UNREAD_SECONDS: Final = 20.0
 """Longer than the server keeps them."""
 ASKED: Final = b"GET /api/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 300
+FLOODS: Final = (
+    *("offers", "sockets", "messages", "pings", "continuation frames", "chunks"),
+    *("answers that nobody reads", "events", "datagrams"),
+)
+"""What an attacker does, by names of its own; of each there must have been some."""
 TICK_SECONDS: Final = 0.02
 P99_GOAL_MS: Final = 5.0
 """Added delay that an attack may bring the slowest hundredth of packets to."""
@@ -89,7 +95,8 @@ class Attack:
         self._http = http
         self._candidate = candidate
         self._chance = random.Random(1)
-        self.answers: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        """How often each flood came as far as to cost the server something."""
 
     async def run(self) -> None:
         """All of them at once, once it is known where packets go."""
@@ -138,11 +145,13 @@ class Attack:
         headers = {"Content-Type": "application/sdp"}
         calls = f"{self._url}/v1/realtime/calls"
         async with self._http.post(calls, data=OFFER, headers=headers) as answer:
-            self.answers[f"offer {answer.status}"] += 1
+            await answer.read()
+            self.done["offers"] += 1
 
     async def _socket(self) -> None:
         async with self._http.ws_connect(f"{self._url}/ws") as opened:
             await opened.receive()
+            self.done["sockets"] += 1
 
     async def _messages(self) -> None:
         while True:
@@ -153,6 +162,7 @@ class Attack:
         async with self._http.ws_connect(f"{self._url}/ws") as opened:
             for _ in range(1000):
                 await opened.send_str('{"type": "nonsense"}')
+                self.done["messages"] += 1
 
     async def _again(self, what: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -161,12 +171,12 @@ class Attack:
 
     async def _ping(self) -> None:
         """Empty pings, thousands in one piece: no frames are smaller."""
-        await self._frames(b"", PINGS)
+        await self._frames("pings", b"", PINGS)
 
     async def _continue(self) -> None:
-        await self._frames(BEGUN, CONTINUED)
+        await self._frames("continuation frames", BEGUN, CONTINUED)
 
-    async def _frames(self, first: bytes, block: bytes) -> None:
+    async def _frames(self, name: str, first: bytes, block: bytes) -> None:
         async with self._http.ws_connect(f"{self._url}/ws") as opened:
             transport = opened.get_extra_info("socket")
             assert transport is not None
@@ -175,6 +185,8 @@ class Attack:
             try:
                 await loop.sock_sendall(line, first)
                 for _ in range(20):
+                    # What the server does not take any more is counted too: it was begun.
+                    self.done[name] += 1
                     await loop.sock_sendall(line, block)
             finally:
                 line.close()
@@ -185,6 +197,7 @@ class Attack:
         with await self._connected() as line:
             await loop.sock_sendall(line, CHUNKED)
             while True:
+                self.done["chunks"] += 1
                 await loop.sock_sendall(line, CHUNKS)
 
     async def _unread(self, number: int) -> None:
@@ -192,6 +205,7 @@ class Attack:
         while True:
             with contextlib.suppress(OSError), await self._connected() as line:
                 await asyncio.get_running_loop().sock_sendall(line, ASKED)
+                self.done["answers that nobody reads"] += 1
                 await asyncio.sleep(UNREAD_SECONDS)
             await asyncio.sleep(0.5)
 
@@ -225,7 +239,6 @@ class Attack:
             offer = await leg.offer()
             async with self._candidate.post(calls, data=offer, headers=headers) as answer:
                 place = answer.headers.get("Location", "")
-                self.answers[f"candidate {answer.status}"] += 1
                 if not place:
                     return
                 await leg.accept(await answer.text())
@@ -234,7 +247,7 @@ class Attack:
                 for _ in range(int(EVENTS_PER_SECOND * TICK_SECONDS)):
                     leg.send_text('{"type": "nonsense"}')
                 await asyncio.sleep(TICK_SECONDS)
-            self.answers[f"cut off: {ear.told}"] += 1
+            self.done["events"] += 1
         finally:
             await leg.close()
             if place:
@@ -248,6 +261,7 @@ class Attack:
             sender.setblocking(False)
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            self.done["datagrams"] += 1
             for number in range(int(DATAGRAMS_PER_SECOND * TICK_SECONDS)):
                 # A binding request for nobody: header, cookie, transaction, user name.
                 name = secrets.token_hex(11).encode() + b":abcd"
@@ -259,11 +273,10 @@ class Attack:
 
 
 class _Ear:
-    """Listens for an attacker's leg: when events can flow, and the last error it was told."""
+    """Listens for an attacker's leg: when events can flow."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
-        self.told = "nothing"
 
     def leg_connected(self, leg: Leg) -> None:
         """Nothing to do before the channel is open."""
@@ -276,8 +289,7 @@ class _Ear:
         self.opened.set()
 
     def channel_message(self, leg: Leg, data: str | bytes) -> None:
-        """Note what was told."""
-        self.told = str(json.loads(data).get("error", {}).get("code"))
+        """What is told to an attacker is not listened to."""
 
     def channel_closed(self, leg: Leg) -> None:
         """The leg closes as well."""
@@ -289,12 +301,23 @@ async def _attack(url: str) -> None:
         return aiohttp.ClientSession(connector=connector)
 
     async with of(ATTACKER) as http, of(CANDIDATE) as candidate:
-        await Attack(url.replace("localhost", "127.0.0.1"), http, candidate).run()
+        attack = Attack(url.replace("localhost", "127.0.0.1"), http, candidate)
+
+        def end() -> None:
+            print(json.dumps(attack.done), flush=True)  # noqa: T201
+            os._exit(0)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+        await attack.run()
 
 
 @contextlib.contextmanager
-def attacking(url: str, core: int) -> Iterator[None]:
-    """An attacker in a process of its own, at work."""
+def attacking(url: str, core: int) -> Iterator[Counter[str]]:
+    """An attacker in a process of its own, at work; what it did is known afterwards.
+
+    Raises ``BenchFailed`` where it does not begin, or did not go on for as long as this lasts.
+    """
+    done: Counter[str] = Counter()
     command = [sys.executable, "-m", "bench.attack", "--attack", url]
     process = subprocess.Popen(
         command,
@@ -307,10 +330,16 @@ def attacking(url: str, core: int) -> Iterator[None]:
         assert process.stdout is not None
         if process.stdout.readline() != b"ready\n":
             raise BenchFailed("the attacker did not begin")
-        yield
+        yield done
+        process.terminate()
+        try:
+            # It says nothing where it had ended before: what was measured then was no attack.
+            done.update(json.loads(process.stdout.readline()))
+        except ValueError:
+            raise BenchFailed("the attacker ended before it was to") from None
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 # -- measuring
@@ -322,6 +351,7 @@ def run(calls: int, seconds: float, repeat: int) -> tuple[dict[bool, list[Json]]
     realtime = subjects.may_run_realtime()
     server, load = Place(cores[0], realtime), Place(cores[-1], realtime)
     windows: dict[bool, list[Json]] = {False: [], True: []}
+    done: Counter[str] = Counter()
     with (
         subjects.load_generator("relay", load) as generator,
         subjects.our_server(generator.far_end or "", server, limited=True) as subject,
@@ -330,10 +360,19 @@ def run(calls: int, seconds: float, repeat: int) -> tuple[dict[bool, list[Json]]
         generator.ask("ramp", calls=calls)
         for _ in range(repeat):
             windows[False].append(_window(generator, seconds, server.core))
-            with attacking(subject.url, cores[len(cores) // 2]):
+            with attacking(subject.url, cores[len(cores) // 2]) as did:
                 windows[True].append(_window(generator, seconds, server.core))
+            done += did
         legs = int(generator.ask("ramp", calls=calls)["lost_legs"])
+    check(done)
     return windows, legs
+
+
+def check(done: Counter[str]) -> None:
+    """Raise ``BenchFailed`` where a flood never came to anything: nothing is known of it then."""
+    missing = [name for name in FLOODS if not done[name]]
+    if missing:
+        raise BenchFailed(f"of the attack nothing came of: {', '.join(missing)}")
 
 
 def _window(generator: Generator, seconds: float, core: int) -> Json:
