@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from .allowance import Allowance
+
 FOLD_SECONDS: Final = 600.0
 """A player asks for a recording in many pieces: what one key reads of one thing within so long is
 one act, told by its first request."""
+REFUSALS_AT_ONCE: Final = 60
+REFUSALS_PER_SECOND: Final = 0.1
+"""Refusals of one key that are written down one by one; of what is beyond only the number is."""
 MOST_REMEMBERED: Final = 1_000
 """Readings that further ones can be folded into; beyond, the oldest is forgotten."""
 
@@ -42,6 +47,8 @@ class Act(StrEnum):
     DELIVERIES_REPLAYED = "deliveries.replayed"
     DRAIN_BEGUN = "drain.begun"
     DATABASE_MIGRATED = "database.migrated"
+    REFUSALS_LEFT_OUT = "refusals.left_out"
+    """Not asked for: how many refusals of a key were too many to have a row each."""
 
 
 class Outcome(StrEnum):
@@ -86,10 +93,13 @@ class Entry:
     """Of the client, as far as trusted proxies tell it."""
     interview_id: str | None = None
     object_id: str | None = None
-    """Of what was acted upon, where that is no interview: a key, an endpoint, a delivery."""
+    """Of what was acted upon, where that is no interview: a key, an endpoint, a delivery. For
+    ``REFUSALS_LEFT_OUT`` it is their number."""
     outcome: Outcome = Outcome.BEGUN
     code: str | None = None
     """The stable code of a refusal."""
+    left_out: bool = False
+    """Whether it is one refusal too many: nothing was done, and what was written of it goes."""
 
 
 Reading = tuple[str, str, str, str, str]
@@ -118,3 +128,34 @@ class Readings:
         self._written.move_to_end(reading)
         if len(self._written) > self._most:
             self._written.popitem(last=False)
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """Refusals of one key that have no rows."""
+
+    actor: Actor
+    at: int
+    """When the first of them was, in microseconds since 1970 in UTC."""
+    count: int = 0
+
+
+class Refusals:
+    """Which refusals are written down, and how many are not. Time is as in ``Readings``."""
+
+    def __init__(self) -> None:
+        self._allowed = Allowance(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, MOST_REMEMBERED)
+        self._left_out: dict[str, LeftOut] = {}
+
+    def take(self, actor: Actor, now: float) -> bool:
+        """Whether one more of this key is written down."""
+        return self._allowed.take(actor.id, now)
+
+    def leave_out(self, actor: Actor, at: int) -> None:
+        """Count one that is not; ``at`` is as in `LeftOut`."""
+        self._left_out.setdefault(actor.id, LeftOut(actor, at)).count += 1
+
+    def collect(self) -> list[LeftOut]:
+        """Those that were counted since this was asked last."""
+        left_out, self._left_out = self._left_out, {}
+        return [*left_out.values()]

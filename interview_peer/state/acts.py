@@ -20,6 +20,9 @@ async def write(tx: Transaction, entry: Entry) -> None:
     A refusal stands above all: whoever was told of it got nothing, though an attempt to write the
     act down came through when nobody waited for it any more.
     """
+    if entry.left_out:
+        await tx.execute(delete(acts).where(acts.c.id == entry.id))
+        return
     known = select(acts.c.outcome).where(acts.c.id == entry.id).with_for_update()
     outcome = (await tx.execute(known)).scalar_one_or_none()
     told = {

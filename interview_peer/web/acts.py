@@ -9,7 +9,8 @@ behind all others, in the process that answers, writes by that table:
   waits for the database in memory: such a thing must be possible while there is none.
 
 So no change is made and nothing that was said goes out while it cannot be written down: the answer
-is ``StateUnavailable`` then.
+is ``StateUnavailable`` then. Of refusals that had no effect each key has so many rows, and beyond
+them one that tells how many there were (``core.acts.Refusals``).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -29,8 +31,14 @@ from aiohttp.typedefs import Handler
 from sqlalchemy.exc import IntegrityError
 
 from ..core import tokens
-from ..core.acts import Act, Actor, Entry, Outcome, Reading, Readings
-from ..errors import InsufficientScope, InterviewPeerError, StateUnavailable
+from ..core.acts import Act, Actor, Entry, Outcome, Reading, Readings, Refusals
+from ..errors import (
+    InsufficientScope,
+    InterviewPeerError,
+    RecordingNotReady,
+    SessionBusy,
+    StateUnavailable,
+)
 from ..notices.types import new_id
 from ..state import acts
 from ..state.chronicle import Chronicle
@@ -40,6 +48,8 @@ from ..state.schema import now_us
 from ..types import SessionId
 from .access import KEY_ID_LENGTH, OPERATOR
 from .forms import CODE, error_of
+
+log = logging.getLogger(__name__)
 
 
 class Kind(enum.Enum):
@@ -115,6 +125,10 @@ ROUTES: Final[Mapping[str, Recorded | Unrecorded]] = {
 }
 """Every route that an operator's key opens, and no other."""
 
+_PARTLY: Final = (RecordingNotReady.code, SessionBusy.code)
+"""Refusals of an erasure that may have ended the interview before."""
+SUM_SECONDS: Final = 60.0
+"""How often it is written down how many refusals were left out."""
 OVER_SECONDS: Final = 1.0
 """How long an answer waits until the outcome of its act is written down."""
 
@@ -139,6 +153,16 @@ class _UnderWay:
     at: int = field(default_factory=now_us)
     read: Callable[[], Awaitable[None]] | None = None
     """Writes a reading down; none once it is written, and for what is no reading."""
+    begun: bool = False
+    """Whether it was written down before it was made."""
+    in_effect: bool = False
+    """Whether something of it may have been done."""
+
+    def had_no_effect(self, refusal: int, code: str) -> bool:
+        """Whether nothing was done, by the status and code of its refusal."""
+        if not self.begun:
+            return True
+        return refusal < 500 and code not in _PARTLY and not self.in_effect
 
     def entry(
         self, request: web.Request, actor: Actor, outcome: Outcome, code: str | None = None
@@ -171,6 +195,13 @@ def concerns(
         act.object_id = _id(object_id) or act.object_id
 
 
+def takes_effect(request: web.Request) -> None:
+    """Say that from now on something may have been done, though the request be refused then."""
+    act = request.get(_UNDER_WAY)
+    if act is not None:
+        act.in_effect = True
+
+
 async def before_answer(request: web.Request) -> None:
     """Write the request's reading down, if it is one that was not yet.
 
@@ -193,11 +224,14 @@ class Acts:
         self._database = database
         self._tell = chronicle.tell
         self._readings = Readings()
+        self._refusals = Refusals()
+        self._summing: asyncio.TimerHandle | None = None
         self._writing = WeakValueDictionary[Reading, asyncio.Lock]()
 
     def add_to(self, app: web.Application) -> None:
         """Look at each answer before its first byte; the middleware is not added by this."""
         app.on_response_prepare.append(_not_unwritten)
+        app.on_cleanup.append(self._close)
 
     @property
     def outer(self) -> Any:
@@ -211,7 +245,7 @@ class Acts:
             except InsufficientScope as refused:
                 act = _act_of(request)
                 if act is not None and _UNDER_WAY not in request:
-                    await self._over(request, act, Outcome.REFUSED, refused.code)
+                    await self._refuse(request, act, refused.status, refused.code)
                 raise
 
         return kept_out
@@ -237,22 +271,27 @@ class Acts:
         if actor is not None and kind is Kind.READING:
             act.read = functools.partial(self._read, request, act, actor)
         elif actor is not None and kind is Kind.LIVE:
+            act.begun = True
             self._tell_of(act.entry(request, actor, Outcome.BEGUN))
         try:
             if actor is not None and kind is Kind.CHANGE:
+                act.begun = True
                 await self._write(act.entry(request, actor, Outcome.BEGUN))
             response = await handler(request)
         except Exception as error:
             # What broke off after its beginning went out was read all the same.
             if kind is not Kind.READING or act.read is not None:
                 told = error_of(error) or InterviewPeerError()
-                await self._over(request, act, Outcome.REFUSED, told.code)
+                await self._refuse(request, act, told.status, told.code)
             raise
         if response.status >= 400:
             code = response.get(CODE, InterviewPeerError.code)
-            await self._over(request, act, Outcome.REFUSED, code)
+            await self._refuse(request, act, response.status, code)
         elif kind is not Kind.READING:
-            await self._over(request, act, Outcome.DONE)
+            # A call is hung up by its candidate as well, whose act it is not: that is known by now.
+            actor = request.get(OPERATOR)
+            if actor is not None:
+                await self._over(act, act.entry(request, actor, Outcome.DONE))
         elif response.status in _GIVEN:
             await before_answer(request)
         return response
@@ -266,30 +305,70 @@ class Acts:
                 await self._write(entry)
                 self._readings.written(reading, time.monotonic())
 
-    async def _over(
-        self, request: web.Request, act: _UnderWay, outcome: Outcome, code: str | None = None
-    ) -> None:
-        """Write down what became of an act; if the database is away, as soon as it is back."""
-        actor = request.get(OPERATOR)
+    async def _refuse(self, request: web.Request, act: _UnderWay, refusal: int, code: str) -> None:
+        """Write down that an act was refused, by status and code, if there is a row left for it."""
+        actor, now = request.get(OPERATOR), time.monotonic()
         if actor is None:
-            # A call is hung up by its candidate as well, whose act it is not.
             return
-        entry = act.entry(request, actor, outcome, code)
-        # Where the database is away, an attempt to write it down may still come through: each such
-        # act needs its own refusal. Of what was never begun one is enough.
-        is_away = code == StateUnavailable.code
-        is_reading = act.recorded.kind is Kind.READING
-        if code == InsufficientScope.code or (is_reading and not is_away):
-            reading, now = _reading(entry), time.monotonic()
-            if self._readings.is_known(reading, now):
+        entry = act.entry(request, actor, Outcome.REFUSED, code)
+        if code == StateUnavailable.code:
+            # An attempt to write it down may still come through: each such act needs its refusal.
+            self._tell_of(entry)
+            return
+        # Of what was never begun one of a kind is enough.
+        folds = not act.begun and (
+            code == InsufficientScope.code or act.recorded.kind is Kind.READING
+        )
+        if folds and self._readings.is_known(_reading(entry), now):
+            return
+        if act.had_no_effect(refusal, code) and not self._refusals.take(actor, now):
+            self._leave_out(entry)
+            if not act.begun:
                 return
-            self._readings.written(reading, now)
-        elif act.recorded.kind is Kind.CHANGE and not is_away:
+            entry = replace(entry, left_out=True)
+        elif folds:
+            self._readings.written(_reading(entry), now)
+        await self._over(act, entry)
+
+    async def _over(self, act: _UnderWay, entry: Entry) -> None:
+        """Write down what became of an act; if the database is away, as soon as it is back."""
+        if act.recorded.kind is Kind.CHANGE and act.begun:
             try:
                 return await self._write(entry, patience=OVER_SECONDS)
             except StateUnavailable:
                 pass
         self._tell_of(entry)
+
+    def _leave_out(self, entry: Entry) -> None:
+        self._refusals.leave_out(entry.actor, entry.at)
+        if self._summing is None:
+            loop = asyncio.get_running_loop()
+            self._summing = loop.call_later(SUM_SECONDS, self._sum_up)
+
+    def _sum_up(self) -> None:
+        """Write down how many refusals were left out."""
+        self._summing = None
+        for one in self._refusals.collect():
+            log.warning(
+                "refusals of a key were too many to be written down one by one",
+                extra={"key": one.actor.id, "count": one.count},
+            )
+            self._tell_of(
+                Entry(
+                    id=new_id("act"),
+                    at=one.at,
+                    act=Act.REFUSALS_LEFT_OUT,
+                    actor=one.actor,
+                    address=None,
+                    object_id=str(one.count),
+                    outcome=Outcome.REFUSED,
+                )
+            )
+
+    async def _close(self, app: web.Application) -> None:
+        if self._summing is not None:
+            self._summing.cancel()
+            self._sum_up()
 
     def _tell_of(self, entry: Entry) -> None:
         self._tell(Acted(interview_id=SessionId(entry.interview_id or ""), entry=entry))

@@ -32,6 +32,7 @@ from ..session.interview import Interview
 from ..tasks import Tasks
 from ..types import Json
 from . import forms, new_interview
+from .acts import takes_effect
 from .interview_store import Goodbye, InterviewStore
 from .interviews_api import PATH, interview_id
 from .new_interview import MAX_KEY, Text
@@ -168,6 +169,7 @@ class ControlApi:
         elif wanted.seconds is not None:
             raise InvalidField("seconds", "seconds: is for a request that has say or politely.")
         await self._store.end(name, goodbye=goodbye)
+        takes_effect(request)
         return web.json_response(await self._whole(name))
 
     async def _do(
@@ -195,6 +197,7 @@ class ControlApi:
             raise RateLimited
         interview.touch()
         told: Json = {"item_id": None, "response_id": None} if known is None else known.told
+        takes_effect(request)
         task = self._tasks.start(work(interview, told), "take part")
         asked = _Asked(fingerprint, task, told)
         if key is not None:

@@ -39,7 +39,10 @@ SCHEMAS: Final[Json] = {
             "key_id": {**TEXT, "description": "As /api/keys tells it, or a word for none."},
             "key_name": TEXT,
             "interview_id": MAYBE_TEXT,
-            "object_id": {**MAYBE_TEXT, "description": "A key, a webhook or a delivery."},
+            "object_id": {
+                **MAYBE_TEXT,
+                "description": "A key, a webhook or a delivery; a number for refusals.left_out.",
+            },
             "address": {**MAYBE_TEXT, "description": "The client's."},
         }
     ),

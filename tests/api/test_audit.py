@@ -15,11 +15,15 @@ import pytest
 from sqlalchemy import select
 
 from interview_peer.app import Server
+from interview_peer.core import acts as core
 from interview_peer.core.acts import Act, Outcome
+from interview_peer.errors import InterviewNotLive
 from interview_peer.session.archive import Archive
+from interview_peer.session.control import Control
 from interview_peer.state.database import FILE, Transaction
 from interview_peer.state.schema import acts
 from interview_peer.types import Json
+from interview_peer.web import acts as web_acts
 from interview_peer.web import events_api
 from interview_peer.web.acts import ROUTES, Kind, Recorded
 from tests.notices.office import SECRET
@@ -27,6 +31,7 @@ from tests.recording.folders import finished
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
 from tests.support.operator import KEY, PATH, Operator
+from tests.support.waiting import eventually
 
 from .test_cli import command
 from .test_interviews import UNKNOWN, join
@@ -169,6 +174,102 @@ async def test_what_a_key_has_no_scope_for_is_refused_and_written_down_once(
         ("interview.erased", "INSUFFICIENT_SCOPE"),
     ]
     assert {row["interview_id"] for row in rows} == {made["id"]}
+
+
+async def test_refusals_beyond_their_rate_are_counted_and_nothing_that_was_done_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "REFUSALS_AT_ONCE", 3)
+    monkeypatch.setattr(core, "REFUSALS_PER_SECOND", 1e-6)
+    monkeypatch.setattr(web_acts, "SUM_SECONDS", 0.01)
+    async with serving(tmp_path, admin_key=KEY) as server, calling(server.url) as caller:
+        operator = Operator(caller)
+        held = (
+            await operator.ask("POST", "/api/keys", json={"name": "a", "scopes": ["webhooks"]})
+        ).json()
+        other = Operator(caller, held["key"])
+        made = []
+        for number in range(5):
+            for method, path, options in (
+                ("POST", PATH, {"json": {"nonsense": True}}),
+                ("POST", f"{PATH}/none-{number}/end", {}),
+                ("GET", f"{PATH}/none-{number}/transcript", {}),
+                ("DELETE", f"{PATH}/none-{number}", {}),
+            ):
+                reply = await operator.ask(method, path, **options)
+                assert reply.status in (404, 422), reply
+                # Of what is refused to one key, another's rows are none.
+                assert (await other.ask(method, path, **options)).status == 403
+            made.append((await operator.make())["id"])
+
+        async def told(key_id: str) -> tuple[list[Json], int]:
+            rows = await audit(server, operator, f"?key={key_id}&limit=200")
+            sums = [row for row in rows if row["act"] == Act.REFUSALS_LEFT_OUT]
+            assert all((row["outcome"], row["code"]) == ("refused", None) for row in sums)
+            count = sum(int(row["object_id"]) for row in sums)
+            return [row for row in rows if row not in sums], count
+
+        # Those that name nothing are one of a kind to a key that may not make any: folded.
+        for key_id, refused in (("environment", 20), (held["id"], 16)):
+
+            async def left_out(key_id: str = key_id) -> int:
+                return (await told(key_id))[1]
+
+            def all_but_three(count: int, refused: int = refused) -> bool:
+                return count == refused - 3
+
+            await eventually(left_out, within=10, what="the sum", good=all_but_three)
+            rows, _ = await told(key_id)
+            assert [row["outcome"] for row in rows].count("refused") == 3
+        rows, _ = await told("environment")
+        done = [row for row in rows if row["outcome"] == "done"]
+        assert [row["interview_id"] for row in done] == [*reversed(made), None]
+        assert len(rows) == len(done) + 3
+
+
+async def test_a_refusal_that_may_have_had_an_effect_is_never_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "REFUSALS_AT_ONCE", 0)
+
+    async def gone(self: Control, **options: Any) -> str:
+        raise InterviewNotLive
+
+    monkeypatch.setattr(Control, "respond", gone)
+    async with (
+        serving(tmp_path, admin_key=KEY) as server,
+        calling(server.url) as caller,
+        calling(server.url) as candidate,
+    ):
+        operator = Operator(caller)
+        await candidate.open()
+        await candidate.connect()
+        await candidate.event("response.done")
+        path = f"{PATH}/{candidate.session_id}/instruct"
+        # The model was told it, and then did not answer.
+        asked = await operator.ask("POST", path, json={"text": "Go on.", "respond": True})
+        assert asked.status == 409
+        assert (await operator.ask("POST", path, json={"text": ""})).status == 422
+        rows = await audit(server, operator, f"?interview={candidate.session_id}")
+        assert short(rows) == [("interview.instructed", "INTERVIEW_NOT_LIVE")]
+    # What was counted is told at the end at the latest.
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as database:
+        query = "SELECT act, object_id FROM acts WHERE key_id = 'environment' ORDER BY id"
+        assert database.execute(query).fetchall()[1:] == [("refusals.left_out", "1")]
+
+
+async def test_a_key_that_asks_for_more_than_it_may_give_is_refused_each_time(
+    served: Server, operator: Operator
+) -> None:
+    held = (
+        await operator.ask("POST", "/api/keys", json={"name": "a", "scopes": ["operate"]})
+    ).json()
+    narrow = Operator(operator._caller, held["key"])
+    for _ in range(2):
+        asked = await narrow.ask("POST", "/api/keys", json={"name": "b", "scopes": ["all"]})
+        assert asked.status == 403
+    rows = await audit(served, operator, f"?key={held['id']}")
+    assert short(rows) == [("key.made", "INSUFFICIENT_SCOPE")] * 2
 
 
 async def test_a_secret_in_the_place_of_an_id_is_not_kept(
