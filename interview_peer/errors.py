@@ -327,7 +327,7 @@ class UnknownPersona(InvalidField):
     """There is no interviewer of the name that the request gives."""
 
     code = "UNKNOWN_PERSONA"
-    sentence = "persona names no interviewer that this server has."
+    sentence = "persona names no interviewer of this server; GET /api/personas lists them."
 
 
 class LimitExceeded(InvalidField):

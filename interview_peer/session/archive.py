@@ -43,6 +43,7 @@ SOUNDS: Final = {
 """The files that are handed out as sound, by the word that asks for them."""
 
 TRANSCRIPT: Final = "transcript.json"
+NO_TRANSCRIPT: Final = "There is no transcript of that interview, or none yet."
 WAVEFORM: Final = "waveform.json"
 
 WAITING: Final[Json] = {"state": "waiting", "progress": 0.0}
@@ -158,12 +159,14 @@ class Archive:
             RecordingFailed,
             RecordingMissing,
             SessionNotFound,
-        ):
+        ) as error:
             if kind != "json":
                 raise
             body = await self._interviews.transcript(session_id)
+            if body is None and isinstance(error, SessionNotFound):
+                raise
         if body is None:
-            raise NotFound("There is no finished transcript of that interview.")
+            raise NotFound(NO_TRANSCRIPT)
         return body
 
     async def file(self, session_id: str, name: str, *, damaged: bool = False) -> Content:

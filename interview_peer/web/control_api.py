@@ -7,8 +7,6 @@ gone, so that a request can be repeated; its text is in no log.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
@@ -17,7 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import pydantic
 from aiohttp import web
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from ..core.allowance import Allowance
 from ..core.lifecycle import Phase
@@ -35,7 +33,7 @@ from . import forms, new_interview
 from .acts import takes_effect
 from .interview_store import Goodbye, InterviewStore
 from .interviews_api import PATH, interview_id
-from .new_interview import MAX_KEY, Text
+from .new_interview import MAX_KEY, Strict, Text
 
 MAX_INSTRUCTION: Final = 8_000
 """Characters of a system message: all that the model reads is paid for with every reply."""
@@ -59,11 +57,7 @@ T = TypeVar("T", bound=pydantic.BaseModel)
 _Filled = AfterValidator(new_interview.filled)
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, frozen=True)
-
-
-class Instruct(_Strict):
+class Instruct(Strict):
     """A system message."""
 
     text: Annotated[Text, Field(max_length=MAX_INSTRUCTION), _Filled]
@@ -71,14 +65,14 @@ class Instruct(_Strict):
     interrupt: bool = False
 
 
-class Say(_Strict):
+class Say(Strict):
     """Words to be said."""
 
     text: Annotated[Text, Field(max_length=MAX_WORDS), _Filled]
     interrupt: bool = False
 
 
-class End(_Strict):
+class End(Strict):
     """How to end."""
 
     say: Annotated[Text, Field(max_length=MAX_WORDS), _Filled] | None = None
@@ -182,7 +176,7 @@ class ControlApi:
         """Do ``work`` with the interview, or answer what an earlier request came to."""
         name, key = interview_id(request), _key(request)
         place = (name, request.path, key or "")
-        fingerprint = _fingerprint(body)
+        fingerprint = new_interview.fingerprint(body)
         known = self._asked.get(place) if key is not None else None
         if known is not None:
             if known.fingerprint != fingerprint:
@@ -242,8 +236,3 @@ def _key(request: web.Request) -> str | None:
     if key is not None and not 1 <= len(key) <= MAX_KEY:
         raise InvalidField("Idempotency-Key", f"Idempotency-Key: 1 to {MAX_KEY} characters.")
     return key
-
-
-def _fingerprint(body: Json) -> str:
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

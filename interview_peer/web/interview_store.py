@@ -38,7 +38,7 @@ from ..errors import (
     StoreUnavailable,
 )
 from ..notices.types import InterviewCreated, InterviewDeleted, InterviewEnded, Notice
-from ..session.archive import Archive, Content
+from ..session.archive import NO_TRANSCRIPT, Archive, Content
 from ..session.interview import Interview
 from ..session.registry import Interviews
 from ..state.database import Transaction
@@ -268,6 +268,8 @@ class InterviewStore:
         except (NotFound, SessionNotFound, RecordingDamaged, StoreUnavailable) as error:
             kept = await self._kept_transcript(session_id)
             if kept is None:
+                if isinstance(error, SessionNotFound) and await self._is_kept(session_id):
+                    raise NotFound(NO_TRANSCRIPT) from None
                 raise error
             return _written(kept, kind)
         if kind == "json":
@@ -275,6 +277,10 @@ class InterviewStore:
         if isinstance(found, Content):
             found = b"".join([piece async for piece in found.read(0, found.file.bytes)])
         return _written(json.loads(found), kind)
+
+    async def _is_kept(self, session_id: str) -> bool:
+        row = await self.find(session_id)
+        return row is not None and row.deleted_at is None
 
     async def _kept_transcript(self, session_id: str) -> Json | None:
         async def look(tx: Transaction) -> Json | None:

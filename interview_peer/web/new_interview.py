@@ -149,11 +149,13 @@ Text = Annotated[str, AfterValidator(_storable)]
 """A text that every database and every event can hold."""
 
 
-class _Strict(pydantic.BaseModel):
+class Strict(pydantic.BaseModel):
+    """A request's body, or a part of it: no field but its own, each of its very type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, frozen=True)
 
 
-class Plan(_Strict):
+class Plan(Strict):
     """An interviewer described in the request instead of a persona's name."""
 
     instructions: Annotated[Text, Field(max_length=MAX_INSTRUCTIONS), AfterValidator(filled)]
@@ -163,7 +165,7 @@ class Plan(_Strict):
     tools: Annotated[list[str], AfterValidator(_tools)] | None = None
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """How long it may last, and until when it may begin."""
 
     max_seconds: Annotated[int, Field(ge=LEAST_SECONDS), _at_most(MAX_SECONDS)] = MAX_SECONDS
@@ -172,7 +174,7 @@ class Limits(_Strict):
     ] = DEFAULT_EXPIRES_SECONDS
 
 
-class Callback(_Strict):
+class Callback(Strict):
     """Where notices of this interview go, beside the endpoints of all."""
 
     url: str
@@ -182,7 +184,7 @@ class Callback(_Strict):
     )
 
 
-class NewInterview(_Strict):
+class NewInterview(Strict):
     """The whole request."""
 
     persona: Annotated[Text, Field(max_length=100)] | None = None
@@ -270,7 +272,20 @@ def refusal(error: pydantic.ValidationError) -> InvalidField:
     # Names of a request's own making may be long, and their type is no part of the path.
     field = printable(".".join(str(part) for part in first["loc"])) or "body"
     kind = LimitExceeded if first["type"] == LimitExceeded.code else InvalidField
-    return kind(field, f"{field}: {first['msg']}.")
+    return kind(field, f"{field}: {_SAID.get(first['type'], first['msg'])}.")
+
+
+_SAID: Final = {
+    "extra_forbidden": "is not a field of this request",
+    "missing": "is missing",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "list_type": "must be a list",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+}
+"""Of mistakes that Pydantic's own sentences tell in Python's words."""
 
 
 def printable(field: str) -> str:

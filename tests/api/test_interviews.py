@@ -214,6 +214,9 @@ async def test_what_cannot_be_used_is_refused_by_its_field(
     reply = await plain.ask("POST", PATH, json=body)
     error = reply.json()["error"]
     assert (reply.status, error["code"], error["field"]) == (422, code, field)
+    # In words of JSON, not of the library that checks it.
+    for word in ("dictionary", "instance", "Extra inputs", "Field required"):
+        assert word not in error["message"]
     assert await plain.ids() == []
 
 
@@ -306,8 +309,12 @@ async def test_a_filter_that_cannot_be_used_is_refused_by_its_name(
 async def test_an_interview_that_is_not_there_is_told_so(
     plain: Operator, method: str, name: str, status: int, code: str
 ) -> None:
-    reply = await plain.ask(method, f"{PATH}/{name}")
-    assert (reply.status, reply.json()["error"]["code"]) == (status, code)
+    paths = [f"{PATH}/{name}"]
+    if method == "GET":
+        paths += [f"{PATH}/{name}/transcript", f"{PATH}/{name}/transcript.vtt"]
+    for path in paths:
+        reply = await plain.ask(method, path)
+        assert (reply.status, reply.json()["error"]["code"]) == (status, code), path
 
 
 # -- ended and erased

@@ -46,7 +46,8 @@ async def test_a_running_interview_gives_what_was_said_so_far(
 ) -> None:
     made = await operator.make()
     path = f"{PATH}/{made['id']}/transcript"
-    assert (await operator.ask("GET", path)).status == 404
+    none_yet = await operator.ask("GET", path)
+    assert (none_yet.status, none_yet.json()["error"]["code"]) == (404, "NOT_FOUND")
     await join(candidate, made)
     await candidate.event("response.done")
     running = (await operator.ask("GET", path)).json()
