@@ -10,7 +10,7 @@ t       what happens
 0       the microphone opens; the page connects; the interviewer greets (6.7 s)
 11      the candidate answers, after the greeting
         the interviewer asks a question (3.1 s), about a second after the answer
-+2.3    the candidate interrupts that question in its middle
++2.5    the candidate interrupts that question in its middle
         the interviewer asks another one, heard to its end
 ======  =========================================================================================
 """
@@ -46,7 +46,7 @@ class Candidate:
 
 def candidate(folder: Path) -> Candidate:
     """Speak the candidate's part into a file in `folder`."""
-    answer, interruption = speech.monologue([(11.0, ANSWER), (2.3, INTERRUPTION)])
+    answer, interruption = speech.monologue([(11.0, ANSWER), (2.5, INTERRUPTION)])
     wav = speech.write_wav(folder / "candidate.wav", [answer, interruption], tail=20)
     return Candidate(wav, answer, interruption)
 
@@ -64,3 +64,15 @@ def words(utterance: speech.Utterance) -> Samples:
 def beginning(samples: Samples, seconds: float) -> Samples:
     """The first `seconds` of a sound."""
     return samples[: round(seconds * audio.RATE)]
+
+
+def question(recording: Samples, greeting: audio.Match) -> audio.Match:
+    """Where the question that is cut off begins, in a recording in which the greeting was found.
+
+    A machine that is busy lets it begin late, so no more of it is sure to be heard than its first
+    0.8 s. So short a sound is like many others: it is looked for behind the greeting only.
+    """
+    over = greeting.at + len(spoken(GREETING)) / audio.RATE
+    heard = beginning(spoken(CUT_SHORT), 0.8)
+    found = audio.find(heard, recording[round(over * audio.RATE) :])
+    return audio.Match(found.score, over + found.at)

@@ -90,7 +90,7 @@ async def _shown_turns(browser: Browser) -> list[tuple[str, str]]:
 
 def _the_page_heard_the_interviewer(remote: Heard) -> None:
     greeting = audio.find(dialogue.spoken(GREETING), remote.samples)
-    question = audio.find(dialogue.beginning(dialogue.spoken(CUT_SHORT), 1.0), remote.samples)
+    question = dialogue.question(remote.samples, greeting)
     last = audio.find(dialogue.spoken(LAST), remote.samples)
     never = audio.find(dialogue.spoken(NEVER_SAID), remote.samples)
     found = {"greeting": greeting, "question": question, "last": last, "never said": never}
@@ -104,8 +104,8 @@ def _the_interviewer_stopped_when_interrupted(
 ) -> None:
     # Both tracks were timed by the page's clock, so no clock of the server's is involved.
     began = local.started + audio.find(dialogue.words(candidate.interruption), local.samples).at
-    question = audio.find(dialogue.beginning(dialogue.spoken(CUT_SHORT), 1.0), remote.samples).at
-    question += remote.started
+    greeting = audio.find(dialogue.spoken(GREETING), remote.samples)
+    question = remote.started + dialogue.question(remote.samples, greeting).at
     ended = remote.started + audio.find(dialogue.spoken(LAST), remote.samples).at
     assert question < began < ended, "the interruption did not fall into the question"
 
@@ -146,7 +146,7 @@ def _the_recordings_hold_what_each_said(folder: Path, candidate: dialogue.Candid
 
     replied = audio.decode(folder / "interviewer.ogg")
     lines = {line.file: audio.find(dialogue.spoken(line), replied) for line in (GREETING, LAST)}
-    cut = audio.find(dialogue.beginning(dialogue.spoken(CUT_SHORT), 1.0), replied)
+    cut = dialogue.question(replied, lines[GREETING.file])
     assert min(cut.score, *(match.score for match in lines.values())) > audio.SAME, (lines, cut)
 
     # Neither holds the other's voice, nor what nobody said.
