@@ -32,7 +32,7 @@ async def refused(folder: Path, *arguments: str, **settings: str) -> tuple[int |
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             out, err = await process.communicate()
     except TimeoutError:
         process.kill()

@@ -70,7 +70,11 @@ async def test_a_flood_is_not_answered_not_logged_and_not_remembered(
             except BlockingIOError:
                 continue
         assert answers == 0, "bytes sent to strangers"
-        assert len(caplog.records) <= 10, [one.getMessage() for one in caplog.records[:10]]
+        # How often the two ends check each other meanwhile is the machine's business; both are
+        # 127.0.0.1, which no stranger is.
+        said = [record.getMessage() for record in caplog.records]
+        of_strangers = [line for line in said if "('127.0.0.1'," not in line]
+        assert len(of_strangers) <= 10, of_strangers[:10]
         assert [len(one) for one in vars(port).values() if isinstance(one, dict)] == tables
         # The kept audio and the test's own list; a table of packets would take megabytes.
         assert after - before < 200_000, after - before

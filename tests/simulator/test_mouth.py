@@ -75,8 +75,10 @@ async def test_silence_and_speech_are_one_stream() -> None:
 
 async def test_lateness_does_not_add_up() -> None:
     async with speaking("silence") as (_, wire):
-        await wire.until(lambda: len(wire.packets) >= 50)
-    assert wire.times[49] - wire.times[0] == pytest.approx(0.98, abs=0.05)
+        await wire.until(lambda: len(wire.packets) >= 100)
+    late = [at - wire.times[0] - 0.02 * number for number, at in enumerate(wire.times[:100])]
+    # Any packet may be late on a busy machine; the most punctual ones of a second hardly are.
+    assert min(late[50:]) - min(late[:50]) == pytest.approx(0, abs=0.03)
 
 
 @pytest.mark.parametrize(("idle", "moves"), [("stop_jump", True), ("stop_contiguous", False)])
