@@ -215,7 +215,11 @@ class Keeper:
 
     def _left_to_do(self) -> list[SessionId]:
         left = []
-        for folder in self._folders():
+        gone = set(self._settled)
+        folders = self._folders()
+        # Names of folders that somebody took away; one that is put back is looked at anew.
+        self._settled -= gone.difference(folder.session_id for folder in folders)
+        for folder in folders:
             if folder.session_id in self._settled:
                 continue
             try:

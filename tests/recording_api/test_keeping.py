@@ -254,6 +254,21 @@ async def test_a_damaged_local_file_is_not_uploaded_as_whole(
     assert not {"candidate.ogg", MANIFEST_NAME} & set(await held(bucket.store()))
 
 
+async def test_a_folder_that_was_taken_away_and_put_back_mended_is_looked_at_anew(
+    folder: InterviewFolder, bucket: Network, tmp_path: Path
+) -> None:
+    path, whole_file = folder.path / "candidate.ogg", (folder.path / "candidate.ogg").read_bytes()
+    path.write_bytes(whole_file[:-1] + b"\x00\x00")
+    async with keeping(folder, bucket.store(), look_seconds=0.05) as keeper:
+        await until(keeper, "damaged")
+        elsewhere = folder.path.rename(tmp_path / "elsewhere")
+        await keeper.look()
+        (elsewhere / "candidate.ogg").write_bytes(whole_file)
+        elsewhere.rename(folder.path)
+        await until(keeper, "uploaded")
+    assert local(folder) == {MANIFEST_NAME, STORED_NAME}
+
+
 def large_folder(root: Path, size: int) -> tuple[InterviewFolder, bytes]:
     """A finished folder with one large file, and its bytes."""
     folder = InterviewFolder(root, ONE)
