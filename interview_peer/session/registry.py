@@ -295,12 +295,16 @@ class Interviews:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            for interview in list(self._interviews.values()):
-                try:
-                    self.review(interview, time.monotonic())
-                except Exception:
-                    # One session's trouble must not end the clean-up of all others.
-                    log.exception("a session could not be reviewed")
+            self._review_all()
+
+    def _review_all(self) -> None:
+        # Not within the task, which would keep the last interview in memory until the next comes.
+        for interview in list(self._interviews.values()):
+            try:
+                self.review(interview, time.monotonic())
+            except Exception:
+                # One session's trouble must not end the clean-up of all others.
+                log.exception("a session could not be reviewed")
 
     def review(self, interview: Interview, now: float) -> None:
         """End or forget one session, if its time at ``now`` (monotonic) has come."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -135,6 +137,23 @@ async def test_many_at_once_leave_everything_as_it_was(tmp_path: Path) -> None:
         await asyncio.gather(*(one(way) for way in ways))
         await settled(server)
         await nothing_left(before)
+
+
+async def test_the_last_interview_does_not_stay_in_memory_until_the_next(tmp_path: Path) -> None:
+    async with serving(tmp_path, record_keep_seconds=0.1) as server:
+        async with calling(server.url) as caller:
+            await caller.open()
+            await caller.connect()
+            last = weakref.ref(server.interviews.find(caller.session_id))
+            await caller.send({"type": "end_session"})
+            await caller.message("session_ended")
+        await settled(server)
+
+        async def look() -> object:
+            gc.collect()
+            return last()
+
+        await eventually(look, within=10, what="forgotten", good=lambda found: found is None)
 
 
 async def test_a_server_leaves_nothing_however_it_is_left(tmp_path: Path) -> None:
