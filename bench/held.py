@@ -7,11 +7,17 @@ happened to land there. What is in use is free of that. CPython and glibc alone.
 
 from __future__ import annotations
 
+import _sqlite3
 import ctypes
 import os
 import re
 import sys
 import tempfile
+from typing import Final
+
+SQLITE_STATUS_PAGECACHE_OVERFLOW: Final = 2
+"""Of ``sqlite3.h``: bytes of pages that were taken from the heap, which is all of them where no
+memory was set apart for pages."""
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -52,3 +58,20 @@ def in_small_blocks(books: str) -> int:
     """What ``sys._debugmallocstats`` says is in use; 0 where all comes from the C library."""
     found = re.search(r"bytes in allocated blocks\s*=\s*([\d,]+)", books)
     return int(found[1].replace(",", "")) if found else 0
+
+
+def page_cache_bytes() -> int:
+    """What the pages take that SQLite keeps in memory, of all databases of this process.
+
+    0 where its library cannot be asked. It is part of what ``held_bytes`` counts.
+    """
+    # Beside itself, the loader looks where the module is linked to.
+    library = ctypes.CDLL(_sqlite3.__file__)
+    now, most = ctypes.c_int64(), ctypes.c_int64()
+    try:
+        refused = library.sqlite3_status64(
+            SQLITE_STATUS_PAGECACHE_OVERFLOW, ctypes.byref(now), ctypes.byref(most), 0
+        )
+    except AttributeError:
+        return 0
+    return 0 if refused else now.value

@@ -40,6 +40,9 @@ COMMAND_SECONDS: Final = 30.0
 """How long PostgreSQL may take for one statement before its connection counts as lost."""
 CONNECT_SECONDS: Final = 5.0
 POOL_SIZE: Final = 10
+PAGES_KIB: Final = 2000
+"""How much of the SQLite file is kept in memory, in KiB: SQLite's own default, which a build of it
+may change. It fills up within a thousand interviews and then stays."""
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
@@ -335,6 +338,8 @@ def _sqlite(data_dir: Path, patience: float) -> AsyncEngine:
         cursor.execute("PRAGMA foreign_keys=ON")
         # What was erased must not stand in free pages.
         cursor.execute("PRAGMA secure_delete=ON")
+        # Below zero it counts KiB, not pages.
+        cursor.execute(f"PRAGMA cache_size=-{PAGES_KIB}")
         cursor.close()
 
     def begun(connection: Any) -> None:

@@ -22,11 +22,14 @@ BEFORE = Sample(
     interviews=0,
     sessions=0,
     unfinished=0,
+    untold=0,
+    finished=300,
     tasks=14,
     threads=8,
     descriptors=13,
     memory=100_000_000,
     held=60_000_000,
+    pages=1_500_000,
 )
 
 
@@ -42,6 +45,8 @@ def after(**changes: Any) -> Sample:
         {"threads": 8 + soak.LENDING_THREADS},
         {"memory": 100_000_000 + soak.MEMORY_BYTES},
         {"held": 60_000_000 + soak.HELD_BYTES},
+        {"held": 60_000_000 + soak.HELD_BYTES + 700 * soak.NAME_BYTES, "finished": 1000},
+        {"pages": soak.PAGES_BYTES},
     ],
 )
 def test_what_is_back_where_it_was_is_no_fault(changes: Any) -> None:
@@ -58,6 +63,12 @@ def test_what_is_back_where_it_was_is_no_fault(changes: Any) -> None:
         ({"descriptors": 14}, "1 descriptors more than at the beginning"),
         ({"memory": 100_000_001 + soak.MEMORY_BYTES}, "bytes of memory more"),
         ({"held": 60_000_001 + soak.HELD_BYTES}, "bytes held by objects more"),
+        (
+            {"held": 60_000_001 + soak.HELD_BYTES + 700 * soak.NAME_BYTES, "finished": 1000},
+            "bytes held by objects more",
+        ),
+        ({"untold": 2}, "2 happenings that wait more"),
+        ({"pages": soak.PAGES_BYTES + 1}, "bytes of the database's pages in memory"),
     ],
 )
 def test_what_is_left_over_is_told(changes: Any, told: str) -> None:
@@ -107,8 +118,9 @@ async def test_the_page_tells_the_verdict_and_holds_no_more_than_a_screen_of_sam
 async def test_a_look_does_not_count_its_own_connection() -> None:
     async def health(request: web.Request) -> web.Response:
         known = {"interviews": 0, "sessions": 0, "tasks": 1}
+        finishing = {"waiting": 0, "running": 0, "finished": 0}
         return web.json_response(
-            {**known, "recordings": {"finishing": {"waiting": 0, "running": 0}}}
+            {**known, "recordings": {"finishing": finishing}, "chronicle": {"waiting": 0}}
         )
 
     application = web.Application()
@@ -141,6 +153,23 @@ async def test_all_do_the_same_at_once_before_they_mix(monkeypatch: pytest.Monke
     ]
 
 
+async def test_it_is_not_quiet_while_happenings_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([9, 9, 9, 9, 9, 0, 0, 0, 0])
+
+    async def sample(self: Soak) -> Sample:
+        return dataclasses.replace(BEFORE, untold=next(looks), held=0, pages=0)
+
+    async def collected(self: Soak) -> Any:
+        return {"tasks": {}, "held": 7, "pages": 2}
+
+    monkeypatch.setattr(Soak, "sample", sample)
+    monkeypatch.setattr(Soak, "_collected", collected)
+    monkeypatch.setattr(soak, "SAMPLE_SECONDS", 0.0)
+    async with aiohttp.ClientSession() as http:
+        seen = await Soak("http://127.0.0.1:1", 1, random.Random(1), http, Path()).quiet()
+    assert seen.untold == 0
+
+
 async def test_a_task_of_a_moment_is_not_taken_for_one_that_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -150,12 +179,12 @@ async def test_a_task_of_a_moment_is_not_taken_for_one_that_stays(
         return dataclasses.replace(BEFORE, tasks=next(looks), held=0)
 
     async def collected(self: Soak) -> Any:
-        return {"tasks": {}, "held": 7}
+        return {"tasks": {}, "held": 7, "pages": 2}
 
     monkeypatch.setattr(Soak, "sample", sample)
     monkeypatch.setattr(Soak, "_collected", collected)
     monkeypatch.setattr(soak, "SAMPLE_SECONDS", 0.0)
     async with aiohttp.ClientSession() as http:
         seen = await Soak("http://127.0.0.1:1", 1, random.Random(1), http, Path()).quiet()
-    assert (seen.tasks, seen.held) == (14, 7)
+    assert (seen.tasks, seen.held, seen.pages) == (14, 5, 2)
     assert next(looks, None) is None
