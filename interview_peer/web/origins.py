@@ -48,6 +48,8 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_SERVER: Final = "interview_peer"
+"""In the place of aiohttp's own header, which tells strangers its version and Python's."""
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -114,6 +116,7 @@ class Origins:
     async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
         """Give an answer its headers, just before it is sent; streams and failures as well."""
         headers = response.headers
+        headers[hdrs.SERVER] = _SERVER
         for name, value in _HEADERS.items():
             headers.setdefault(name, value)
         framed = request.path == "/" or request.path.startswith("/i/")
@@ -156,6 +159,7 @@ class Origins:
 
 def bare(response: web.StreamResponse) -> web.StreamResponse:
     """Give an answer, which no application will ``dress``, what is the same for all of them."""
+    response.headers[hdrs.SERVER] = _SERVER
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Content-Security-Policy", _NOTHING)

@@ -407,6 +407,7 @@ async def test_what_is_no_request_is_the_callers_fault_and_not_one_for_the_log(
 def check_guarded(head: str) -> None:
     """Answers that no application made have the headers of all answers."""
     for line in (
+        "Server: interview_peer\r\n",
         "X-Content-Type-Options: nosniff",
         "Referrer-Policy: no-referrer",
         "Content-Security-Policy: default-src 'none'; ",

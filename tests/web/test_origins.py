@@ -228,6 +228,7 @@ def expected(path: str, connect: str, frames: str) -> dict[str, str | None]:
         ),
         "permissions-policy": "microphone=(self), camera=(), geolocation=(), display-capture=()",
         "referrer-policy": "no-referrer",
+        "server": "interview_peer",
         "x-content-type-options": "nosniff",
         "cross-origin-opener-policy": "same-origin",
         "cache-control": None if path.startswith("/static/") else "no-store",
