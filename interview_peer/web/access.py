@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 import jwt
 from aiohttp import web
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..core import scopes, tokens
@@ -83,6 +83,11 @@ class Admission:
     def is_open(self) -> bool:
         """Whether it is that of an open client, who has no token."""
         return self.interview_id is None
+
+
+def expiry(row: Row[Any]) -> int:
+    """When an interview's invitation ends, in Unix seconds: not before the row's own moment."""
+    return int(-(-row.expires_at // 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,15 @@ class Access:
             return None
         claims = tokens.claims_of(interview_id, issued_at, expires_at, trusted=trusted)
         return jwt.encode(claims, self._secret, algorithm=HS256)
+
+    def invitation(self, row: Row[Any]) -> str | None:
+        """The token of an interview by its row: ``mint`` with what the row says."""
+        return self.mint(
+            SessionId(row.id),
+            row.created_at // 1_000_000,
+            expiry(row),
+            trusted=bool((row.plan or {}).get("gate_trusted")),
+        )
 
     async def admit(self, token: str | None, address: str | None) -> Admission:
         """Who may join: the one question, asked wherever something is handed out to candidates.

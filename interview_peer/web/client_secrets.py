@@ -25,7 +25,7 @@ from ..errors import (
 from ..settings import Settings
 from ..types import Json, SessionId
 from . import forms, new_interview
-from .access import Access
+from .access import Access, expiry
 from .acts import concerns
 from .interview_store import InterviewStore
 from .new_interview import InvalidCallback, Plan, Terms, Wanted
@@ -90,12 +90,10 @@ class ClientSecrets:
             raise TokensElsewhere
         row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
         concerns(request, interview_id=row.id)
-        expires_at = -(-row.expires_at // 1_000_000)
-        token = self._access.mint(SessionId(row.id), row.created_at // 1_000_000, expires_at)
         return web.json_response(
             {
-                "value": f"{SDK_PREFIX}{token}",
-                "expires_at": expires_at,
+                "value": f"{SDK_PREFIX}{self._access.invitation(row)}",
+                "expires_at": expiry(row),
                 "session": _told(row.id, wanted.interviewer, self._model),
             },
             headers={"Idempotent-Replayed": "true"} if repeated else {},

@@ -78,12 +78,7 @@ class InterviewsApi:
         wanted = new_interview.read(body, key, self._terms)
         row, repeated = await self._store.create(SessionId(str(uuid.uuid4())), wanted)
         concerns(request, interview_id=row.id)
-        token = self._access.mint(
-            SessionId(row.id),
-            row.created_at // 1_000_000,
-            -(-row.expires_at // 1_000_000),
-            trusted=bool((row.plan or {}).get("gate_trusted")),
-        )
+        token = self._access.invitation(row)
         base = self._public_url or str(request.url.origin())
         link = f"{base}/i/{row.id}"
         return web.json_response(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import openai
 import pytest
 from openai.types.realtime import realtime_audio_config_input, realtime_audio_config_output
@@ -362,3 +363,12 @@ async def test_a_candidate_of_an_sdk_is_asked_for_consent_unless_the_back_end_ha
         given = {"interview": {"consent": "given"}}
         secret = await asks.realtime.client_secrets.create(extra_body=given)
         await (await call(page, secret.value))[0].close()
+
+
+async def test_a_trusted_interview_has_a_trusted_key(back_end: openai.AsyncOpenAI) -> None:
+    for body, trusted in (({}, None), ({"interview": {"trusted": True}}, True)):
+        secret = await back_end.realtime.client_secrets.create(extra_body=body)
+        token = secret.value.removeprefix("ek_")
+        claims = jwt.decode(token, SECRET, algorithms=["HS256"], audience="interview-peer")
+        assert claims.get("trusted") is trusted
+        assert claims["exp"] == secret.expires_at
