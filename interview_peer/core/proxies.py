@@ -17,6 +17,9 @@ FORWARDED_FOR: Final = "X-Forwarded-For"
 FORWARDED_PROTO: Final = "X-Forwarded-Proto"
 """Tells by which scheme the proxy was called."""
 
+MARKS: Final = ("Forwarded", FORWARDED_FOR, FORWARDED_PROTO, "X-Real-IP", "Via")
+"""One of these is in whatever a proxy that is set up for it sends on."""
+
 MOST: Final = 32
 """Addresses read of a list, from its end; a caller may have begun it with anything."""
 

@@ -25,6 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from ..core import scopes, tokens
 from ..core.acts import ENVIRONMENT, KEYLESS, Actor
 from ..core.allowance import Allowance, caller_of
+from ..core.proxies import MARKS
 from ..core.scopes import Scopes
 from ..core.tokens import JoinClaims, digest
 from ..errors import (
@@ -298,8 +299,9 @@ class Access:
         """Let only operators through: by the setting's key, or by one kept in the database that
         has a scope which the request's path asks for.
 
-        Where no key is set, a simulation on loopback asks nobody who calls it by such a name. Whose
-        key it is stands in the request then, as ``OPERATOR``, though its scopes may not suffice.
+        Where no key is set, a simulation on loopback asks nobody who calls it by such a name and
+        through no proxy. Whose key it is stands in the request then, as ``OPERATOR``, though its
+        scopes may not suffice.
 
         Raises:
             Unauthorized: the key is missing, wrong or revoked.
@@ -347,8 +349,8 @@ class Access:
         settings = self._settings
         keyless = settings.admin_key is None and settings.simulation and settings.on_loopback
         # Under another name it was sent on by a proxy, or by a page of that name whose address was
-        # made to lead here: neither is somebody at this machine.
-        if keyless and is_loopback(request.url.host or ""):
+        # made to lead here: neither is somebody at this machine. A proxy passes on any name.
+        if keyless and is_loopback(request.url.host or "") and not _passed_on(request, settings):
             return _Grant(KEYLESS, scopes.EVERYTHING)
         key = bearer(request)
         if key is None:
@@ -435,6 +437,11 @@ class Access:
         """The refusal, or that this address has had too many of them."""
         allowed = self._failures.take(caller_of(address), time.monotonic())
         return refused if allowed else RateLimited()
+
+
+def _passed_on(request: web.Request, settings: Settings) -> bool:
+    """Whether a proxy sent the request on."""
+    return any(name in request.headers for name in (*MARKS, settings.proxy_header))
 
 
 def bearer(request: web.Request) -> str | None:

@@ -116,14 +116,15 @@ class Connection(web.RequestHandler):
         # What asyncio's own transports read at once; others have their own way.
         if hasattr(transport, "max_size"):
             transport.max_size = READ_BYTES
-        self.delivery = Delivery(transport, self._loop.time())
-        self._look_later()
         limits, count = self._server.limits, len(self._server.connections)
-        peer = transport.get_extra_info("peername")
+        name = transport.get_extra_info("peername")
+        peer = name[0] if name else None
+        self.delivery = Delivery(transport, self._loop.time(), proxied=limits.trusts(peer))
+        self._look_later()
         try:
             if count > limits.connections:
                 raise RateLimited
-            self._caller = limits.enter(peer[0] if peer else None)
+            self._caller = limits.enter(peer)
         except RateLimited:
             limits.refused["connections"] += 1
             self.force_close()

@@ -98,12 +98,16 @@ class Limits:
 
         Trusted proxies carry everyone's, and are not counted. Raises ``RateLimited``.
         """
-        if within(peer, self._proxies):
+        if self.trusts(peer):
             return None
         caller = caller_of(peer)
         if not self.addresses.enter(caller):
             raise RateLimited
         return caller
+
+    def trusts(self, peer: str | None) -> bool:
+        """Whether an address is a trusted proxy's."""
+        return within(peer, self._proxies)
 
     def messages(self) -> Pace:
         """For one WebSocket."""

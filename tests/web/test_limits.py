@@ -20,7 +20,7 @@ from interview_peer.core.allowance import Bucket
 from interview_peer.errors import RateLimited, SdpTooLarge
 from interview_peer.settings import Settings
 from interview_peer.types import Json
-from interview_peer.web.delivery import READER_SECONDS, Delivery
+from interview_peer.web.delivery import BEHIND_SECONDS, READER_SECONDS, Delivery
 from interview_peer.web.http import READ_BYTES
 from interview_peer.web.limits import Limits
 from tests.support.caller import Caller, calling
@@ -438,11 +438,18 @@ async def test_a_file_that_nobody_reads_leaves_nothing_behind(hasty: Server, pat
             writer.close()
 
 
+@pytest.mark.parametrize(
+    ("trusted", "late"),
+    [
+        ((), (SHORT + READER_SECONDS) / 2),
+        # A proxy took some MB, which its client reads meanwhile.
+        (("127.0.0.1/32",), (READER_SECONDS + BEHIND_SECONDS) / 2),
+    ],
+)
 async def test_whoever_has_a_key_may_rest_while_reading(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: tuple[str, ...], late: float
 ) -> None:
     key, resting = "operator-key-of-this-test-0123456789", asyncio.Event()
-    late = (SHORT + READER_SECONDS) / 2
     monkeypatch.setattr(Delivery, "stuck", lambda *_, **__: late if resting.is_set() else 0.0)
 
     async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -451,7 +458,8 @@ async def test_whoever_has_a_key_may_rest_while_reading(
                 await reader.read()
         writer.close()
 
-    async with serving(tmp_path, request_seconds=SHORT, admin_key=key) as server:
+    settings = {"request_seconds": SHORT, "admin_key": key, "trusted_proxies": trusted}
+    async with serving(tmp_path, **settings) as server:
         reader, writer = await connect(server)
         stranger = await connect(server)
         wish = f"GET /api/drain HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"

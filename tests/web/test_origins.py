@@ -194,6 +194,30 @@ async def test_without_a_key_only_a_name_of_this_machine_opens_the_operators_doo
         assert reply.status == status, host
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"X-Forwarded-For": "203.0.113.9"},
+        {"X-Forwarded-Proto": "https"},
+        {"Forwarded": "for=203.0.113.9"},
+        {"X-Real-IP": "203.0.113.9"},
+        {"Via": "1.1 proxy"},
+        {"Fly-Client-IP": "203.0.113.9"},
+    ],
+)
+async def test_without_a_key_nobody_gets_in_through_a_proxy_by_any_name(
+    tmp_path: Path, mark: dict[str, str]
+) -> None:
+    # A proxy passes on whatever its client wrote as the host.
+    home = {"Host": "localhost"}
+    async with (
+        serving(tmp_path, proxy_header="Fly-Client-IP") as server,
+        calling(server.url) as caller,
+    ):
+        assert (await caller.get("/api/interviews", headers=home)).status == 200
+        assert (await caller.get("/api/interviews", headers={**home, **mark})).status == 401
+
+
 async def test_a_list_binds_an_open_server_too(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, allowed_origins=(LISTED,)) as server,
