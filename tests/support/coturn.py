@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
-import random
 import re
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from .certificates import self_signed
 from .machine import program
+from .ports import free_port
 from .waiting import eventually
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "turn.md"
@@ -64,8 +57,8 @@ async def relaying(folder: Path, secret: str, allowed_peer: str) -> AsyncIterato
     """
     turnserver = program("turnserver")
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a folder of the test's own
-    port, tls_port = _free_port(), _free_port()
-    cert, key = _certificate(folder)
+    port, tls_port = free_port(), free_port()
+    cert, key = self_signed(folder, "turn.test")
     config = _documented(
         {
             "listening-port": str(port),
@@ -145,43 +138,3 @@ async def _answers(relay: Relay) -> bool:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
     return True
-
-
-def _free_port() -> int:
-    """A port that neither TCP nor UDP uses, below those that the system hands out by itself."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            try:
-                tcp.bind((HOST, port))
-                udp.bind((HOST, port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for the loopback address that nobody vouches for, and its key, as files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "turn.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    cert_path, key_path = folder / "cert.pem", folder / "key.pem"
-    cert_path.write_bytes(certificate.public_bytes(pem))
-    key_path.write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return cert_path, key_path
