@@ -63,7 +63,10 @@ def export(
         raise InsideRecording
     if not any((folder.path / audio_name(speaker)).exists() for speaker in SPEAKERS):
         if (folder.path / MANIFEST_NAME).exists():
-            raise NothingRecorded("The files of that interview are not kept on this machine.")
+            raise NothingRecorded(
+                "The files of that interview are not on this machine. If they were moved to a "
+                f"store, GET /api/interviews/{folder.session_id}/recording of the server has them."
+            )
         raise NothingRecorded
     finished = (folder.path / MANIFEST_NAME).exists()
     if not finished and folder.held():

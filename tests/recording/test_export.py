@@ -74,6 +74,14 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "x.webm").exists()
 
 
+def test_of_files_that_were_moved_it_is_said_where_they_can_be_had(tmp_path: Path) -> None:
+    for sound in finished(tmp_path).path.glob("*.ogg"):
+        sound.unlink()
+    refused = run(tmp_path, "one", "--format", "wav", "--output", str(tmp_path / "out.wav"))
+    assert refused.exit_code == 1
+    assert "GET /api/interviews/one/recording" in refused.stderr
+
+
 def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     finished(tmp_path)
     target = tmp_path / "folder" / "out.webm"
