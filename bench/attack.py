@@ -246,8 +246,8 @@ class Attack:
             while not leg.lost:
                 for _ in range(int(EVENTS_PER_SECOND * TICK_SECONDS)):
                     leg.send_text('{"type": "nonsense"}')
+                    self.done["events"] += 1
                 await asyncio.sleep(TICK_SECONDS)
-            self.done["events"] += 1
         finally:
             await leg.close()
             if place:
