@@ -24,6 +24,8 @@ from .surroundings import Surroundings
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 1.0
+FOLDER_SECONDS: Final = 1.0
+"""How long a new session waits for the disk to say whether there was one of its name."""
 RECORDS_PER_INTERVIEW: Final = 20
 """Records kept for each interview that may run: greeted, ended and abandoned sessions."""
 
@@ -79,7 +81,7 @@ class Interviews:
 
         Raises:
             InvalidSessionId: the id is no name.
-            SessionIdTaken: an interview of that id exists or took place.
+            SessionIdTaken: a session of that id is known; of older ones ``require_new`` tells.
             AtCapacity: too many sessions are known.
             Draining: nothing is to begin here any more.
         """
@@ -88,9 +90,9 @@ class Interviews:
         if self.crowded:
             raise AtCapacity
         name = SessionId(session_id or str(uuid.uuid4()))
-        folder = InterviewFolder(self._around.data_dir, name)
-        # A name that was made up is new, and the event loop need not wait for a disk to say so.
-        if name in self._interviews or (session_id and folder.exists()):
+        # Refuses what is no name; the disk is not asked.
+        InterviewFolder(self._around.data_dir, name)
+        if name in self._interviews:
             raise SessionIdTaken
         interview = Interview(name, self.personas.default, self._around)
         if asks is None:
@@ -99,6 +101,23 @@ class Interviews:
             interview.ask_consent()
         self._interviews[name] = interview
         return interview
+
+    async def require_new(self, session_id: str) -> None:
+        """Refuse an id of which an interview took place, by its folder.
+
+        A disk that does not answer keeps nobody out: it costs the recording at most.
+
+        Raises:
+            InvalidSessionId: the id is no name.
+            SessionIdTaken: there is a folder.
+        """
+        folder = InterviewFolder(self._around.data_dir, SessionId(session_id))
+        if self._openings.disk_unusable:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FOLDER_SECONDS):
+                if await self._around.storage.run(folder.exists):
+                    raise SessionIdTaken
 
     def find(self, session_id: str) -> Interview:
         """The session of that id.

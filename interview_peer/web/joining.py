@@ -88,7 +88,8 @@ class Joining:
             TokenRequired: an open client wants an interview that is for invited candidates.
             TokenInvalid: the token is for another one, or for coming back to what has not begun.
             SessionNotFound, SessionEnded, InterviewElsewhere, TokenExpired: not to be had.
-            InvalidSessionId, SessionIdTaken, AtCapacity: as ``Interviews.create``.
+            InvalidSessionId, SessionIdTaken, AtCapacity: as ``Interviews.create`` and
+                ``require_new``.
             StateUnavailable: the database is needed and does not answer.
         """
         if admission.interview_id is not None:
@@ -106,6 +107,7 @@ class Joining:
                 raise SessionNotFound
             if origin is not None:
                 raise SessionIdTaken
+            await self._interviews.require_new(wanted)
             known = self._interviews.find_or_create(wanted)
         if known.origin == INVITED:
             raise TokenRequired
@@ -213,14 +215,15 @@ class Joining:
             raise TokenInvalid
         if row["expires_at"] is not None and row["expires_at"] <= now_us():
             raise TokenExpired
+        try:
+            await self._interviews.require_new(name)
+        except SessionIdTaken:
+            raise SessionEnded from None
         # Another call may have fetched it meanwhile.
         known = self._known(name)
         if known is not None:
             return known
-        try:
-            interview = self._interviews.create(name, asks=row["phase"] == Phase.CONSENT.value)
-        except SessionIdTaken:
-            raise SessionEnded from None
+        interview = self._interviews.create(name, asks=row["phase"] == Phase.CONSENT.value)
         interview.origin = INVITED
         interview.consent = consent_of(row)
         if row["plan"]:

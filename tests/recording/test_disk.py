@@ -23,6 +23,7 @@ from tests.state.telling import told as told_types
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import live, serving
 from tests.support.machine import lacking
+from tests.support.operator import KEY, Operator
 from tests.support.server import running_server
 from tests.support.waiting import eventually
 
@@ -232,6 +233,42 @@ async def test_what_waits_for_a_hanging_disk_keeps_no_interview_from_beginning(
                 answers.set()
                 await asyncio.gather(*waiting)
                 await browser.close()
+
+
+async def test_a_hanging_disk_holds_neither_the_invited_nor_a_named_session_nor_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = threading.Event(), 0
+
+    def exists(folder: InterviewFolder) -> bool:
+        nonlocal asked
+        assert threading.current_thread() is not threading.main_thread()
+        asked += 1
+        answers.wait()
+        return True
+
+    async with (
+        serving(tmp_path, admin_key=KEY) as server,
+        calling(server.url) as invited,
+        calling(server.url) as named,
+    ):
+        made = await Operator(invited).make()
+        monkeypatch.setattr(InterviewFolder, "exists", exists)
+        try:
+            await invited.open_bare(f"/ws/{made['id']}")
+            await invited.send({"type": "init", "token": made["join_token"]})
+            await invited.message("session", where=lambda one: one["sessionId"] == made["id"])
+            await invited.connect()
+            await named.open()
+            await named.send({"type": "init", "sessionId": "a-name"})
+            await named.message("session", where=lambda one: one["sessionId"] == "a-name")
+        finally:
+            answers.set()
+        # Once it answers, there was one of each name.
+        await named.send({"type": "init", "sessionId": "another-name"})
+        assert await named.error() == "SESSION_ID_TAKEN"
+        assert asked == 3
+        assert server.interviews.running == 1
 
 
 async def test_an_interview_that_ends_before_its_folder_is_made_is_not_flushed_for_ever(
