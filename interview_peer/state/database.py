@@ -183,12 +183,12 @@ class Database:
 
     async def _checkpoint(self) -> None:
         # Beneath SQLAlchemy, which would begin a transaction, within which SQLite refuses this.
-        connection = await self.engine.raw_connection()
+        connection = await self.engine.connect()
         try:
-            driver: Any = connection.driver_connection
+            driver: Any = (await connection.get_raw_connection()).driver_connection
             await driver.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
-            connection.close()
+            await _put_back(connection)
 
     async def ping(self, patience: float | None = None) -> None:
         """Ask for an answer. Raises ``StateUnavailable``, as ``run`` does."""
