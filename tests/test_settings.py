@@ -124,6 +124,8 @@ def test_value_is_read_in_the_form_it_is_used(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("INTERVIEW_PROXY_HEADER", "X-Forwarded-For:"),
+        ("INTERVIEW_PROXY_HEADER", "forwarded"),
         ("INTERVIEW_HOST", "http://localhost"),
         ("INTERVIEW_HOST", "localhost:80"),
         ("INTERVIEW_HOST", "127.0.0.300"),

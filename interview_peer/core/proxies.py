@@ -14,10 +14,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 FORWARDED_FOR: Final = "X-Forwarded-For"
 """Each proxy adds the address it was called from at the end; others hold one address alone."""
+FORWARDED: Final = "Forwarded"
+"""Of RFC 7239: a language of its own, which is not read."""
 FORWARDED_PROTO: Final = "X-Forwarded-Proto"
 """Tells by which scheme the proxy was called."""
 
-MARKS: Final = ("Forwarded", FORWARDED_FOR, FORWARDED_PROTO, "X-Real-IP", "Via")
+MARKS: Final = (FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, "X-Real-IP", "Via")
 """One of these is in whatever a proxy that is set up for it sends on."""
 
 MOST: Final = 32
@@ -50,6 +52,12 @@ def caller_behind(
         if not within(name, trusted):
             break
     return nearest
+
+
+def may_be_proxy(peer: str | None) -> bool:
+    """Whether an address is near enough for a proxy of one's own: anybody else makes headers up."""
+    address = _address(peer)
+    return address is not None and address.is_private
 
 
 def is_secure_behind(peer: str | None, values: Sequence[str], trusted: Sequence[Network]) -> bool:

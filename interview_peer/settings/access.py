@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from ..core.origins import read_origin
-from ..core.proxies import FORWARDED_FOR
+from ..core.proxies import FORWARDED, FORWARDED_FOR
 from .values import Key, Networks, Word, is_loopback, read_address, split_list
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -31,7 +31,10 @@ MUST_BE = {
         "must be exact origins such as https://careers.example.org, separated by commas"
     ),
     "trusted_proxies": "must be networks such as 10.0.0.0/8, separated by commas",
-    "proxy_header": "must be the name of a header, such as X-Forwarded-For or Fly-Client-IP",
+    "proxy_header": (
+        "must be the name of a header that holds addresses, such as X-Forwarded-For or"
+        " Fly-Client-IP; Forwarded is not read"
+    ),
 }
 
 
@@ -91,6 +94,6 @@ class AccessSettings(BaseModel):
     @classmethod
     def _check_proxy_header(cls, value: str) -> str:
         value = value.strip()
-        if not _HEADER_NAME.fullmatch(value):
-            raise ValueError("not a header")
+        if not _HEADER_NAME.fullmatch(value) or value.lower() == FORWARDED.lower():
+            raise ValueError("not a header of addresses")
         return value

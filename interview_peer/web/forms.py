@@ -16,7 +16,7 @@ from aiohttp import BodyPartReader, hdrs, web
 from aiohttp.typedefs import Handler
 
 from ..core import scopes
-from ..core.proxies import FORWARDED_FOR, Network, caller_behind
+from ..core.proxies import FORWARDED_FOR, Network, caller_behind, may_be_proxy, within
 from ..errors import (
     CallerError,
     InsufficientScope,
@@ -157,7 +157,8 @@ def middlewares(
 ) -> list[Any]:
     """The middlewares of the application, outermost first.
 
-    ``proxies`` are the networks whose ``proxy_header`` tells from whom a request came. ``first``
+    ``proxies`` are the networks whose ``proxy_header`` tells from whom a request came; of another
+    that seems to be one the log tells, once. ``first``
     are before all that looks at who asks, ``last`` behind all that may refuse a request.
     """
 
@@ -207,16 +208,26 @@ def middlewares(
         check_uncompressed(request)
         return await handler(request)
 
+    suspected = False
+
     @web.middleware
     async def behind(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal suspected
         values = request.headers.getall(proxy_header, ())
-        caller = caller_behind(request.remote, proxy_header, values, proxies)
-        if caller != request.remote:
-            request = request.clone(remote=caller or "")
+        if values:
+            peer = request.remote
+            caller = caller_behind(peer, proxy_header, values, proxies)
+            if caller != peer:
+                request = request.clone(remote=caller or "")
+            elif not suspected and may_be_proxy(peer) and not within(peer, proxies):
+                suspected = True
+                log.warning(
+                    "requests come through a proxy that is not trusted: its callers count as one",
+                    extra={"proxy": peer, "setting": "INTERVIEW_TRUSTED_PROXIES"},
+                )
         return await handler(request)
 
-    outer = [errors, *([behind] if proxies else ()), *first]
-    return [*outer, pages, candidates, operator, uncompressed, *last]
+    return [errors, behind, *first, pages, candidates, operator, uncompressed, *last]
 
 
 def _takes_key(request: web.Request) -> bool:

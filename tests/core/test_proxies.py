@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from interview_peer.core.proxies import FORWARDED_FOR, MOST, caller_behind
+from interview_peer.core.proxies import FORWARDED_FOR, MOST, caller_behind, may_be_proxy
 
 TRUSTED = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
 FLY = "Fly-Client-IP"
@@ -58,3 +58,9 @@ def test_a_header_of_one_address_is_taken_whole_or_not(
 
 def test_without_a_trusted_proxy_no_header_is_believed() -> None:
     assert caller_behind("10.0.0.1", FORWARDED_FOR, ["198.51.100.1"], []) == "10.0.0.1"
+
+
+def test_a_proxy_of_ones_own_is_near() -> None:
+    near = ["127.0.0.1", "::1", "10.0.0.1", "172.31.81.3", "fd00::1", "::ffff:192.168.1.1"]
+    assert [one for one in near if not may_be_proxy(one)] == []
+    assert [one for one in ("8.8.8.8", "2600::1", "", None) if may_be_proxy(one)] == []

@@ -104,6 +104,22 @@ async def test_a_header_is_believed_of_nobody_unless_the_setting_names_him(tmp_p
         assert await crowd.come("198.51.100.2") == "TOO_MANY_CONNECTIONS"
 
 
+@pytest.mark.parametrize(("trusted", "told"), [("10.0.0.0/8", 1), ("127.0.0.0/8", 0)])
+async def test_a_proxy_that_nobody_named_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, trusted: str, told: int
+) -> None:
+    async with (
+        closed(tmp_path, trusted_proxies=(trusted,)) as server,
+        aiohttp.ClientSession() as http,
+    ):
+        for headers in ({}, {FORWARDED: "198.51.100.1"}, {FORWARDED: "198.51.100.2"}):
+            async with http.get(f"{server.url}/health", headers=headers) as answer:
+                assert answer.status == 200
+    found = [one for one in caplog.records if "a proxy that is not trusted" in one.message]
+    assert len(found) == told
+    assert all(vars(one)["setting"] == "INTERVIEW_TRUSTED_PROXIES" for one in found)
+
+
 async def test_the_header_is_the_one_that_the_setting_names(tmp_path: Path) -> None:
     settings: Json = {
         "waiting_per_address": 1,
