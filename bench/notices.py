@@ -331,7 +331,7 @@ def engines() -> Iterator[list[str | None]]:
 
 def main() -> None:
     """Read the arguments and measure."""
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(prog="python -m bench.notices", description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="a fifth of everything")
     arguments.add_argument("--receive", type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--slow", type=float, default=0.0, help=argparse.SUPPRESS)

@@ -666,7 +666,7 @@ def vars_of(sample: Sample) -> Json:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="bench.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-page", action="store_true", help="leave docs/reliability.md alone")

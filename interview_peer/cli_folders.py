@@ -15,9 +15,14 @@ from pathlib import Path
 
 import click
 
-from interview_peer.errors import InterviewPeerError, InvalidSessionId
+from interview_peer.errors import InterviewPeerError, InvalidSessionId, RecordingErased
 from interview_peer.settings import load_settings
-from interview_peer.storage.finished import MANIFEST_NAME, read_finished, read_stored
+from interview_peer.storage.finished import (
+    MANIFEST_NAME,
+    TOMBSTONE_NAME,
+    read_finished,
+    read_stored,
+)
 from interview_peer.storage.folder import INTERVIEWS, InterviewFolder, hold
 from interview_peer.types import Json, SessionId
 
@@ -40,6 +45,7 @@ def transcript(folder: Path, kind: str | None) -> None:
     The files of a finished interview do not change: its manifest holds their hashes, and two files
     cannot be replaced in one step. There, and while the interview runs, it can only be printed.
     """
+    _refuse_erased(folder)
     target = folder / "transcript.json"
     try:
         if kind is not None:
@@ -108,6 +114,7 @@ def verify(folder: Path) -> None:
 
     if not folder.is_dir():
         raise CommandFailed(f"{folder} is not a folder.")
+    _refuse_erased(folder)
     interview = _interview_folder(folder)
     if interview is not None:
         where = interview.path
@@ -145,6 +152,7 @@ def finish(folder: Path) -> None:
     target = _interview_folder(folder)
     if target is None or not target.exists():
         raise CommandFailed(f"{folder} is not an interview's folder ({INTERVIEWS}/ID).")
+    _refuse_erased(folder)
     try:
         with _progress("Finishing") as progress:
             finish_folder(target, progress, patience=0)
@@ -179,6 +187,7 @@ def export(interview_id: str, kind: str, output: Path | None, data_dir: str | No
         folder = InterviewFolder(settings.data_dir, SessionId(interview_id))
         if not folder.exists():
             raise CommandFailed(f"There is no interview {interview_id} in {settings.data_dir}.")
+        _refuse_erased(folder.path)
         with _progress("Exporting") as progress:
             damaged = export_folder(folder, kind, target, progress)
     except OSError as error:
@@ -209,6 +218,12 @@ def _interview_folder(folder: Path) -> InterviewFolder | None:
         return InterviewFolder(where.parents[1], SessionId(where.name))
     except InvalidSessionId:
         return None
+
+
+def _refuse_erased(folder: Path) -> None:
+    """Say of an erased interview's folder what is the matter, not what is missing of it."""
+    if (folder / TOMBSTONE_NAME).exists():
+        raise CommandFailed(f"{folder}: {RecordingErased.sentence}")
 
 
 def _disk_problem(error: OSError, place: Path) -> CommandFailed:

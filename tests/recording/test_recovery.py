@@ -20,6 +20,7 @@ from interview_peer.finishing.names import FACTS_NAME
 from interview_peer.finishing.pages import scan
 from interview_peer.finishing.verify import verify
 from interview_peer.finishing.worker import finished_before, unfinished
+from interview_peer.storage.finished import TOMBSTONE_NAME
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import SessionId
 from tests.storage.sound import decode
@@ -241,6 +242,18 @@ def test_the_command_finishes_interviews_folders_alone(tmp_path: Path) -> None:
     empty = InterviewFolder(tmp_path, SessionId("empty"))
     empty.create()
     assert "Nothing was recorded" in CliRunner().invoke(main, ["finish", str(empty.path)]).stderr
+
+
+@pytest.mark.parametrize("command", ["finish", "verify", "transcript", "export"])
+def test_of_an_erased_folder_every_command_says_so(tmp_path: Path, command: str) -> None:
+    folder = InterviewFolder(tmp_path, SessionId("erased"))
+    folder.create()
+    (folder.path / TOMBSTONE_NAME).write_text("{}")
+    arguments = [str(folder.path)]
+    if command == "export":
+        arguments = ["erased", "--format", "wav", "--data-dir", str(tmp_path)]
+    refused = CliRunner().invoke(main, [command, *arguments])
+    assert (refused.exit_code, "has been erased" in refused.stderr) == (1, True)
 
 
 def test_a_scan_of_a_good_file_finds_nothing_wrong(tmp_path: Path) -> None:
