@@ -246,7 +246,7 @@ def house_requests() -> Iterator[Request]:
     yield Request("no socket", "GET", f"/ws/{MARK}", 400, "BAD_REQUEST")
     folder = f"/api/interviews/{MARK}"
     yield Request("unknown interview", "GET", folder, 404, "SESSION_NOT_FOUND")
-    yield Request("no transcript", "GET", f"{folder}/transcript", 404, "NOT_FOUND")
+    yield Request("no transcript", "GET", f"{folder}/transcript", 404, "SESSION_NOT_FOUND")
     yield Request("method", "POST", folder, 405, "METHOD_NOT_ALLOWED")
     expecting: dict[str, Any] = {"headers": {"Expect": MARK}}
     yield Request("an expectation", "GET", "/health", 417, "EXPECTATION_FAILED", expecting)
