@@ -193,14 +193,21 @@ async def test_a_token_is_an_sdks_key(operator: Operator, candidate: Caller) -> 
 
 
 async def test_a_candidate_cannot_choose_another_interviewer(
-    operator: Operator, candidate: Caller
+    served: Server, operator: Operator, candidate: Caller
 ) -> None:
     made = await operator.make(persona="engineer")
     await candidate.open()
     await candidate.send({"type": "init", "token": made["join_token"], "aiPersona": "ash"})
-    await candidate.post(
-        "/api/generate-ephemeral-key", json={"sessionId": made["id"], "voice": "ash"}
-    )
+    await candidate.message("session", where=lambda one: one["sessionId"] == made["id"])
+    interview, wish = served.interviews.find(made["id"]), {"sessionId": made["id"], "voice": "ash"}
+    before = interview.last_activity
+    # Whoever knows its id alone cannot even keep it from being idle.
+    reply = await candidate.post("/api/generate-ephemeral-key", json=wish)
+    assert reply.status == 200 and reply.json()["success"] is True
+    assert interview.key_asked_at is None and interview.last_activity == before
+    own = bearer(made["join_token"])
+    await candidate.post("/api/generate-ephemeral-key", json=wish, **own)
+    assert interview.key_asked_at is not None
     await candidate.connect()
     session = (await candidate.event("session.created"))["session"]
     assert session["audio"]["output"]["voice"] != "ash"
