@@ -129,7 +129,8 @@ class Api:
             path = (root / name).resolve()
             # One name for each file: not `app.css/`, nor a way around through another folder.
             found = path.relative_to(root).as_posix() == name and path.is_file()
-        except ValueError:
+        except (ValueError, OSError):
+            # No file can have such a name; it may be too long for one.
             found = False
         if not found:
             raise NotFound
