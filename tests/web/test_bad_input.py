@@ -241,8 +241,8 @@ def house_requests() -> Iterator[Request]:
     for odd in ("app.css%2f", "app.css/", "./app.css", "x/%2e%2e/app.css", "/app.css", ""):
         yield Request("no page's name", "GET", f"/static/{odd}", 404, "NOT_FOUND")
     yield Request("out of the pages", "GET", "/static/%2e%2e/README.md", 404, "NOT_FOUND")
-    for long in ("x" * 300, "x/" * 2_100):
-        yield Request("longer than any file's name", "GET", f"/static/{long}", 404, "NOT_FOUND")
+    for name in ("x" * 300, "x/" * 2_100):
+        yield Request("longer than any file's name", "GET", f"/static/{name}", 404, "NOT_FOUND")
     yield Request("method", "POST", "/health", 405, "METHOD_NOT_ALLOWED")
     yield Request("method", "PUT", "/", 405, "METHOD_NOT_ALLOWED")
     yield Request("no socket", "GET", f"/ws/{MARK}", 400, "BAD_REQUEST")
