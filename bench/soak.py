@@ -623,6 +623,7 @@ async def soak(minutes: float, seed: int, write: bool) -> int:
                         "INTERVIEW_CONNECT_SECONDS": "10",
                         "INTERVIEW_SESSION_KEEP_SECONDS": "1",
                         "INTERVIEW_REQUEST_SECONDS": "3",
+                        "INTERVIEW_REQUESTS_PER_SECOND": "0",
                         "INTERVIEW_REQUESTS_PER_MINUTE": "0",
                         "INTERVIEW_OFFERS_PER_MINUTE": "0",
                         "INTERVIEW_SOCKETS_PER_MINUTE": "0",

@@ -136,6 +136,7 @@ def our_server(
             "INTERVIEW_DATA_DIR": str(folder / "data"),
             "INTERVIEW_MAX_INTERVIEWS": "1000",
             "INTERVIEW_DRAIN_SECONDS": "0",
+            "INTERVIEW_REQUESTS_PER_SECOND": "0",
             "INTERVIEW_REQUESTS_PER_MINUTE": "0",
             "INTERVIEW_OFFERS_PER_MINUTE": "0",
             "INTERVIEW_SOCKETS_PER_MINUTE": "0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections import OrderedDict
 from typing import Final
 
@@ -58,6 +59,46 @@ class Allowance:
             del self._buckets[caller]
             if not self._buckets:
                 break
+
+
+class Turns:
+    """``per_second`` requests of each caller at once, then so many a second: others wait.
+
+    A caller whose turns are past is the same as none, and is forgotten.
+    """
+
+    def __init__(self, per_second: float, most_seconds: float, callers: int = MAX_CALLERS) -> None:
+        """Nobody waits for longer than ``most_seconds``."""
+        self._apart = 1 / per_second
+        self._most_seconds = most_seconds
+        self._callers = callers
+        self._next: OrderedDict[str, float] = OrderedDict()
+        """When the next request of a caller would be due, if none came at once."""
+
+    def __len__(self) -> int:
+        return len(self._next)
+
+    def take(self, caller: str, now: float) -> float | None:
+        """Seconds until it is the caller's turn, who came at ``now``; None where that is too long,
+        and no turn was taken."""
+        self._sweep(now)
+        due = max(self._next.get(caller, now), now)
+        # A second's worth may come before it is due.
+        wait = max(0.0, due + self._apart - 1.0 - now)
+        if wait > self._most_seconds:
+            return None
+        self._next[caller] = due + self._apart
+        self._next.move_to_end(caller)
+        if len(self._next) > self._callers:
+            self._next.popitem(last=False)
+        return wait
+
+    def _sweep(self, now: float) -> None:
+        """Forget those who came longest ago, as far as their turns are past."""
+        for oldest, at in [*itertools.islice(self._next.items(), SWEPT_AT_ONCE)]:
+            if at > now:
+                break
+            del self._next[oldest]
 
 
 class Bucket:

@@ -9,6 +9,7 @@ from .values import Seconds
 MUST_BE = {
     "waiting_per_address": "must be a whole number from 1 to 100",
     "waiting_sockets": "must be a whole number from 1 to 10000",
+    "requests_per_second": "must be a whole number from 0 to 100000",
     "requests_per_minute": "must be a whole number from 0 to 100000",
     "offers_per_minute": "must be a whole number from 0 to 100000",
     "offers_per_interview": "must be a whole number from 0 to 100000",
@@ -36,6 +37,12 @@ class LimitSettings(BaseModel):
         default=100, ge=1, le=10000, validation_alias="INTERVIEW_WAITING_SOCKETS"
     )
     """The same of all addresses together."""
+
+    requests_per_second: int = Field(
+        default=200, ge=0, le=100000, validation_alias="INTERVIEW_REQUESTS_PER_SECOND"
+    )
+    """HTTP requests of one address, of every sort, that are answered in a second, and at once;
+    others wait for their turn. 0 counts none."""
 
     requests_per_minute: int = Field(
         default=240, ge=0, le=100000, validation_alias="INTERVIEW_REQUESTS_PER_MINUTE"

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -227,7 +228,15 @@ def middlewares(
                 )
         return await handler(request)
 
-    return [errors, behind, *first, pages, candidates, operator, uncompressed, *last]
+    @web.middleware
+    async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
+        wait = request.app[LIMITS].turn(request.remote)
+        if wait:
+            await asyncio.sleep(wait)
+        return await handler(request)
+
+    outer = [errors, behind, *first, in_turn]
+    return [*outer, pages, candidates, operator, uncompressed, *last]
 
 
 def _takes_key(request: web.Request) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from ..core.allowance import Allowance, Bucket, caller_of
+from ..core.allowance import Allowance, Bucket, Turns, caller_of
 from ..core.proxies import within
 from ..errors import RateLimited, SdpTooLarge
 from ..settings import Settings
@@ -31,6 +31,9 @@ MESSAGE_BYTES: Final = 1024
 """What a message of those that are counted by the second has room for, at least."""
 UNKNOWN_BYTES: Final = 32 * 1024
 """What a WebSocket may send, framing and all, before it has shown the token it needs."""
+
+TURN_SECONDS: Final = 5.0
+"""The longest that a request waits for its turn; others are refused."""
 
 REFUSED = (
     *("requests", "offers", "sockets", "messages", "connections"),
@@ -59,6 +62,8 @@ class Limits:
         self.sockets = Sockets(settings.max_connections)
         self.addresses = Addresses(settings.connections_per_address)
         self._proxies = [ipaddress.ip_network(one) for one in settings.trusted_proxies]
+        rate = settings.requests_per_second
+        self._turns = Turns(rate, TURN_SECONDS) if rate else None
         self._requests = _per_minute(settings.requests_per_minute)
         self._offers = _per_minute(settings.offers_per_minute)
         self._offers_of_one = _per_minute(settings.offers_per_interview)
@@ -66,6 +71,19 @@ class Limits:
         self._messages_per_second = settings.messages_per_second
         self.refused: Counter[str] = Counter()
         """What was not let through, by what it was."""
+
+    def turn(self, address: str | None) -> float:
+        """Seconds that a request, of whatever sort, has to wait before anything is done for it.
+
+        To refuse it would cost as much as to answer. Raises ``RateLimited`` where too many wait.
+        """
+        if self._turns is None:
+            return 0.0
+        wait = self._turns.take(caller_of(address), time.monotonic())
+        if wait is None:
+            self.refused["requests"] += 1
+            raise RateLimited
+        return wait
 
     def request(self, address: str | None) -> None:
         """Let a candidate's request be looked at, before anything of its body is.

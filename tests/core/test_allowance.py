@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from interview_peer.core.allowance import Allowance, Bucket, caller_of
+from interview_peer.core.allowance import Allowance, Bucket, Turns, caller_of
 
 
 def test_burst_is_allowed_and_then_the_rate() -> None:
@@ -16,6 +16,26 @@ def test_burst_is_allowed_and_then_the_rate() -> None:
     assert [allowance.take("a", 10.5), allowance.take("a", 10.5)] == [True, False]
     # A long rest fills the bucket to its brim and no further.
     assert [allowance.take("a", 99.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_seconds_worth_has_its_turn_at_once_and_others_wait_for_theirs() -> None:
+    turns = Turns(per_second=4.0, most_seconds=1.0)
+    waits = [turns.take("a", 10.0) for _ in range(10)]
+    assert waits == [0.0, 0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0, None, None]
+    assert turns.take("b", 10.0) == 0.0
+    # Who was refused took nobody's turn; who rests has all of them again, and no more.
+    assert [turns.take("a", 10.25), turns.take("a", 10.25)] == [1.0, None]
+    assert [turns.take("a", 99.0) for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 0.25]
+
+
+def test_nobody_is_remembered_whose_turns_are_past() -> None:
+    turns = Turns(per_second=10.0, most_seconds=1.0, callers=50)
+    for number in range(60):
+        turns.take(f"{number}", 0.0)
+    assert len(turns) == 50
+    for _ in range(60):
+        turns.take("late", 5.0)
+    assert len(turns) == 1
 
 
 def test_refused_requests_cost_nothing() -> None:

@@ -53,6 +53,7 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Server]:
         # No test depends on how full the machine's disk is.
         "min_free_mb": 0,
         # Every caller of a test has the same address.
+        "requests_per_second": 0,
         "requests_per_minute": 0,
         "offers_per_minute": 0,
         "offers_per_interview": 0,

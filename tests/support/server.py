@@ -149,6 +149,7 @@ async def running_server(folder: Path, **settings: str) -> AsyncIterator[ServerP
         # Nor does it depend on how full the machine's disk is.
         "INTERVIEW_MIN_FREE_MB": "0",
         # Every caller of a test has the same address.
+        "INTERVIEW_REQUESTS_PER_SECOND": "0",
         "INTERVIEW_REQUESTS_PER_MINUTE": "0",
         "INTERVIEW_OFFERS_PER_MINUTE": "0",
         "INTERVIEW_OFFERS_PER_INTERVIEW": "0",

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from interview_peer.core.allowance import Bucket
 from interview_peer.errors import RateLimited, SdpTooLarge
 from interview_peer.settings import Settings
 from interview_peer.types import Json
+from interview_peer.web import limits as limits_module
 from interview_peer.web.delivery import BEHIND_SECONDS, READER_SECONDS, Delivery
 from interview_peer.web.http import READ_BYTES
 from interview_peer.web.limits import Limits
@@ -126,6 +128,32 @@ async def test_offers_beyond_the_number_get_429_in_each_form(tmp_path: Path) -> 
         assert server.interviews.running <= 1
         # The one that runs, and the one that was greeted.
         assert len(server.interviews) == 2
+
+
+async def test_requests_of_every_sort_wait_for_their_turn_and_few_of_them_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ("/health", "/", "/static/app.css", "/nothing", "/api/interviews") * 12
+    async with (
+        serving(tmp_path, requests_per_second=40) as server,
+        calling(server.url) as caller,
+    ):
+        began = time.monotonic()
+        replies = await asyncio.gather(*(caller.get(path) for path in paths))
+        # None is refused, and the last twenty had to wait, each 25 ms longer.
+        assert {reply.status for reply in replies} == {200, 404}
+        assert time.monotonic() - began > 20 / 40 * 0.9
+    monkeypatch.setattr(limits_module, "TURN_SECONDS", 0.0)
+    async with (
+        serving(tmp_path, requests_per_second=1) as server,
+        calling(server.url) as caller,
+    ):
+        replies = await asyncio.gather(*(caller.get("/health") for _ in range(20)))
+        refused = [reply for reply in replies if reply.status != 200]
+        assert refused
+        for reply in refused:
+            assert (reply.status, reply.json()["error"]["code"]) == (429, "RATE_LIMITED")
+            assert int(reply.headers["retry-after"]) > 0
 
 
 async def test_sockets_beyond_the_number_get_429_instead_of_a_socket(tmp_path: Path) -> None:
