@@ -34,6 +34,10 @@ ITEMS_PER_SECOND: Final = 1
 ITEMS_AT_ONCE: Final = 20
 """Messages that an invited candidate may type; each is read, and paid for, with every reply."""
 
+REPLIES_PER_SECOND: Final = 1
+REPLIES_AT_ONCE: Final = 20
+"""Replies that it may ask for: with cancelling, each is begun anew, and paid for."""
+
 REFUSALS_PER_SECOND: Final = 5
 REFUSALS_AT_ONCE: Final = 50
 """Refused events that are answered."""
@@ -81,6 +85,11 @@ class Gate:
         self._before_hidden: dict[str, str | None] = {}
         """What stands before each hidden item."""
         self._hidden_replies: deque[str] = deque(maxlen=MOST_REPLIES)
+        # Of the interview, not of a connection: coming back fills none of them.
+        self._events = Allowance(events_per_second, events_per_second * SECONDS_AT_ONCE, 1)
+        self._typed = Allowance(ITEMS_PER_SECOND, ITEMS_AT_ONCE, 1)
+        self._replies = Allowance(REPLIES_PER_SECOND, REPLIES_AT_ONCE, 1)
+        self._refusals = Allowance(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, 1)
         self.client = Client.OPEN
         self.serve(Client.OPEN)
 
@@ -105,9 +114,6 @@ class Gate:
         }
         self._owed = 0
         self._event_ids: deque[str] = deque(maxlen=MOST_EVENT_IDS)
-        self._events = Allowance(self._per_second, self._per_second * SECONDS_AT_ONCE, 1)
-        self._typed = Allowance(ITEMS_PER_SECOND, ITEMS_AT_ONCE, 1)
-        self._refusals = Allowance(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, 1)
 
     @property
     def withholds(self) -> bool:
@@ -188,6 +194,8 @@ class Gate:
                 raise GateRefused("invalid_value", "There is an item of this id.", "item.id")
             case {"type": "conversation.item.create"} if not self._typed.take("", now):
                 raise GateRefused("rate_limit_exceeded", "Messages come too fast.")
+            case {"type": "response.create"} if not self._replies.take("", now):
+                raise GateRefused("rate_limit_exceeded", "Replies are asked for too fast.")
             case {"type": str(kind), "item_id": item_id} if not self._items.get(item_id, False):
                 verb = kind.rpartition(".")[2]
                 raise GateRefused(

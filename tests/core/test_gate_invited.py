@@ -480,6 +480,37 @@ def test_nobody_types_faster_than_a_person_could() -> None:
     assert gate.admit(typed(), 1.5) is not None
 
 
+def test_nobody_has_the_interviewer_begin_anew_without_end() -> None:
+    gate, again = invited(), {"type": "response.create"}
+    for _ in range(gate_module.REPLIES_AT_ONCE):
+        assert gate.admit(again, 0.0) is not None
+        assert gate.admit({"type": "response.cancel"}, 0.0) is not None
+    assert refused(gate, again).code == "rate_limit_exceeded"
+    assert gate.admit(again, 1.5) is not None
+    # Whoever is trusted pays for it.
+    gate.serve(Client.TRUSTED)
+    for _ in range(2 * gate_module.REPLIES_AT_ONCE):
+        assert gate.admit(again, 1.5) is not None
+
+
+def test_coming_back_gives_nobody_more() -> None:
+    gate = invited()
+    most = gate_module.EVENTS_PER_SECOND * gate_module.SECONDS_AT_ONCE
+    for _ in range(most):
+        gate.count(0.0)
+    for _ in range(gate_module.ITEMS_AT_ONCE):
+        gate.admit(typed(), 0.0)
+    for _ in range(gate_module.REPLIES_AT_ONCE):
+        gate.admit({"type": "response.create"}, 0.0)
+    assert sum(gate.may_answer(0.0) for _ in range(most)) == gate_module.REFUSALS_AT_ONCE
+    gate.serve(Client.INVITED)
+    with pytest.raises(GateRefused):
+        gate.count(0.0)
+    for event in (typed(), {"type": "response.create"}):
+        assert refused(gate, event).code == "rate_limit_exceeded"
+    assert gate.may_answer(0.0) is False
+
+
 def test_what_is_known_of_a_conversation_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_module, "MOST_ITEMS", 3)
     gate = invited()
