@@ -342,7 +342,8 @@ async def test_every_bad_input_gets_one_error_and_leaves_nothing(tmp_path: Path)
         assert await bystander.known_phase() == "live"
         assert not bystander.media_lost.is_set()
         bystander.audio = Inbox("the audio track, again")
-        await bystander.sound()
+        # On a slow machine the greeting is over by now; then it is silence that comes.
+        await bystander.audio.take(lambda packet: True, "packet")
         bystander.say({"type": "session.update", "session": {"type": "realtime"}})
         await bystander.event("session.updated")
 
