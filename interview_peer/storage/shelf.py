@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -74,7 +74,7 @@ class Content:
         self._store = store
         self._key = key
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """The bytes from ``start`` up to, not including, ``end``.
 
         Raises ``StoreUnavailable`` or ``OSError`` when the rest cannot be had.

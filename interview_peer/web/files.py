@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from aiohttp import web
 
 from ..core import ranges
 from ..errors import RangeNotSatisfiable, StoreUnavailable
+from ..logs import word_for
 from ..session.archive import Content
 from . import forms
 from .acts import before_answer
@@ -48,21 +50,35 @@ async def send(request: web.Request, content: Content) -> web.StreamResponse:
     response.content_length = end - start
     if span is not None:
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.bytes}"
-    await before_answer(request)
-    await response.prepare(request)
     if request.method == "HEAD":
+        await before_answer(request)
+        await response.prepare(request)
         return response
-    try:
-        async for chunk in content.read(start, end):
-            await response.write(chunk)
-    except ConnectionError:
-        # The listener went away, as players do that seek.
-        return response
-    except (OSError, StoreUnavailable) as error:
-        log.warning("a file broke off while it was sent", extra={"why": type(error).__name__})
-        # Without its end the answer is not whole, and the caller must see that.
-        if request.transport is not None:
-            request.transport.abort()
+    told = {"session": request.match_info["interview_id"], "file": file.name}
+    async with contextlib.aclosing(content.read(start, end)) as pieces:
+        try:
+            # Before the head of the answer: what cannot be had at all is refused as such.
+            first = await anext(pieces, b"")
+        except OSError as error:
+            # A file of this disk's may have moved to the store a moment ago; the next try finds it.
+            log.warning("a file could not be read", extra={**told, "why": word_for(error)})
+            raise StoreUnavailable from None
+        await before_answer(request)
+        await response.prepare(request)
+        try:
+            await response.write(first)
+            async for chunk in pieces:
+                await response.write(chunk)
+        except ConnectionError:
+            # The listener went away, as players do that seek.
+            return response
+        except (OSError, StoreUnavailable) as error:
+            log.warning(
+                "a file broke off while it was sent", extra={**told, "why": word_for(error)}
+            )
+            # Without its end the answer is not whole, and the caller must see that.
+            if request.transport is not None:
+                request.transport.abort()
     return response
 
 

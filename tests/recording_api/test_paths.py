@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import aiohttp
 import pytest
 import yarl
 from aiohttp import web
 
+from interview_peer.storage import shelf
 from interview_peer.storage.finished import TOMBSTONE_NAME
 from interview_peer.storage.folder import InterviewFolder
 from interview_peer.types import Json, SessionId
@@ -551,6 +553,23 @@ async def test_a_whole_interview_ends_up_in_the_store_and_is_served_from_there(
         ]
 
 
+async def test_a_file_that_cannot_be_read_is_refused_before_anything_of_it_is_sent(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{ONE}/recording/candidate"
+    whole = (await client.ask(path)).body
+
+    def gone(path: Path, start: int) -> BinaryIO:
+        raise FileNotFoundError(errno.ENOENT, "moved to the store")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf, "_open_at", gone)
+        answer = await client.ask(path)
+        assert (answer.status, answer.code) == (503, "STORE_UNAVAILABLE")
+        assert "Content-Disposition" not in answer.headers
+    assert (await client.ask(path)).body == whole
+
+
 async def test_a_file_that_breaks_off_in_the_store_does_not_look_whole(
     tmp_path: Path, http: aiohttp.ClientSession, bucket: Network
 ) -> None:
@@ -565,6 +584,12 @@ async def test_a_file_that_breaks_off_in_the_store_does_not_look_whole(
             asked = request.headers.get("Range", "bytes=0-")
             return body if asked.startswith("bytes=0-") else web.Response(status=403)
 
+        async def fail_reads(request: web.Request, body: bytes) -> bytes | web.Response:
+            return web.Response(status=403) if "Range" in request.headers else body
+
+        bucket.act = fail_reads
+        none = await client.ask(path)
+        assert (none.status, none.code) == (503, "STORE_UNAVAILABLE")
         bucket.act = fail_later
         # On a connection that is kept: only breaking it tells the caller that no more will come.
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as kept:
