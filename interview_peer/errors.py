@@ -763,7 +763,7 @@ class RecordingFailed(InterviewPeerError):
 
 
 class StoreUnavailable(InterviewPeerError):
-    """The store that keeps the recordings does not answer or refuses us, or a file cannot be read."""
+    """The store of the recordings does not answer or refuses us, or a file cannot be read."""
 
     code = "STORE_UNAVAILABLE"
     status = 503
