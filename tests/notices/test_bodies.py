@@ -57,7 +57,7 @@ EXAMPLES: list[Fact] = [
     TranscriptCompleted(1, {"turns": []}),
     TranscriptCompleted(1, None),
     RecordingReady(3.0, (RecordedFile("candidate.ogg", 5, "ab", 3.0),)),
-    RecordingFailed("disk_full"),
+    RecordingFailed("ENOSPC"),
     InterviewDeleted(),
     WebhookTest(),
 ]
