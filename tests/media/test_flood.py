@@ -225,6 +225,9 @@ def test_right_acknowledgements_are_sound() -> None:
     assert engine._is_sound(sack(), 0)
     assert engine._is_sound(sack((2, 2), (4, 9)), 9)
     assert not engine._is_sound(sack((2, 2), (4, 9)), 8)
+    # Each number once, in order: else a few blocks name all that was sent a hundred times.
+    assert not engine._is_sound(sack((1, 9), (1, 9), (9, 9)), 9)
+    assert not engine._is_sound(sack((4, 2), (5, 5)), 9)
     # Everything sent is acknowledged, and something more.
     assert not engine._is_sound(sack(), engine._distance(7, 7) - 1)
     assert not engine._is_sound(sack(), engine._distance(7, 8) - 1)
