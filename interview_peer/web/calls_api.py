@@ -74,6 +74,7 @@ class CallsApi:
             await self._joining.access.check_operator(request)
         if interview is None or interview.phase in OVER:
             raise SessionNotFound
+        await self._joining.consents.check_unused(interview)
         interview.end_soon(Reason.CLIENT_REQUEST)
         return web.Response(status=200)
 

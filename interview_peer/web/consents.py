@@ -68,8 +68,7 @@ class Consents:
                 raise InterviewRunning("The interview has begun. Disconnect to end it.")
             return
         if not agreed:
-            if interview.origin == INVITED:
-                await self._look(interview)
+            await self.check_unused(interview)
             interview.end_soon(Reason.CONSENT_REFUSED)
             return
         await self.refresh(interview)
@@ -84,6 +83,29 @@ class Consents:
             given = await self._write(interview, given)
         if interview.phase is Phase.CONSENT:
             interview.agree(given)
+
+    async def check_unused(self, interview: Interview) -> None:
+        """Let somebody end here what waits here; nothing unless it is an invitation. Of one that
+        has begun on another node, this one would tell an end that is none.
+
+        Raises:
+            SessionNotFound, SessionEnded: it was erased or ended meanwhile.
+            InterviewElsewhere: it has begun on another node.
+            StateUnavailable: that cannot be known just now.
+        """
+        if interview.phase not in WAITING or interview.origin != INVITED:
+            return
+        name = interview.id
+
+        async def look(tx: Transaction) -> tuple[Row[Any] | None, bool]:
+            query = select(interviews).where(interviews.c.id == name)
+            row = (await tx.execute(query)).one_or_none()
+            return row, row is not None and await self._state.is_elsewhere(tx, row.node_id)
+
+        row, elsewhere = await self._state.database.run(look)
+        if elsewhere:
+            raise InterviewElsewhere
+        _check_open(interview, row)
 
     async def _look(self, interview: Interview) -> Mapping[Any, Any]:
         """The interview's row, if it can still be decided about."""
@@ -119,14 +141,20 @@ class Consents:
 
 def _checked(interview: Interview, row: Row[Any] | None) -> Mapping[Any, Any]:
     """The row of an interview that has not begun; one that ended elsewhere ends here too."""
+    row = _check_open(interview, row)
+    if Phase(row.phase) not in WAITING or (row.claim is not None and interview.entry.claim is None):
+        raise InterviewElsewhere
+    return row._mapping
+
+
+def _check_open(interview: Interview, row: Row[Any] | None) -> Row[Any]:
+    """The row of an interview that is not over; one that ended elsewhere ends here too."""
     if row is None or row.deleted_at is not None:
         raise SessionNotFound
     if row.phase in FINAL:
         interview.end_soon(Reason(row.reason) if row.reason else Reason.INTERNAL)
         raise SessionEnded
-    if Phase(row.phase) not in WAITING or (row.claim is not None and interview.entry.claim is None):
-        raise InterviewElsewhere
-    return row._mapping
+    return row
 
 
 def consent_of(row: Mapping[Any, Any]) -> Consent | None:

@@ -29,6 +29,7 @@ from ..errors import (
     InvalidMessage,
     RateLimited,
     SessionBusy,
+    SessionEnded,
     SessionNotFound,
     SocketReplaced,
     TokenInvalid,
@@ -344,7 +345,7 @@ class Signalling:
             case "consent":
                 await self._consent(message)
             case "end_session" | "disconnect":
-                self._end(messages.optional_text(message, "sessionId"))
+                await self._end(messages.optional_text(message, "sessionId"))
             case str():
                 raise UnknownMessageType
             case _:
@@ -438,7 +439,7 @@ class Signalling:
                 message["resumeToken"] = resume
             self.send(message)
 
-    def _end(self, session_id: str | None) -> None:
+    async def _end(self, session_id: str | None) -> None:
         interview = self._current()
         if session_id is not None and session_id != interview.id:
             raise SessionNotFound
@@ -448,7 +449,10 @@ class Signalling:
                 message["reason"] = interview.reason.value
             self._observed(message)
         else:
-            interview.end_soon(Reason.CLIENT_REQUEST)
+            # What had ended is ended here too, and tells so by itself.
+            with contextlib.suppress(SessionEnded):
+                await self._joining.consents.check_unused(interview)
+                interview.end_soon(Reason.CLIENT_REQUEST)
 
     def _current(self) -> Interview:
         if self._interview is None:

@@ -397,6 +397,53 @@ async def test_an_interview_whose_first_call_is_refused_may_begin_on_another_nod
         assert await refused(one, token=token) == "TOKEN_USED"
 
 
+@pytest.mark.parametrize("way", ["end_session", "disconnect", "hangup"])
+async def test_who_was_left_over_on_one_node_ends_nothing_that_runs_on_another(
+    nodes: tuple[Server, Server], way: str
+) -> None:
+    async with calling(nodes[0].url) as left, calling(nodes[1].url) as candidate:
+        made = await Operator(left).make()
+        await left.open_bare(f"/ws/{made['id']}")
+        await left.send({"type": "init", "token": made["join_token"]})
+        await left.message("session")
+        await joins(candidate, made)
+        if way == "hangup":
+            path = f"/v1/realtime/calls/rtc_{made['id']}/hangup"
+            reply = await left.post(path, **bearer(made["join_token"]))
+            assert (reply.status, reply.json()["error"]["code"]) == (409, "interview_elsewhere")
+        else:
+            await left.send({"type": way})
+            assert await left.error() == "INTERVIEW_ELSEWHERE"
+        for node in nodes:
+            await node.state.chronicle.drained()
+        # The database would tell an end, and take no further word of what goes on.
+        assert (await Operator(candidate).show(made))["phase"] == "live"
+        await candidate.send({"type": "end_session"})
+        await candidate.message("session_ended")
+        await nodes[1].state.chronicle.drained()
+        shown = await Operator(candidate).show(made)
+        assert (shown["phase"], shown["reason"]) == ("ended", "client_request")
+        assert shown["seconds"] is not None
+
+
+async def test_who_waits_may_end_it_on_the_node_that_has_no_other(
+    nodes: tuple[Server, Server],
+) -> None:
+    async with calling(nodes[0].url) as one, calling(nodes[1].url) as other:
+        made = await Operator(one).make()
+        for caller in (one, other):
+            await caller.open_bare(f"/ws/{made['id']}")
+            await caller.send({"type": "init", "token": made["join_token"]})
+            await caller.message("session")
+        await one.send({"type": "end_session"})
+        await one.message("session_ended")
+        await nodes[0].state.chronicle.drained()
+        assert (await Operator(one).show(made))["reason"] == "client_request"
+        # There it is ended as well, and for the same reason.
+        await other.send({"type": "disconnect"})
+        assert (await other.message("session_ended"))["reason"] == "client_request"
+
+
 async def test_an_operator_cannot_end_on_one_node_what_begins_on_another(
     nodes: tuple[Server, Server], voice: VoiceService
 ) -> None:
