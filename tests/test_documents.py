@@ -236,6 +236,33 @@ def test_every_threat_names_tests_that_exist() -> None:
             assert test in found, f"{number}: {file}::{test}"
 
 
+def sentences() -> set[str]:
+    """Every text of the package, with an ellipsis for what is put in."""
+    found = set()
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Constant(value=str(text)):
+                    found.add(re.sub(r"\{\w+\}", "…", text))
+                case ast.JoinedStr(values=parts):
+                    texts = (
+                        part.value if isinstance(part, ast.Constant) else "…" for part in parts
+                    )
+                    found.add("".join(map(str, texts)))
+    return found
+
+
+def test_what_a_server_says_that_does_not_start_is_quoted_as_it_is() -> None:
+    section = text_of("docs/troubleshooting.md").partition("\n## It does not start\n")[2]
+    quoted = re.findall(r"^\| `([^`]+)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    said = sentences()
+    assert len(quoted) > 5
+    for quote in quoted:
+        pieces = [re.escape(piece.strip()) for piece in quote.split("…") if piece.strip()]
+        pattern = re.compile(".*".join(pieces), re.DOTALL)
+        assert any(pattern.search(sentence) for sentence in said), quote
+
+
 KINDS = {"", "http", "conf"}
 """Examples without a language are pictures and words; docs/protocol.md's exchanges are executed by
 its own test, coturn's configuration by coturn."""

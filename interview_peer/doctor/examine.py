@@ -82,5 +82,5 @@ async def _settings(settings: Settings) -> list[Row]:
         finding = "INTERVIEW_PUBLIC_URL is not set, so links name whatever host a request named."
         cure = "Set it to the https:// address that candidates and receivers use."
         rows.append(Row(SETTINGS, Status.WARN, finding, cure))
-    mode = "simulation" if settings.simulation else "live"
-    return rows or [Row(SETTINGS, Status.PASS, f"All can be used; the server would be {mode}.")]
+    would = "simulate the voice service" if settings.simulation else "be live"
+    return rows or [Row(SETTINGS, Status.PASS, f"All can be used; the server would {would}.")]
