@@ -397,7 +397,7 @@ async def test_an_interview_whose_first_call_is_refused_may_begin_on_another_nod
         assert await refused(one, token=token) == "TOKEN_USED"
 
 
-@pytest.mark.parametrize("way", ["end_session", "disconnect", "hangup"])
+@pytest.mark.parametrize("way", ["end_session", "disconnect", "refusal", "hangup"])
 async def test_who_was_left_over_on_one_node_ends_nothing_that_runs_on_another(
     nodes: tuple[Server, Server], way: str
 ) -> None:
@@ -412,7 +412,8 @@ async def test_who_was_left_over_on_one_node_ends_nothing_that_runs_on_another(
             reply = await left.post(path, **bearer(made["join_token"]))
             assert (reply.status, reply.json()["error"]["code"]) == (409, "interview_elsewhere")
         else:
-            await left.send({"type": way})
+            refusal: Json = {"type": "consent", "agreed": False}
+            await left.send(refusal if way == "refusal" else {"type": way})
             assert await left.error() == "INTERVIEW_ELSEWHERE"
         for node in nodes:
             await node.state.chronicle.drained()

@@ -19,7 +19,7 @@ from interview_peer.media.leg import Leg
 from interview_peer.media.udp import UdpPort
 from tests.media.legs import Ends, connected, until
 
-DATA, SACK, HEARTBEAT, FORWARD_TSN = 0, 3, 4, 192
+DATA, SACK, HEARTBEAT, RECONFIG, FORWARD_TSN = 0, 3, 4, 130, 192
 WHOLE, FIRST, MIDDLE, UNORDERED = 3, 2, 0, 4
 TEXT, DCEP = 51, 50
 
@@ -214,6 +214,18 @@ async def test_an_acknowledgement_of_what_was_never_sent_is_dropped(
     await until(lambda: ends.far.engine.dropped["chunks"] == 1, "the chunk dropped")
     assert time.thread_time() - began < 0.3
     await check_goes_on(ends, sender)
+
+
+async def test_a_reconfiguration_of_many_parts_is_dropped(ends: Ends) -> None:
+    """aiortc answers each, with a datagram of its own."""
+    sender = Sender(ends.near)
+    # Wishes to close streams that there are none of (RFC 6525 section 4.1).
+    part = struct.pack("!HHLLLH", 13, 18, 1, 1, 1, 9999) + bytes(2)
+    await sender.send(chunk(RECONFIG, part * (engine.MAX_RECONFIGURATIONS + 1)))
+    await until(lambda: ends.far.engine.dropped["chunks"] == 1, "the chunk dropped")
+    await sender.send(chunk(RECONFIG, part * engine.MAX_RECONFIGURATIONS))
+    await check_goes_on(ends, sender)
+    assert ends.far.engine.dropped["chunks"] == 1
 
 
 def test_right_acknowledgements_are_sound() -> None:
