@@ -103,9 +103,9 @@ class Consents:
             return row, row is not None and await self._state.is_elsewhere(tx, row.node_id)
 
         row, elsewhere = await self._state.database.run(look)
-        if elsewhere:
+        # Nor of one whose node is gone, which is recovered.
+        if Phase(_check_open(interview, row).phase) not in WAITING or elsewhere:
             raise InterviewElsewhere
-        _check_open(interview, row)
 
     async def _look(self, interview: Interview) -> Mapping[Any, Any]:
         """The interview's row, if it can still be decided about."""

@@ -15,7 +15,7 @@ import jwt
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from interview_peer.app import Server
 from interview_peer.core.tokens import AUDIENCE
@@ -425,6 +425,26 @@ async def test_who_was_left_over_on_one_node_ends_nothing_that_runs_on_another(
         shown = await Operator(candidate).show(made)
         assert (shown["phase"], shown["reason"]) == ("ended", "client_request")
         assert shown["seconds"] is not None
+
+
+async def test_who_was_left_over_ends_nothing_that_is_to_be_recovered(
+    nodes: tuple[Server, Server],
+) -> None:
+    async with calling(nodes[0].url) as left:
+        made = await Operator(left).make()
+        await left.open_bare(f"/ws/{made['id']}")
+        await left.send({"type": "init", "token": made["join_token"]})
+        await left.message("session")
+
+        async def ran(tx: Transaction) -> None:
+            # Nothing is known of its node any more.
+            left = {"phase": "live", "node_id": None}
+            await tx.execute(update(interviews).where(interviews.c.id == made["id"]).values(left))
+
+        await nodes[0].state.database.run(ran)
+        for message in ({"type": "disconnect"}, {"type": "consent", "agreed": False}):
+            await left.send(message)
+            assert await left.error() == "INTERVIEW_ELSEWHERE"
 
 
 async def test_who_waits_may_end_it_on_the_node_that_has_no_other(
