@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from interview_peer.app import Server
-from interview_peer.core.tokens import digest
+from interview_peer.core.tokens import AUDIENCE, digest
 from interview_peer.simulator.server import RunningSimulator, SimulatorSettings, start_simulator
 from interview_peer.state.database import Transaction
-from interview_peer.state.schema import resume_tokens, used_tokens
+from interview_peer.state.schema import interviews, now_us, resume_tokens, used_tokens
 from interview_peer.types import Json
 from interview_peer.web import signalling
 from tests.support.caller import Caller, calling
@@ -228,6 +229,30 @@ async def test_an_interview_ends_when_its_time_is_up(
     served.interviews.find(made["id"]).max_seconds = 0.5
     ended = await candidate.message("session_ended")
     assert ended["reason"] == "time_limit"
+
+
+@pytest.mark.parametrize(("said", "lasts"), [(30, 30), (90, 60), (None, 60)])
+async def test_a_token_may_shorten_its_interview_and_not_prolong_it(
+    served: Server, operator: Operator, candidate: Caller, said: int | None, lasts: int
+) -> None:
+    made = await operator.make(limits={"max_seconds": 60})
+    claims = jwt.decode(made["join_token"], JOIN_SECRET, ["HS256"], audience=AUDIENCE)
+    token = jwt.encode({**claims, "max_seconds": said}, JOIN_SECRET, "HS256")
+    await joins(candidate, made, token)
+    assert served.interviews.find(made["id"]).max_seconds == lasts
+
+
+async def test_a_token_that_outlives_its_invitation_opens_nothing(
+    served: Server, operator: Operator, candidate: Caller
+) -> None:
+    made = await operator.make()
+
+    async def work(tx: Transaction) -> None:
+        over = update(interviews).where(interviews.c.id == made["id"])
+        await tx.execute(over.values(expires_at=now_us() - 1))
+
+    await served.state.database.run(work)
+    assert await refused(candidate, token=made["join_token"]) == "TOKEN_EXPIRED"
 
 
 async def test_an_unused_invitation_survives_a_restart(
