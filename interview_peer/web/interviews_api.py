@@ -14,7 +14,7 @@ from aiohttp import web
 from sqlalchemy import Row
 
 from ..core.accept import preferred
-from ..core.lifecycle import Phase
+from ..core.lifecycle import WAITING, Phase
 from ..core.tokens import SDK_PREFIX
 from ..core.transcript_text import FORMATS
 from ..errors import InvalidField, InvalidMessage, InvalidSessionId, NotAcceptable, SessionNotFound
@@ -160,6 +160,9 @@ class InterviewsApi:
 
 def resource(row: Row[Any], running: Interview | None) -> Json:
     """An interview as every answer has it. What this process sees of its phase is newest."""
+    if running is not None and running.phase in WAITING and Phase(row.phase) not in WAITING:
+        # Somebody waits here; it runs on another node, or it is over.
+        running = None
     callback = row.callback
     reason = row.reason
     if running is not None:

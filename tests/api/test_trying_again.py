@@ -418,7 +418,8 @@ async def test_who_was_left_over_on_one_node_ends_nothing_that_runs_on_another(
         for node in nodes:
             await node.state.chronicle.drained()
         # The database would tell an end, and take no further word of what goes on.
-        assert (await Operator(candidate).show(made))["phase"] == "live"
+        for caller in (left, candidate):
+            assert (await Operator(caller).show(made))["phase"] == "live"
         await candidate.send({"type": "end_session"})
         await candidate.message("session_ended")
         await nodes[1].state.chronicle.drained()
