@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -70,11 +71,10 @@ class Follower:
         """
         if not self._waiting and not self.is_dropped and not self._feed.is_over:
             self._news.clear()
-            try:
+            # News may come in the same moment as the end of patience.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._news.wait()
-            except TimeoutError:
-                return None
         return self._waiting.popleft() if self._waiting else None
 
     def close(self) -> None:

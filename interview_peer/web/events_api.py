@@ -115,6 +115,8 @@ class EventsApi:
             if clock() - checked >= CHECK_SECONDS:
                 await self._check(request)
                 checked = clock()
+                # What happened meanwhile, its end perhaps, is told before the feed counts as over.
+                event = event or await follower.take(0)
             if event is not None:
                 await _send(response, _text(event))
             elif follower.is_dropped:

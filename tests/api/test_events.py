@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from interview_peer.app import Server
 from interview_peer.types import Json
@@ -184,6 +185,25 @@ async def test_a_stream_ends_when_its_key_is_revoked_and_no_other_does(
         assert await stays.next() is None
     async with following(served, made, key=held["key"]) as again:
         assert again.answer.status == 401
+
+
+async def test_an_interview_that_ends_while_a_key_is_looked_up_is_told_to_its_end(
+    served: Server, operator: Operator, candidate: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_api, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(events_api, "CHECK_SECONDS", 0.2)
+    made = await operator.make()
+    await join(candidate, made)
+    check = events_api.EventsApi._check
+
+    async def slowly(self: events_api.EventsApi, request: web.Request) -> None:
+        await check(self, request)
+        served.interviews.find(made["id"]).feed.end("operator_request")
+
+    monkeypatch.setattr(events_api.EventsApi, "_check", slowly)
+    async with following(served, made) as stream:
+        assert await stream.until("end") == {"reason": "operator_request"}
+        assert await stream.next() is None
 
 
 async def test_a_reader_that_stops_is_dropped_and_the_interview_goes_on(

@@ -577,7 +577,12 @@ async def test_a_file_that_breaks_off_in_the_store_does_not_look_whole(
     async with serving(tmp_path, **with_store(bucket)) as server:
         client, path = Client(server.url, http), f"{ONE}/recording/candidate"
         await until_state(client, f"{ONE}/recording", state="ready", kept="store")
-        assert not (folder.path / "candidate.ogg").exists()
+
+        async def is_here() -> bool:
+            return (folder.path / "candidate.ogg").exists()
+
+        # It counts as in the store a moment before it goes here.
+        await eventually(is_here, within=10, what="no local file", good=lambda here: not here)
         assert (await client.ask(path)).body == data
 
         async def fail_later(request: web.Request, body: bytes) -> bytes | web.Response:
