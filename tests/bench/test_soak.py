@@ -165,6 +165,7 @@ async def test_it_is_not_quiet_while_happenings_wait(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Soak, "sample", sample)
     monkeypatch.setattr(Soak, "_collected", collected)
     monkeypatch.setattr(soak, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(soak, "STEADY_LOOKS", 3)
     async with aiohttp.ClientSession() as http:
         seen = await Soak("http://127.0.0.1:1", 1, random.Random(1), http, Path()).quiet()
     assert seen.untold == 0
@@ -184,6 +185,7 @@ async def test_a_task_of_a_moment_is_not_taken_for_one_that_stays(
     monkeypatch.setattr(Soak, "sample", sample)
     monkeypatch.setattr(Soak, "_collected", collected)
     monkeypatch.setattr(soak, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(soak, "STEADY_LOOKS", 3)
     async with aiohttp.ClientSession() as http:
         seen = await Soak("http://127.0.0.1:1", 1, random.Random(1), http, Path()).quiet()
     assert (seen.tasks, seen.held, seen.pages) == (14, 5, 2)
