@@ -2,11 +2,12 @@
 
 The same interviews are measured in a quiet window and in one in which another process floods the
 server with offers, sockets, messages, pings, frames that never become a message, bodies in the
-smallest chunks, connections that read no answer, events of a candidate and forged STUN, from
-addresses of its own. The server has its limits as they are by default. Windows alternate, so that
-what changes on the machine favours neither; figures are medians. ``waited`` is the
-time that the server's threads waited for its core, for each other too, as a share of the window:
-where that of a quiet window is more than a few per cent, the figures say nothing of the attack.
+smallest chunks, connections that read no answer, connections that ask for pages without end, events
+of a candidate and forged STUN, from addresses of its own. The server has its limits as they are by
+default. Windows alternate, so that what changes on the machine favours neither; figures are
+medians. ``waited`` is the time that the server's threads waited for its core, for each other too,
+as a share of the window: where that of a quiet window is more than a few per cent, the figures say
+nothing of the attack.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ SETTLE_SECONDS: Final = 1.2
 ATTACKER: Final = "127.0.0.9"
 CANDIDATE: Final = "127.0.0.10"
 """Whose offers are counted apart, so that the flood of offers does not keep it out."""
+READER: Final = "127.0.0.11"
+"""Who asks for pages: requests of one address wait for each other, and others are to come in."""
 FORGED: Final = tuple(f"127.0.{n // 8 + 1}.{n % 8 + 2}" for n in range(40))
 OFFERS_PER_SECOND: Final = 20
 SOCKETS_PER_SECOND: Final = 20
@@ -62,9 +65,12 @@ UNREAD_PER_SECOND: Final = 100
 UNREAD_SECONDS: Final = 20.0
 """Longer than the server keeps them."""
 ASKED: Final = b"GET /api/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 300
+PAGES: Final = 400
+"""Connections that ask for a page, read it, and ask again."""
+PAGE: Final = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 FLOODS: Final = (
     *("offers", "sockets", "messages", "pings", "continuation frames", "chunks"),
-    *("answers that nobody reads", "events", "datagrams"),
+    *("answers that nobody reads", "pages", "events", "datagrams"),
 )
 """What an attacker does, by names of its own; of each there must have been some."""
 TICK_SECONDS: Final = 0.02
@@ -111,6 +117,8 @@ class Attack:
             group.create_task(self._again(self._chunks), name="chunks")
             for number in range(UNREAD):
                 group.create_task(self._unread(number), name="answers that nobody reads")
+            for _ in range(PAGES):
+                group.create_task(self._pages(), name="pages")
             group.create_task(self._events(), name="events")
             group.create_task(self._datagrams(port), name="datagrams")
 
@@ -209,13 +217,24 @@ class Attack:
                 await asyncio.sleep(UNREAD_SECONDS)
             await asyncio.sleep(0.5)
 
-    async def _connected(self) -> socket.socket:
+    async def _pages(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            with contextlib.suppress(OSError), await self._connected(READER) as line:
+                await loop.sock_sendall(line, PAGE)
+                while await loop.sock_recv(line, 65536):
+                    # Asked anew with each piece of an answer: more often than it is answered.
+                    self.done["pages"] += 1
+                    await loop.sock_sendall(line, PAGE)
+            await asyncio.sleep(0.5)
+
+    async def _connected(self, address: str = ATTACKER) -> socket.socket:
         """A connection of bytes alone, with little room for what it is sent."""
         place = URL(self._url)
         line = socket.socket()
         try:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            line.bind((ATTACKER, 0))
+            line.bind((address, 0))
             line.setblocking(False)
             await asyncio.get_running_loop().sock_connect(line, (place.host or "", place.port or 0))
         except BaseException:
@@ -419,9 +438,9 @@ def page(calls: int, rows: list[str], found: list[Goal]) -> str:
 {SOCKETS_PER_SECOND} WebSockets a second, one WebSocket that sends as fast as it can, one
 that sends empty pings, thousands at once, one that sends a message of empty frames without end,
 a request whose body has chunks of one byte, {UNREAD} connections that ask 300 times and read
-nothing, a candidate that sends {EVENTS_PER_SECOND} events
-a second on its data channel and connects anew whenever it is cut off, and
-{DATAGRAMS_PER_SECOND} forged STUN requests a second from {len(FORGED)} addresses. Written by
+nothing, {PAGES} connections that ask for the page again and again, a candidate that sends
+{EVENTS_PER_SECOND} events a second on its data channel and connects anew whenever it is cut off,
+and {DATAGRAMS_PER_SECOND} forged STUN requests a second from {len(FORGED)} addresses. Written by
 `python -m bench.attack`, a part of `make bench`, on {today}: {os.cpu_count()} cores, the attacker
 and the load generator beside the server.{priority if subjects.may_run_realtime() else ""}
 
