@@ -143,6 +143,7 @@ async def follow(url: str, made: Json, kinds: list[str]) -> None:
                 kinds.append(value)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 async def test_three_processes_answer_as_one_and_outlive_the_death_of_one(
     tmp_path: Path, shared_url: str, bucket: Network, receiver: Receiver
