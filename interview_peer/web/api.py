@@ -16,7 +16,7 @@ from aiohttp import web
 from ..core import consent
 from ..core.lifecycle import WAITING
 from ..core.persona import ga_model
-from ..errors import NotFound, SessionNotFound, Unauthorized
+from ..errors import SessionNotFound, Unauthorized
 from ..session.archive import Archive
 from ..session.drain import Drain
 from ..session.registry import Interviews
@@ -41,7 +41,7 @@ from .machines import Machines
 from .new_interview import Terms
 from .operations_api import OperationsApi, Readiness
 from .origins import Origins
-from .pages import page, static_dir
+from .pages import FRONT, StaticFiles, static_dir
 from .partings import Partings
 from .recordings_api import RecordingPaths
 from .waiting_room import WaitingRoom
@@ -51,10 +51,6 @@ KEY_SECONDS: Final = 60
 """How long a proxy's ephemeral keys lived; the answer keeps saying so."""
 
 HELD: Final = "held-by-server"
-
-LONGEST_NAME: Final = 100
-"""Of a file of the page, in characters. The disk is asked about each part of what is looked for,
-which takes 10 ms for the longest address that there can be."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -90,7 +86,7 @@ class Api:
         self._limits = limits
         self._health = health
         self._started = time.monotonic()
-        self._static = static_dir()
+        self._static = StaticFiles(static_dir())
         asked = consent.policy(settings.require_consent, invited=False)
         self._asks_open_clients = asked is consent.Policy.REQUIRED
 
@@ -117,29 +113,18 @@ class Api:
         """The page; or signalling, for a client that connects a WebSocket here."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self.socket(request)
-        return page(self._static / "index.html")
+        return self._static.answer(request, FRONT)
 
     async def invitation(self, request: web.Request) -> web.StreamResponse:
         """The page again: which interview it is for, and by which token, it reads by itself.
 
         The token stands behind the ``#`` of the link, so it is never sent here.
         """
-        return page(self._static / "index.html")
+        return self._static.answer(request, FRONT)
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         """One of the page's files; what is missing is told in our own form."""
-        name, root = request.match_info["path"], self._static.resolve()
-        if len(name) > LONGEST_NAME:
-            raise NotFound
-        try:
-            path = (root / name).resolve()
-            # One name for each file: not `app.css/`, nor a way around through another folder.
-            found = path.relative_to(root).as_posix() == name and path.is_file()
-        except ValueError:
-            found = False
-        if not found:
-            raise NotFound
-        return page(path)
+        return self._static.answer(request, request.match_info["path"])
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The signalling WebSocket."""

@@ -32,7 +32,7 @@ async def send(request: web.Request, content: Content) -> web.StreamResponse:
     }
     if file.damage:
         headers["X-Recording-Damage"] = ", ".join(file.damage)
-    if _listed(request.headers.get("If-None-Match"), tag):
+    if listed(request.headers.get("If-None-Match"), tag):
         return web.Response(status=304, headers=headers)
     asked = request.headers.get("Range")
     if request.headers.get("If-Range", tag) != tag:
@@ -82,7 +82,8 @@ async def send(request: web.Request, content: Content) -> web.StreamResponse:
     return response
 
 
-def _listed(header: str | None, tag: str) -> bool:
+def listed(header: str | None, tag: str) -> bool:
+    """Whether an ``If-None-Match`` names what a caller would get: it has that already."""
     if header is None:
         return False
     tags = [one.strip().removeprefix("W/") for one in header.split(",")]

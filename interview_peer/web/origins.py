@@ -121,8 +121,10 @@ class Origins:
             headers.setdefault(name, value)
         framed = request.path == "/" or request.path.startswith("/i/")
         headers.setdefault("Content-Security-Policy", self._framed if framed else self._alone)
-        if not request.path.startswith("/static/"):
-            headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        # A page's files may be kept, but not used unasked: after an upgrade a browser would put
+        # scripts of the version before beside newer ones.
+        kept = "no-cache" if request.path.startswith("/static/") else "no-store"
+        headers.setdefault(hdrs.CACHE_CONTROL, kept)
         if self._came_by_tls(request):
             headers.setdefault("Strict-Transport-Security", HSTS)
         if is_candidates(request.path):

@@ -255,7 +255,7 @@ def expected(path: str, connect: str, frames: str) -> dict[str, str | None]:
         "server": "interview_peer",
         "x-content-type-options": "nosniff",
         "cross-origin-opener-policy": "same-origin",
-        "cache-control": None if path.startswith("/static/") else "no-store",
+        "cache-control": "no-cache" if path.startswith("/static/") else "no-store",
         "strict-transport-security": None,
     }
 
