@@ -104,6 +104,15 @@ def load_generator(kind: str, place: Place) -> Iterator[Generator]:
             yield Generator(process, log)
 
 
+UNLIMITED: Final = {
+    "INTERVIEW_REQUESTS_PER_SECOND": "0",
+    "INTERVIEW_REQUESTS_PER_MINUTE": "0",
+    "INTERVIEW_OFFERS_PER_MINUTE": "0",
+    "INTERVIEW_SOCKETS_PER_MINUTE": "0",
+}
+"""For a load generator, which is one address."""
+
+
 @contextlib.contextmanager
 def our_server(
     far_end: str,
@@ -136,16 +145,10 @@ def our_server(
             "INTERVIEW_DATA_DIR": str(folder / "data"),
             "INTERVIEW_MAX_INTERVIEWS": "1000",
             "INTERVIEW_DRAIN_SECONDS": "0",
-            "INTERVIEW_REQUESTS_PER_SECOND": "0",
-            "INTERVIEW_REQUESTS_PER_MINUTE": "0",
-            "INTERVIEW_OFFERS_PER_MINUTE": "0",
-            "INTERVIEW_SOCKETS_PER_MINUTE": "0",
             "LOG_LEVEL": "warning",
         }
-        if limited:
-            environment = {
-                name: value for name, value in environment.items() if "PER_MINUTE" not in name
-            }
+        if not limited:
+            environment |= UNLIMITED
         if webhook is not None:
             environment |= {
                 "INTERVIEW_WEBHOOK_URL": webhook,

@@ -1,9 +1,8 @@
 """The pages that browsers are given: where they are, and how they are answered.
 
-They are read once, when the server starts, and kept in memory (some 160 kB). Reading a file for an
+They are read once, when the server starts, and kept in memory (some 160 kB). To read a file for an
 answer takes several trips to other threads, each of which may keep the event loop, and with it all
-audio, from Python's lock for its switch interval (5 ms, ``sys.setswitchinterval``): 400 connections
-of one stranger that asked for pages delayed a hundredth of all packets by 50 ms and more.
+audio, from Python's lock for its switch interval (5 ms, ``sys.setswitchinterval``).
 """
 
 from __future__ import annotations
