@@ -30,6 +30,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCRtpSender,
 )
+from OpenSSL.SSL import Error as TlsError
 from pylibsrtp import Error as SrtpError
 from pylibsrtp._binding import ffi, lib
 
@@ -301,6 +302,7 @@ class Engine:
         self._deaf = False
         self._receive: Callable[[], Coroutine[Any, Any, bytes]]
         self._handle: Callable[[Any], Coroutine[Any, Any, None]]
+        self._send_chunk: Callable[[Any], Coroutine[Any, Any, None]]
         self._chunks = 0
         self._connect: Callable[[], Coroutine[Any, Any, None]]
         self._connects: set[asyncio.Task[Any]] = set()
@@ -346,8 +348,11 @@ class Engine:
         receiver.receive = _register_nothing  # type: ignore[method-assign]
         self.ssrc = sender._ssrc
         self._dtls = sender.transport
-        if receive_window is not None and self.pc.sctp is not None:
-            self.pc.sctp._advertised_rwnd = receive_window
+        sctp: Any = self.pc.sctp
+        if sctp is not None:
+            self._send_chunk, sctp._send_chunk = sctp._send_chunk, self._send_while_open
+            if receive_window is not None:
+                sctp._advertised_rwnd = receive_window
         if dtls_server and self._dtls._role == "auto":
             self._dtls._set_role("server")
         if self._budget is not None:
@@ -396,6 +401,17 @@ class Engine:
             self._connects.add(task)
             task.add_done_callback(self._connects.discard)
         await self._connect()
+
+    async def _send_while_open(self, chunk: Any) -> None:
+        """Have aiortc send a chunk, as long as the connection lasts.
+
+        Its timers, and whatever is put on the channel, start this in tasks that nobody awaits:
+        where the far end closed the connection a moment ago, the log would tell of a defect.
+        """
+        try:
+            await self._send_chunk(chunk)
+        except (ConnectionError, TlsError):
+            log.debug("the connection was over before all events were sent")
 
     # -- what a far end may cost ------------------------------------------------------------
 

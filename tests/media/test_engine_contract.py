@@ -61,6 +61,7 @@ TABLE = [
     Reliance("RTCDtlsTransport", "transport", "RTCIceTransport", "hears when ICE fails"),
     Reliance("RTCSctpTransport", "_advertised_rwnd", "int", "takes in events beyond 1 MiB"),
     Reliance("RTCSctpTransport", "_receive_chunk", "async (chunk)", "stands before it"),
+    Reliance("RTCSctpTransport", "_send_chunk", "async (chunk)", "minds an end in the middle"),
     Reliance("RTCSctpTransport", "_inbound_streams", "dict", "bounds streams and fragments"),
     Reliance("RTCSctpTransport", "_data_channels", "dict", "bounds channels"),
     Reliance("RTCSctpTransport", "_last_received_tsn", "NoneType", "knows which chunk is next"),

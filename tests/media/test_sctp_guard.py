@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import random
 import struct
 import time
@@ -36,6 +38,24 @@ async def send_chunk(leg: Leg, kind: int, body: bytes) -> None:
     data = head + bytes(4) + chunk + bytes(-len(chunk) % 4)
     checksum = struct.pack("<L", google_crc32c.value(data))
     await sctp.transport._send_data(data[:8] + checksum + data[12:])
+
+
+async def test_what_waits_for_a_connection_that_was_closed_is_no_error(ends: Ends) -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(repr(context)))
+    sctp = ends.near.engine.pc.sctp
+    assert sctp is not None and sctp.transport._ssl is not None
+    sctp.transport._ssl.shutdown()
+    before = asyncio.all_tasks()
+    ends.near.send_text("lost")
+    # As its timer does when nothing was acknowledged.
+    sctp._t3_expired()
+    begun = asyncio.all_tasks() - before
+    assert len(begun) == 2
+    await asyncio.wait(begun)
+    begun.clear()
+    gc.collect()
+    assert told == []
 
 
 @pytest.mark.timeout(15)
