@@ -53,6 +53,8 @@ OPERATOR_PATHS: Final = (
 """What only operators and the systems around an interview may use."""
 OFFER_PATHS: Final = ("/api/sdp-exchange", "/v1/realtime/calls")
 """What candidates post offers to, which may name an interview. Other bodies of theirs are short."""
+PROBES: Final = ("/health", "/healthz", "/readyz")
+"""What supervisors and load balancers ask."""
 
 
 def error_body(path: str, error: InterviewPeerError) -> Json:
@@ -171,6 +173,9 @@ def middlewares(
             if isinstance(raised, web.HTTPException) and raised.status < 400:
                 raise
             error = error_of(raised)
+            if isinstance(raised, ConnectionError) and request.transport is None:
+                log.debug("whoever asked went away")
+                error = CallerError()
             if error is None:
                 log.exception("a request failed by a fault of ours")
                 error = InterviewPeerError()
@@ -230,9 +235,11 @@ def middlewares(
 
     @web.middleware
     async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
-        wait = request.app[LIMITS].turn(request.remote)
+        wait = request.app[LIMITS].turn(request.remote, probes=request.path in PROBES)
         if wait:
             await asyncio.sleep(wait)
+            if request.transport is None:
+                raise ConnectionResetError
         return await handler(request)
 
     outer = [errors, behind, *first, in_turn]

@@ -72,14 +72,17 @@ class Limits:
         self.refused: Counter[str] = Counter()
         """What was not let through, by what it was."""
 
-    def turn(self, address: str | None) -> float:
+    def turn(self, address: str | None, *, probes: bool = False) -> float:
         """Seconds that a request, of whatever sort, has to wait before anything is done for it.
 
-        To refuse it would cost as much as to answer. Raises ``RateLimited`` where too many wait.
+        To refuse it would cost as much as to answer. What ``probes`` whether the server is well has
+        turns of its own: it may come by the same address as others, and a supervisor that hears
+        nothing starts the server again. Raises ``RateLimited`` where too many wait.
         """
         if self._turns is None:
             return 0.0
-        wait = self._turns.take(caller_of(address), time.monotonic())
+        caller = caller_of(address)
+        wait = self._turns.take(f"probes {caller}" if probes else caller, time.monotonic())
         if wait is None:
             self.refused["requests"] += 1
             raise RateLimited

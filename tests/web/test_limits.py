@@ -133,7 +133,7 @@ async def test_offers_beyond_the_number_get_429_in_each_form(tmp_path: Path) -> 
 async def test_requests_of_every_sort_wait_for_their_turn_and_few_of_them_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = ("/health", "/", "/static/app.css", "/nothing", "/api/interviews") * 12
+    paths = ("/", "/i/one", "/static/app.css", "/nothing", "/api/interviews") * 12
     async with (
         serving(tmp_path, requests_per_second=40) as server,
         calling(server.url) as caller,
@@ -154,6 +154,45 @@ async def test_requests_of_every_sort_wait_for_their_turn_and_few_of_them_for_lo
         for reply in refused:
             assert (reply.status, reply.json()["error"]["code"]) == (429, "RATE_LIMITED")
             assert int(reply.headers["retry-after"]) > 0
+
+
+async def _waiting() -> int:
+    return sum("Connection._handle_request" in repr(task) for task in asyncio.all_tasks())
+
+
+async def test_probes_have_turns_of_their_own(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, requests_per_second=1) as server,
+        calling(server.url) as caller,
+        calling(server.url) as probe,
+    ):
+        asking = [asyncio.create_task(caller.get("/"), name="page") for _ in range(4)]
+        await eventually(_waiting, within=5, what="they wait", good=lambda count: count >= 3)
+        assert (await probe.get("/health")).status == 200
+        assert not all(task.done() for task in asking)
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+
+
+async def test_who_leaves_while_waiting_for_a_turn_costs_no_line_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, requests_per_second=2) as server:
+        post = b"POST /api/sdp-exchange HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+        upgrade = (
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        lines = [await connect(server) for _ in range(6)]
+        for (_, writer), wish in zip(lines, [post, upgrade] * 3, strict=True):
+            writer.write(wish)
+
+        await eventually(_waiting, within=5, what="they wait", good=lambda count: count >= 3)
+        for _, writer in lines:
+            writer.close()
+        await eventually(_waiting, within=10, what="all over", good=lambda count: count == 0)
+        assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 async def test_sockets_beyond_the_number_get_429_instead_of_a_socket(tmp_path: Path) -> None:
