@@ -66,6 +66,10 @@ class Delivery:
         self._seen = seen
         return now - self._moved
 
+    def comes_by_proxy(self) -> None:
+        """The other end has turned out to be one that reads ahead."""
+        self._resting = BEHIND_SECONDS
+
     def patience(self, seconds: float) -> float:
         """How long it may be stuck, where strangers have so many ``seconds``."""
         return max(seconds, self._resting) if self.patient else seconds
@@ -97,6 +101,13 @@ class Delivering(Protocol):
     """What holds the connection of a request."""
 
     delivery: Delivery | None
+
+
+def comes_by_server(request: web.Request) -> None:
+    """Note that another server of ours passes on what it is sent, to whoever is behind it."""
+    protocol = request.protocol
+    if isinstance(protocol, Delivering) and protocol.delivery is not None:
+        protocol.delivery.comes_by_proxy()
 
 
 def be_patient(request: web.Request) -> None:

@@ -41,6 +41,7 @@ from ..state.owners import Owners
 from ..state.parts import StateParts
 from ..types import INVITED, Json
 from . import forms
+from .delivery import comes_by_server
 from .limits import Limits
 from .passing import Passing
 
@@ -107,6 +108,7 @@ class Machines:
             raise HopRefused
         received = request.clone(remote=passed.caller)
         received[HOPS] = passed.hops
+        comes_by_server(request)
         return received
 
     async def _route(self, request: web.Request, handler: Handler) -> web.StreamResponse:

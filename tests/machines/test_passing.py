@@ -27,6 +27,7 @@ from interview_peer.state.nodes import Heartbeat, Reach
 from interview_peer.state.schema import interviews, nodes, now_us
 from interview_peer.types import Json
 from interview_peer.web import passing
+from interview_peer.web.delivery import BEHIND_SECONDS, Delivery
 from interview_peer.web.limits import Limits
 from tests.support.caller import Caller, calling
 from tests.support.inprocess import serving
@@ -268,6 +269,37 @@ async def test_what_is_passed_on_is_one_act_written_by_the_holder_with_the_calle
         ("interview.instructed", "done", "127.0.0.1"),
         ("transcript.read", "done", "203.0.113.9"),
     ]
+
+
+async def test_what_another_server_sends_on_may_be_taken_as_slowly_as_by_a_proxy(
+    pair: tuple[Server, Server], operators: tuple[Operator, Operator], monkeypatch: Any
+) -> None:
+    patience: list[float] = []
+    real = Delivery.patience
+
+    def noted(delivery: Delivery, seconds: float) -> float:
+        patience.append(real(delivery, seconds))
+        return patience[-1]
+
+    monkeypatch.setattr(Delivery, "patience", noted)
+    monkeypatch.setattr(Delivery, "stuck", lambda *_, **__: 0.0)
+    path = f"{PATH}?limit=1"
+    headers = {"Authorization": f"Bearer {KEY}", **signed(pair[0], "GET", path, "203.0.113.9", 1)}
+    connector = aiohttp.TCPConnector(limit=1)
+    async with aiohttp.ClientSession(connector=connector) as http:
+        async with http.get(pair[0].url + path, headers=headers) as answer:
+            assert answer.status == 200
+        # It is looked at while the connection is open.
+        await eventually(
+            _of(patience), within=20, what="its patience", good=lambda seen: BEHIND_SECONDS in seen
+        )
+
+
+def _of(values: list[float]) -> Callable[[], Awaitable[list[float]]]:
+    async def look() -> list[float]:
+        return values
+
+    return look
 
 
 @pytest.mark.parametrize("forged", ["1 203.0.113.9 00", "1 203.0.113.9", "", "x" * 4000])
