@@ -114,7 +114,7 @@ class Interviews:
         folder = InterviewFolder(self._around.data_dir, SessionId(session_id))
         if self._openings.disk_unusable:
             return
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):  # TimeoutError is one.
             async with asyncio.timeout(FOLDER_SECONDS):
                 if await self._around.storage.run(folder.exists):
                     raise SessionIdTaken

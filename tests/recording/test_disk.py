@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -269,6 +270,19 @@ async def test_a_hanging_disk_holds_neither_the_invited_nor_a_named_session_nor_
         assert await named.error() == "SESSION_ID_TAKEN"
         assert asked == 3
         assert server.interviews.running == 1
+
+
+async def test_a_disk_that_fails_keeps_no_named_session_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exists(folder: InterviewFolder) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with serving(tmp_path) as server, calling(server.url) as named:
+        monkeypatch.setattr(InterviewFolder, "exists", exists)
+        await named.open()
+        await named.send({"type": "init", "sessionId": "a-name"})
+        await named.message("session", where=lambda one: one["sessionId"] == "a-name")
 
 
 async def test_an_interview_that_ends_before_its_folder_is_made_is_not_flushed_for_ever(
