@@ -16,10 +16,11 @@ from pathlib import Path
 import click
 
 from interview_peer.settings import ENV_FILE, Settings
+from interview_peer.web.pages import static_dir
 
 _LOOK_EVERY_SECONDS = 0.5
 _STOP_WITHIN_SECONDS = 10.0
-_SUFFIXES = (".py", ".toml")
+_SUFFIXES = (".py", ".toml", ".html", ".js", ".css", ".svg")
 
 Times = dict[Path, int]
 
@@ -27,11 +28,11 @@ Times = dict[Path, int]
 def watched(settings: Settings) -> list[Path]:
     """Folders and files whose change starts the server again."""
     further = [settings.personas_dir] if settings.personas_dir else []
-    return [Path(__file__).resolve().parent, ENV_FILE.absolute(), *further]
+    return [Path(__file__).resolve().parent, static_dir(), ENV_FILE.absolute(), *further]
 
 
 def snapshot(places: Sequence[Path]) -> Times:
-    """Modification time in nanoseconds of every source and persona file in ``places``."""
+    """Modification time in nanoseconds of every source, persona and page in ``places``."""
     times: Times = {}
     for file in _files(places):
         # It may have gone since the folder was listed.

@@ -28,6 +28,7 @@ from interview_peer.errors import ConfigurationError, StartFailed, StateUnavaila
 from interview_peer.settings import Settings
 from interview_peer.signals import STOPS
 from interview_peer.state.migrate import NEWEST
+from interview_peer.web.pages import static_dir
 
 Serve = Callable[[Settings], Awaitable[None]]
 
@@ -377,6 +378,7 @@ def test_package_and_own_personas_are_watched(tmp_path: Path) -> None:
     settings = Settings(simulation=True, personas_dir=tmp_path)
     files = reload.snapshot(reload.watched(settings))
     assert Path(interview_peer.__file__) in files
+    assert static_dir() / "page.js" in files
     (tmp_path / "mine.toml").write_text("")
     assert tmp_path / "mine.toml" in reload.snapshot(reload.watched(settings))
 

@@ -1,6 +1,6 @@
 """The pages that browsers are given: where they are, and how they are answered.
 
-They are read once, when the server starts, and kept in memory (some 160 kB). To read a file for an
+They are read once, when the server starts, and kept in memory (some 125 kB). To read a file for an
 answer takes several trips to other threads, each of which may keep the event loop, and with it all
 audio, from Python's lock for its switch interval (5 ms, ``sys.setswitchinterval``).
 """
