@@ -432,7 +432,8 @@ export class Connection {
       return;
     }
     const link = this.#link;
-    const told = link?.signal({ type: "disconnect" }) ?? false;
+    // A socket that was opened anew may be in no interview yet.
+    const told = !this.#unsure && (link?.signal({ type: "disconnect" }) ?? false);
     this.#finish("ended", { keepSocket: told });
     if (told) setTimeout(() => link.socket.close(), GOODBYE_WITHIN_MS);
     else if (this.#sessionId) this.#sayGoodbye();

@@ -103,6 +103,9 @@ class Consents:
             return row, row is not None and await self._state.is_elsewhere(tx, row.node_id)
 
         row, elsewhere = await self._state.database.run(look)
+        if interview.phase not in WAITING:
+            # It has begun meanwhile, and here.
+            return
         # Nor of one whose node is gone, which is recovered.
         if Phase(_check_open(interview, row).phase) not in WAITING or elsewhere:
             raise InterviewElsewhere
