@@ -23,7 +23,7 @@ async def _alert(browser: Browser, code: str, *parts: str) -> None:
     said = await browser.page.get_by_role("alert").inner_text()
     for part in parts:
         assert part in said
-    assert await browser.ask("interviewPeer.state.stage") == "failed"
+    await browser.until("interviewPeer.state.stage === 'failed'", within=10)
     # The way is free for another try, by keyboard too.
     assert await browser.page.get_by_role("button", name="Connect", exact=True).is_enabled()
     assert await browser.ask("document.activeElement.id") == "connect"

@@ -27,6 +27,7 @@ from interview_peer.state.database import Database
 from interview_peer.types import Json
 from interview_peer.web import forms
 from interview_peer.web.access import Access
+from interview_peer.web.limits import LIMITS, Limits
 from interview_peer.web.origins import Origins
 from interview_peer.web.webhooks_api import WebhooksApi
 
@@ -76,6 +77,7 @@ async def api(database: Database) -> AsyncIterator[Api]:
     settings = Settings(simulation=True, admin_key=SecretStr(KEY))
     access = Access(settings, database)
     app = web.Application(middlewares=forms.middlewares(access, Origins(settings)))
+    app[LIMITS] = Limits(settings)
     WebhooksApi(notices.desk, access.check_operator).add_to(app)
     office = Office(database)
     office.outbox = notices.outbox
