@@ -83,7 +83,7 @@ GC_THRESHOLDS: Final = (2000, 10, 10)
 """For ``gc.set_threshold``. A pass over all objects of 20 interviews and 400 connections holds the
 event loop for 20 to 35 ms; with Python's own (700, 10, 10) there are three times as many of them.
 Ended interviews wait for it: at thresholds three times as high again the server of ``make soak``
-took 410 MB at its highest load instead of 230."""
+took 430 MB under load instead of 265."""
 LOOK_UP_SECONDS: Final = 3.0
 """How long the start waits to learn where the voice service is."""
 
